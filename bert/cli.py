@@ -1,0 +1,127 @@
+"""What the command-line scripts share: flags, log lines, progress bars, and how an error is told.
+
+A mistake of the user ends in one sentence on stderr and exit status 2 (usage) or 1 (anything
+else), never in a traceback.
+"""
+
+import argparse
+import contextlib
+import logging
+import math
+import sys
+
+
+class ToolkitError(Exception):
+    """Something the user can mend, told in one sentence; ends the program with status 1."""
+
+    status = 1
+
+
+class UsageError(ToolkitError):
+    """A wrong or missing flag or environment variable; ends the program with status 2."""
+
+    status = 2
+
+
+def run(main):
+    """Call a script's ``main()`` and leave with the conventional exit status."""
+    try:
+        main()
+    except ToolkitError as error:
+        _leave(error.status, str(error))
+    except KeyboardInterrupt:
+        _leave(130, 'interrupted')
+    except BrokenPipeError:
+        # The reader of our output (head, less) left; nobody is there to be told.
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        _leave(1, f'{where}{error.strerror or error}')
+
+
+def _leave(status, sentence):
+    print(f'{sys.argv[0].rpartition("/")[2]}: error: {sentence}', file=sys.stderr)
+    sys.exit(status)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but not the empty ones: ``(default: None)`` helps nobody."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def build_parser(description, **kwargs):
+    """An argument parser in the style of this project."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=HelpFormatter, allow_abbrev=False, **kwargs
+    )
+
+
+def _number(kind, accept, what):
+    """A type for ``add_argument`` that refuses numbers outside a range, saying what is allowed."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {what}')
+        return value
+
+    return parse
+
+
+positive_int = _number(int, lambda n: n > 0, 'a whole number of at least 1')
+natural = _number(int, lambda n: n >= 0, 'a whole number of at least 0')
+seed = _number(int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2147483647')
+positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
+fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+
+
+def gpu_list(text):
+    """``0,1`` as [0, 1]."""
+    try:
+        indices = [int(item) for item in text.split(',')]
+    except ValueError:
+        indices = []
+    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a comma-separated list of different GPU numbers, such as 0,1'
+        )
+    return indices
+
+
+def start_logging(log_file=None):
+    """Send log lines of level INFO to stderr as ``INFO:root:...`` and, if named, to a file."""
+    handlers = [logging.StreamHandler()]
+    if log_file:
+        handlers.append(logging.FileHandler(log_file, mode='w', encoding='utf8'))
+    # force: a second run in one process must not write into the first one's file
+    logging.basicConfig(
+        level=logging.INFO,
+        format='%(levelname)s:%(name)s:%(message)s',
+        handlers=handlers,
+        force=True,
+    )
+
+
+@contextlib.contextmanager
+def progress(total, description, unit):
+    """A tqdm bar while stderr is a terminal, otherwise one that shows nothing.
+
+    Log lines written meanwhile go above the bar.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    hidden = not sys.stderr.isatty()
+    redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
+    with redirect, tqdm(
+        total=total, desc=description, unit=unit, disable=hidden, leave=False, dynamic_ncols=True
+    ) as bar:
+        yield bar

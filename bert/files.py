@@ -1,0 +1,66 @@
+"""Files that are either whole or absent, and errors that name the file and line."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from bert.cli import ToolkitError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+
+    The data is flushed to the disk first, so that a crash leaves the old file or the new one.
+    The folder is made where it is missing. After an error nothing of the new file is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner can read; give what open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path, text):
+    """Write a text file as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding='utf8')
+
+
+def write_json(path, value):
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+
+
+def read_json(path):
+    """The object in a JSON file; a file that is no JSON object is an error that names it."""
+    value = None
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        value = json.loads(read_text(path))
+    if not isinstance(value, dict):
+        raise ToolkitError(f'{path}: not a JSON object')
+    return value
+
+
+def read_text(path):
+    """A whole text file; invalid UTF-8 is an error that names file and line."""
+    data = Path(path).read_bytes()
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = data.count(b'\n', 0, error.start) + 1
+        raise ToolkitError(f'{path}:{line}: not valid UTF-8') from None
