@@ -1,0 +1,527 @@
+#!/usr/bin/env python3
+"""Fetch the GLUE data sets, verify them and lay them out in one folder.
+
+    python3 download_glue_data.py --data_dir glue_data --tasks all
+    python3 download_glue_data.py --data_dir glue_data --tasks MRPC
+
+Each task becomes one folder under the data folder: CoLA/ SST-2/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/
+MRPC/ with train.tsv, dev.tsv and test.tsv (MNLI has a matched and a mismatched dev and test set),
+and diagnostic/ with diagnostic.tsv.
+
+A task appears under its name only when it is whole and verified; until then everything happens in
+`.download/` beside it. A run that was stopped leaves its partial downloads there, and the next run
+goes on from them. Every task folder holds a record of its files, so what is there is checked, not
+fetched again, and a file that was changed is noticed; such a folder is never overwritten.
+
+Exit status: 0 success, 1 a task failed, 2 wrong usage, 130 interrupted.
+Needs the packages requests and tqdm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Callable, NamedTuple
+
+BASE_URL = 'https://dl.fbaipublicfiles.com'
+WORK = '.download'  # the folder under data_dir where unfinished tasks live
+RECORD = '.verified.json'  # in each task folder: what it was made from and what it held
+CHUNK = 1 << 16  # bytes
+TIMEOUT = 30  # seconds to connect, and between two pieces of a body
+ATTEMPTS = 5
+BACKOFF = 0.5  # seconds before the second retry; doubled for each one after
+PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_RATIO = 20  # unpacked bytes a byte of archive; text like GLUE's deflates 3 to 4 times
+
+
+class Failure(Exception):
+    """A task that cannot be made ready; the message is one sentence for the user."""
+
+
+class Remote(NamedTuple):
+    """A file to fetch: its path below the base address, its size in bytes, its sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Task(NamedTuple):
+    """The folder of a task, what it is made from, how, and the files that it must then hold.
+
+    `build(parts, folder, names)` makes `files` in the empty `folder` out of `parts`, the verified
+    downloads: {'CoLA.zip': path}. `files` gives the sha1 of each file where one is recorded.
+    """
+
+    folder: str
+    remotes: tuple[Remote, ...]
+    build: Callable
+    files: dict[str, str | None]
+
+
+def report(message):
+    """Print a line at once, even into a file or a pipe."""
+    print(message, flush=True)
+
+
+def fingerprint(path):
+    """Return the size in bytes and the sha256 of a file, or None where there is no file."""
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(path, 'rb') as data:
+        for chunk in iter(lambda: data.read(CHUNK), b''):
+            digest.update(chunk)
+    return {'size': path.stat().st_size, 'sha256': digest.hexdigest()}
+
+
+# Downloading
+
+
+def make_session():
+    """Return a session that tries again where no answer or a temporary refusal comes back."""
+    import requests  # here, not above: --help must not wait for it
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
+    session = requests.Session()
+    # Sizes and ranges below count the bytes of the file itself, so it must come as it is.
+    session.headers['Accept-Encoding'] = 'identity'
+    retry = Retry(
+        total=ATTEMPTS,
+        connect=2,  # a machine that is offline should say so soon
+        backoff_factor=BACKOFF,
+        status_forcelist=(429, 500, 502, 503, 504),
+        raise_on_status=False,
+        respect_retry_after_header=False,  # it may ask for hours
+    )
+    for scheme in ('http://', 'https://'):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def download(session, url, remote, part):
+    """Bring `part` to the size and sha256 of `remote`, going on from the bytes it already holds.
+
+    Raises Failure where the server has something else or breaks off ATTEMPTS times.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
+        start = part.stat().st_size if part.exists() else 0
+        if start < remote.size:
+            fetch(session, url, remote.size, part, start)
+        if not part.exists() or part.stat().st_size < remote.size:
+            continue
+        found = fingerprint(part)
+        if found == {'size': remote.size, 'sha256': remote.sha256}:
+            return
+        part.unlink()
+        if not start:
+            raise Failure(f'{url} has sha256 {found["sha256"]}, not {remote.sha256}')
+        # The fault may be in the bytes of an earlier run or of another mirror: start over.
+    raise Failure(f'{url} broke off {ATTEMPTS} times; run again to go on from where it stopped')
+
+
+def fetch(session, url, size, part, start):
+    """Ask once for the bytes of `url` from `start` on and write what arrives into `part`.
+
+    A connection that breaks off is no error here: `part` is then shorter than `size`. Raises
+    Failure for an answer that no repetition can mend, and stops one that is longer than `size`.
+    """
+    with request(session, url, size, start) as response:
+        resumed = response.headers.get('Content-Range') == f'bytes {start}-{size - 1}/{size}'
+        if response.status_code == 416 or (response.status_code == 206 and not resumed):
+            part.unlink(missing_ok=True)  # it does not fit what the server has: start over
+            return
+        if response.status_code == 200:
+            start = 0  # the server does not do ranges
+        elif response.status_code != 206:
+            raise Failure(f'{url} answered {response.status_code} {response.reason}')
+        length = response.headers.get('Content-Length', str(size - start))
+        if length != str(size - start):
+            raise Failure(f'{url} offers {length} bytes, not the expected {size - start}')
+        with open(part, 'ab' if start else 'wb') as out:
+            write_body(response, out, size)
+
+
+def request(session, url, size, start):
+    """Return the answer to one request, its body still to be read."""
+    import requests
+
+    report(f'fetching {url} ' + (f'from byte {start} of {size}' if start else f'({size} bytes)'))
+    headers = {'Range': f'bytes={start}-'} if start else {}
+    try:
+        return session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.RequestException as error:
+        # The bare cause, without the layers that wrapped it.
+        cause = getattr(error.args[0], 'reason', error) if error.args else error
+        raise Failure(f'{url} cannot be fetched: {cause}') from error
+
+
+def write_body(response, out, size):
+    """Append the body to the open file `out`, up to `size` bytes in all, under a progress bar."""
+    import requests
+    from tqdm import tqdm
+
+    bar = tqdm(
+        desc=Path(out.name).stem,
+        total=size,
+        initial=out.tell(),
+        unit='B',
+        unit_scale=True,
+        disable=None,  # that is: where stderr is no terminal
+    )
+    with bar:
+        try:
+            for chunk in response.iter_content(CHUNK):
+                if out.tell() + len(chunk) > size:
+                    raise Failure(f'{response.url} sends more than the expected {size} bytes')
+                out.write(chunk)
+                bar.update(len(chunk))
+        except requests.RequestException:
+            report(f'{response.url} broke off after {out.tell()} of {size} bytes')
+
+
+# Making a task folder out of its downloads
+
+
+def unpack(parts, folder, names):
+    """Unpack the one archive in `parts`: its folder that holds `names`, whatever it is called.
+
+    What lies beside that folder (such as __MACOSX/) is left out. Raises Failure, before anything
+    is written, for an entry that points outside, is no plain file, or is far too large.
+    """
+    ((archive_name, path),) = parts.items()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = check_entries(archive.infolist(), MAX_RATIO * path.stat().st_size)
+            top = find_top(entries, names)
+            for entry, info in entries.items():
+                if top in entry.parents and not info.is_dir():
+                    target = folder / entry.relative_to(top)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(info) as source, open(target, 'xb') as out:
+                        shutil.copyfileobj(source, out, CHUNK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise Failure(f'{archive_name} is not a sound zip archive: {error}') from error
+
+
+def check_entries(infos, limit):
+    """Return {relative path: info} of an archive's entries that may hold `limit` bytes in all.
+
+    The sizes are those the archive declares; zipfile never writes more than that.
+    """
+    entries, total = {}, 0
+    for info in infos:
+        # Windows reads names most strictly: both slashes, drive letters, network shares.
+        path = PureWindowsPath(info.filename)
+        total += info.file_size
+        if path.anchor or '..' in path.parts or ':' in info.filename:
+            fault = 'points outside the task folder'
+        elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            fault = 'is a link or a device'
+        elif info.flag_bits & 1 or info.compress_type not in PLAIN_METHODS:
+            fault = 'is encrypted or compressed in an unusual way'
+        elif total > limit:
+            fault = f'brings the unpacked size to {total} bytes, over the limit of {limit}'
+        else:
+            entries[PurePosixPath(*path.parts)] = info
+            continue
+        raise Failure(f'the archive entry {info.filename!r} {fault}')
+    return entries
+
+
+def find_top(paths, names):
+    """Return the topmost folder among `paths` that holds all of `names`.
+
+    >>> find_top([PurePosixPath('QQP/train.tsv'), PurePosixPath('x/y')], ['train.tsv'])
+    PurePosixPath('QQP')
+    """
+    paths = set(paths)
+    tops = [top for top in {path.parent for path in paths} if paths >= {top / n for n in names}]
+    if not tops:
+        raise Failure(f'no folder of the archive holds {", ".join(names)}')
+    return min(tops, key=lambda top: (len(top.parts), top))
+
+
+def split_mrpc(parts, folder, names):
+    """Split the raw MRPC files, and keep them and the list of dev ids beside the result.
+
+    A raw row is `label, id 1, id 2, sentence 1, sentence 2`, tab-separated; the header starts with
+    a byte-order mark. Rows whose two ids are listed go to dev.tsv, the others to train.tsv, byte
+    for byte and each under the raw header. test.tsv has the row number, from 0, for the label:
+    `1 10 11 a b` as the first row becomes `0 10 11 a b`, under `index #1 ID ...` without the mark.
+    """
+    for name, part in parts.items():
+        shutil.copyfile(part, folder / name.replace('mrpc_', ''))
+    dev_ids = set((folder / 'dev_ids.tsv').read_bytes().splitlines())
+    header, *rows = (folder / 'msr_paraphrase_train.txt').read_bytes().splitlines(keepends=True)
+    subsets = {'train.tsv': [header], 'dev.tsv': [header]}
+    for row in rows:
+        listed = b'\t'.join(row.split(b'\t')[1:3]) in dev_ids
+        subsets['dev.tsv' if listed else 'train.tsv'].append(row)
+    header, *rows = (folder / 'msr_paraphrase_test.txt').read_bytes().splitlines(keepends=True)
+    subsets['test.tsv'] = [b'index\t' + header.partition(b'\t')[2]]
+    for index, row in enumerate(rows):
+        subsets['test.tsv'].append(b'%d\t' % index + row.partition(b'\t')[2])
+    for name, lines in subsets.items():
+        (folder / name).write_bytes(b''.join(lines))
+
+
+def copy(parts, folder, names):
+    """Copy the downloads under their new names, in the same order."""
+    for part, name in zip(parts.values(), names):
+        shutil.copyfile(part, folder / name)
+
+
+SPLITS = dict.fromkeys(('train.tsv', 'dev.tsv', 'test.tsv'))
+MNLI_SPLITS = dict.fromkeys(
+    f'{split}.tsv'
+    for split in ('train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched')
+)
+
+
+def zipped(folder, path, size, sha256, files=SPLITS):
+    """Return the task that is one zip archive."""
+    return Task(folder, (Remote(path, size, sha256),), unpack, files)
+
+
+# fmt: off
+TASKS = {
+    'CoLA': zipped(
+        'CoLA', '/glue/data/CoLA.zip', 376971,
+        'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff'),
+    'SST-2': zipped(
+        'SST-2', '/glue/data/SST-2.zip', 7439277,
+        'd67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa'),
+    'QQP': zipped(
+        'QQP', '/glue/data/QQP-clean.zip', 41696084,
+        '40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0'),
+    'STS-B': zipped(
+        'STS-B', '/glue/data/STS-B.zip', 802872,
+        'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85'),
+    'MNLI': zipped(
+        'MNLI', '/glue/data/MNLI.zip', 312783507,
+        'e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633', MNLI_SPLITS),
+    'QNLI': zipped(
+        'QNLI', '/glue/data/QNLIv2.zip', 10627589,
+        'e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5'),
+    'RTE': zipped(
+        'RTE', '/glue/data/RTE.zip', 697150,
+        '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee'),
+    'WNLI': zipped(
+        'WNLI', '/glue/data/WNLI.zip', 28999,
+        'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46'),
+    'MRPC': Task('MRPC', (
+        Remote('/glue/data/mrpc_dev_ids.tsv', 6222,
+               '971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7'),
+        Remote('/senteval/senteval_data/msr_paraphrase_train.txt', 1047044,
+               '60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89'),
+        Remote('/senteval/senteval_data/msr_paraphrase_test.txt', 441275,
+               'a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784'),
+    ), split_mrpc, {
+        'train.tsv': '131675ffd3d2f04f286049d31cca506c8acba69e',
+        'dev.tsv': 'e4486577c4cb2e5c2a3fd961eb24f03c623ea02d',
+        'test.tsv': '3602b2ca26cf574e84183c14d6c0901669ee2d0a',
+    }),
+    'AX': Task('diagnostic', (
+        Remote('/glue/data/AX.tsv', 222257,
+               '0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd'),
+    ), copy, {'diagnostic.tsv': None}),
+}
+# fmt: on
+
+# Names that the scripts of 2018 and the papers use for the same tasks.
+ALIASES = {'sst': 'SST-2', 'sts': 'STS-B', 'diagnostic': 'AX'}
+
+
+# The run
+
+
+def is_complete(folder, task):
+    """Return whether `folder` holds `task` as it was unpacked, and False where there is no folder.
+
+    Raises Failure where there is anything else, which may be the user's own work.
+    """
+    if not os.path.lexists(folder):
+        return False
+    advice = f'move {folder} away and run again'
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding='utf-8'))
+        downloads, files = record['downloads'], dict(record['files'])
+        sound = files.keys() >= task.files.keys()
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise Failure(f'{folder} cannot be checked, having no sound {RECORD}; {advice}')
+    if downloads != [list(remote) for remote in task.remotes]:
+        raise Failure(f'{folder} was made from another version of the data; {advice}')
+    for name, expected in files.items():
+        if fingerprint(folder / name) != expected:
+            raise Failure(f'{folder / name} is missing or was changed; {advice}')
+    return True
+
+
+def build(task, parts, folder):
+    """Make `folder`, whole with its record or not at all, from the verified downloads `parts`."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
+    try:
+        folder.mkdir()
+        task.build(parts, folder, tuple(task.files))
+        for name, expected in task.files.items():
+            sha1 = hashlib.sha1((folder / name).read_bytes()).hexdigest() if expected else None
+            if sha1 != expected:
+                raise Failure(f'{name} was made with sha1 {sha1}, not {expected}')
+        files = {
+            path.relative_to(folder).as_posix(): fingerprint(path)
+            for path in sorted(folder.rglob('*'))
+            if path.is_file()
+        }
+        record = json.dumps({'downloads': task.remotes, 'files': files}, indent=1)
+        (folder / RECORD).write_text(record + '\n', encoding='utf-8')
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def prepare(task, data_dir, base_url, session):
+    """Make the folder of one task, unless it is there; return whether anything was done."""
+    folder, work = data_dir / task.folder, data_dir / WORK / task.folder
+    if is_complete(folder, task):
+        shutil.rmtree(work, ignore_errors=True)  # left by a run killed at its very end
+        return False
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        parts = {}
+        for remote in task.remotes:
+            name = PurePosixPath(remote.path).name
+            parts[name] = work / f'{name}.part'
+            download(session, base_url + remote.path, remote, parts[name])
+        try:
+            build(task, parts, work / 'files')
+        except Failure:
+            shutil.rmtree(work)  # a download that is as expected and of no use
+            raise
+        (work / 'files').rename(folder)
+        shutil.rmtree(work)
+    finally:
+        with contextlib.suppress(OSError):
+            work.rmdir()  # unless it holds something to go on from
+    return True
+
+
+def prepare_all(tasks, data_dir, base_url):
+    """Make the folders of `tasks`, {name: Task}; return a sentence for each that failed."""
+    failures = []
+    if not all((data_dir / task.folder).exists() for task in tasks.values()):
+        (data_dir / WORK).mkdir(parents=True, exist_ok=True)  # where this fails, all would
+    try:
+        with make_session() as session:
+            for name, task in tasks.items():
+                try:
+                    done = prepare(task, data_dir, base_url, session)
+                    state = 'ready' if done else 'verified, nothing to fetch'
+                    report(f'{name}: {state} in {data_dir / task.folder}')
+                except (Failure, OSError) as error:
+                    failures.append(f'{name}: {error}')
+                    report(f'{name}: failed, see the end')
+    finally:
+        with contextlib.suppress(OSError):
+            (data_dir / WORK).rmdir()
+    return failures
+
+
+def choose(words, names):
+    """Return those of `names` that `words` mean, and the words that mean none.
+
+    >>> choose(['sst,MRPC'], ['SST-2', 'MRPC', 'RTE'])
+    (['SST-2', 'MRPC'], [])
+    """
+    known = {**ALIASES, **{name.lower(): name for name in names}}
+    chosen, unknown = [], []
+    for word in ' '.join(words).replace(',', ' ').split():
+        if word.lower() == 'all':
+            chosen += names
+        elif known.get(word.lower()) in names:
+            chosen.append(known[word.lower()])
+        else:
+            unknown.append(word)
+    return list(dict.fromkeys(chosen)), unknown
+
+
+def parse_args(argv=None, names=tuple(TASKS)):
+    """Return the arguments, `tasks` as names; end the process with status 2 on wrong usage."""
+    parser = argparse.ArgumentParser(
+        description='Fetch the GLUE data sets, verify them and lay them out in one folder.',
+        epilog='A run that was stopped goes on where it was when started again; what is there and '
+        'verified is not fetched again. All tasks take about 376 MB to download.',
+    )
+    parser.add_argument(
+        '-d',
+        '--data_dir',
+        metavar='DIR',
+        type=Path,
+        default='glue_data',
+        help='folder that gets one folder a task (default: %(default)s)',
+    )
+    parser.add_argument(
+        '-t',
+        '--tasks',
+        metavar='TASK',
+        nargs='+',
+        default=['all'],
+        help=f'{", ".join(names)} or all, separated by commas or spaces, in any case; SST, STS '
+        'and diagnostic mean SST-2, STS-B and AX (default: all)',
+    )
+    parser.add_argument(
+        '--base_url',
+        metavar='URL',
+        default=os.environ.get('GLUE_BASE_URL') or BASE_URL,
+        help='mirror to fetch from; the environment variable GLUE_BASE_URL sets another default '
+        '(default: %(default)s)',
+    )
+    args = parser.parse_args(argv)
+    args.tasks, unknown = choose(args.tasks, names)
+    args.base_url = args.base_url.rstrip('/')
+    if unknown or not args.tasks:
+        given = f'unknown task {", ".join(unknown)}' if unknown else 'no task given'
+        parser.exit(2, f'{parser.prog}: {given}: choose from all, {", ".join(names)}\n')
+    if not args.base_url.startswith(('http://', 'https://')):
+        parser.exit(2, f'{parser.prog}: the mirror {args.base_url} must be an http(s) address\n')
+    return args
+
+
+def main(argv=None, tasks=TASKS):
+    """Run the script; return its exit status. `tasks` is the table, as in TASKS."""
+    args = parse_args(argv, tuple(tasks))
+    try:
+        failures = prepare_all(
+            {name: tasks[name] for name in args.tasks}, args.data_dir, args.base_url
+        )
+    except ImportError as error:
+        failures = [f'{error.name} is not installed: pip install requests tqdm']
+    except OSError as error:
+        failures = [str(error)]
+    except KeyboardInterrupt:
+        print('interrupted; run again to go on', file=sys.stderr)
+        return 130
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as cleanly as on Ctrl-C
+    sys.exit(main())
