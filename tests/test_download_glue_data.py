@@ -1,0 +1,863 @@
+"""download_glue_data.py against a local server that can be as nasty as the real network.
+
+The server is the standard library's; archives are made here, so nothing leaves the machine. Only
+one test needs the real MRPC files, and skips where they are absent.
+"""
+
+import doctest
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = ROOT.parent / 'shared' / 'data'
+SCRIPT = ROOT / 'download_glue_data.py'
+sys.path.insert(0, str(ROOT))
+
+import download_glue_data as glue  # noqa: E402
+
+ALL = 'CoLA, SST-2, QQP, STS-B, MNLI, QNLI, RTE, WNLI, MRPC, AX'
+# Larger than two of the script's chunks, and no part of it like another.
+TEXT = b''.join(b'%07d\n' % number for number in range(20000))
+DEV_IDS = b'12\t13\n99\t98'
+RAW_TRAIN = (
+    b'\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
+    b'1\t10\t11\tA "cat" .\tOne cat .\n'
+    b'0\t12\t13\tCaf\xc3\xa9 \xe2\x80\xa8closed .\tNo .\n'
+    b'1\t13\t12\tIds swapped .\tSo not dev .\n'
+)
+RAW_TEST = (
+    b'\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t20\t21\ta\tb\n0\t22\t23\tc\td\n'
+)
+
+
+class Site(ThreadingHTTPServer):
+    """A server of `files`, {path: bytes}, that logs (path, Range header) of every request.
+
+    `faults[path]` is a list of functions of the handler and the body; each spoils one request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self.server_port}'
+        self.files, self.faults, self.log = {}, {}, []
+        self.sent = 0  # bytes of an endless body
+
+    def handle_error(self, request, client_address):
+        """Say nothing when a client hangs up: here they are meant to."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """HTTP/1.0: the end of the connection ends a body that declares no length."""
+
+    def do_GET(self):
+        wanted = self.headers.get('Range')
+        self.server.log.append((self.path, wanted))
+        body = self.server.files.get(self.path)
+        if self.server.faults.get(self.path):
+            self.server.faults[self.path].pop(0)(self, body)
+        elif body is None:
+            self.send_error(404)
+        elif wanted:
+            start = int(wanted[len('bytes=') : -1])
+            self.send(body[start:], 206, range=f'bytes {start}-{len(body) - 1}/{len(body)}')
+        else:
+            self.send(body)
+
+    def send(self, body, status=200, length=None, range=None):
+        """Send `body`, declaring `length` bytes (False: none) in place of its own."""
+        self.send_response(status)
+        if length is not False:
+            self.send_header('Content-Length', str(len(body) if length is None else length))
+        if range:
+            self.send_header('Content-Range', range)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setenv('NO_PROXY', '*')
+    monkeypatch.delenv('GLUE_BASE_URL', raising=False)
+    monkeypatch.setattr(glue, 'BACKOFF', 0)
+    with Site() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def sha256(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+def make_zip(entries):
+    """Return a zip archive of (name or ZipInfo, bytes) pairs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, body in entries:
+            archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+def splits(folder, *more):
+    """Return the entries of an archive with the three files in `folder`, and `more` entries."""
+    files = [(f'{folder}{split}.tsv', f'{split}\tx\n') for split in ('train', 'dev', 'test')]
+    return files + list(more)
+
+
+def serve(site, name, *bodies):
+    """Serve `bodies` as the files of the task `name`; return a table of that one task."""
+    task = glue.TASKS[name]
+    remotes = []
+    for remote, body in zip(task.remotes, bodies):
+        site.files[remote.path] = body
+        remotes.append(glue.Remote(remote.path, len(body), sha256(body)))
+    return {name: task._replace(remotes=tuple(remotes), files=dict.fromkeys(task.files))}
+
+
+def run(site, data_dir, table, *more):
+    return glue.main(['--data_dir', str(data_dir), '--base_url', site.url, *more], table)
+
+
+def tree(folder):
+    """Return {relative path: bytes} of every file below `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+def break_at(size):
+    """Return a fault: declare the whole body, send `size` bytes of it, hang up."""
+    return lambda handler, body: handler.send(body[:size], length=len(body))
+
+
+def break_again(handler, body):
+    """Agree to go on from where the client asks to, and hang up."""
+    start = int(handler.headers['Range'][len('bytes=') : -1])
+    last = len(body) - 1
+    handler.send(b'', 206, length=len(body) - start, range=f'bytes {start}-{last}/{len(body)}')
+
+
+def status(code):
+    return lambda handler, body: handler.send_error(code)
+
+
+# What a good run makes
+
+
+def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
+    """Every row of the real table, with its own path, builder and file names; only the data is
+    made here, in archives as various as those of the different authors are."""
+    mnli = ['train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched']
+    macos = ('__MACOSX/QQP/._train.tsv', 'junk')
+    original = ('CoLA/original/raw/in_domain_train.tsv', 'raw')
+    bodies = {
+        'CoLA': [make_zip(splits('CoLA/', ('CoLA/original/', ''), original))],
+        'SST-2': [make_zip(splits(''))],
+        'QQP': [make_zip([('QQP-clean/', b''), *splits('QQP-clean/', macos)])],
+        'STS-B': [make_zip(splits('a/b/', *splits('a/b/c/')))],
+        'MNLI': [make_zip([(f'MNLI/{split}.tsv', split) for split in mnli])],
+        'QNLI': [make_zip(splits('QNLIv2\\'))],
+        'RTE': [make_zip(splits('./RTE/'))],
+        'WNLI': [make_zip(splits('WNLI/', ('elsewhere.txt', 'x')))],
+        'MRPC': [DEV_IDS, RAW_TRAIN, RAW_TEST],
+        'AX': [TEXT],
+    }
+    table = {}
+    for name in glue.TASKS:
+        table.update(serve(site, name, *bodies[name]))
+    assert run(site, tmp_path / 'new' / 'glue_data', table, '--tasks', 'all') == 0
+    found = tree(tmp_path / 'new' / 'glue_data')
+    plain = [f'{split}.tsv' for split in ('train', 'dev', 'test')]
+    expected = {
+        f'{folder}/{name}'
+        for folder in ('CoLA', 'SST-2', 'QQP', 'STS-B', 'QNLI', 'RTE', 'WNLI', 'MRPC')
+        for name in [*plain, '.verified.json']
+    }
+    expected |= {f'MNLI/{split}.tsv' for split in mnli} | {'MNLI/.verified.json'}
+    expected |= {'diagnostic/diagnostic.tsv', 'diagnostic/.verified.json'}
+    expected |= {f'STS-B/c/{name}' for name in plain}
+    expected |= {'CoLA/original/raw/in_domain_train.tsv', 'MRPC/dev_ids.tsv'}
+    expected |= {f'MRPC/msr_paraphrase_{split}.txt' for split in ('train', 'test')}
+    assert set(found) == expected
+    assert found['QNLI/dev.tsv'] == b'dev\tx\n'
+    assert found['STS-B/train.tsv'] == b'train\tx\n'
+    assert found['MNLI/dev_mismatched.tsv'] == b'dev_mismatched'
+    assert found['diagnostic/diagnostic.tsv'] == TEXT
+    archives = ['CoLA', 'SST-2', 'QQP-clean', 'STS-B', 'MNLI', 'QNLIv2', 'RTE', 'WNLI']
+    assert [path for path, _ in site.log] == [
+        *(f'/glue/data/{name}.zip' for name in archives),
+        '/glue/data/mrpc_dev_ids.tsv',
+        '/senteval/senteval_data/msr_paraphrase_train.txt',
+        '/senteval/senteval_data/msr_paraphrase_test.txt',
+        '/glue/data/AX.tsv',
+    ]
+    out, err = capsys.readouterr()
+    assert err == ''  # no bar, as this is no terminal
+    assert f'AX: ready in {tmp_path}/new/glue_data/diagnostic\n' in out
+
+
+def test_table_is_plausible():
+    """All sizes together, added up from the published list, and the form of every sha256."""
+    remotes = [remote for task in glue.TASKS.values() for remote in task.remotes]
+    assert sum(remote.size for remote in remotes) == 376169247
+    assert len({remote.sha256 for remote in remotes}) == 12
+    assert all(len(bytes.fromhex(remote.sha256)) == 32 for remote in remotes)
+
+
+def test_mrpc_split_by_hand(tmp_path):
+    """The row 12/13 is listed; 13/12 is not; U+2028 inside a sentence ends no line."""
+    parts = {}
+    for remote, body in zip(glue.TASKS['MRPC'].remotes, (DEV_IDS, RAW_TRAIN, RAW_TEST)):
+        name = remote.path.split('/')[-1]
+        parts[name] = tmp_path / f'{name}.part'
+        parts[name].write_bytes(body)
+    folder = tmp_path / 'MRPC'
+    folder.mkdir()
+    glue.split_mrpc(parts, folder, ())
+    header = b'\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
+    assert tree(folder) == {
+        'train.tsv': header
+        + b'1\t10\t11\tA "cat" .\tOne cat .\n'
+        + b'1\t13\t12\tIds swapped .\tSo not dev .\n',
+        'dev.tsv': header + b'0\t12\t13\tCaf\xc3\xa9 \xe2\x80\xa8closed .\tNo .\n',
+        'test.tsv': b'index\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
+        b'0\t20\t21\ta\tb\n'
+        b'1\t22\t23\tc\td\n',
+        'dev_ids.tsv': DEV_IDS,
+        'msr_paraphrase_train.txt': RAW_TRAIN,
+        'msr_paraphrase_test.txt': RAW_TEST,
+    }
+
+
+def test_real_mrpc_with_the_real_table(site, tmp_path):
+    """The published sizes and sha256 of the raw files, and the recorded sha1 of the split."""
+    real = REAL_DATA / 'glue' / 'MRPC'
+    if not real.is_dir():
+        pytest.skip('the real MRPC files are not here')
+    site.files['/glue/data/mrpc_dev_ids.tsv'] = (real / 'dev_ids.tsv').read_bytes()
+    for name in ('msr_paraphrase_train.txt', 'msr_paraphrase_test.txt'):
+        site.files[f'/senteval/senteval_data/{name}'] = (real / name).read_bytes()
+    argv = ['--data_dir', str(tmp_path), '--tasks', 'MRPC', '--base_url', site.url]
+    assert glue.main(argv) == 0
+    made = tree(tmp_path / 'MRPC')
+    del made['.verified.json']
+    assert {name: hashlib.sha1(body).hexdigest() for name, body in made.items()} == {
+        **{path.name: hashlib.sha1(path.read_bytes()).hexdigest() for path in real.iterdir()},
+        'train.tsv': '131675ffd3d2f04f286049d31cca506c8acba69e',
+        'dev.tsv': 'e4486577c4cb2e5c2a3fd961eb24f03c623ea02d',
+        'test.tsv': '3602b2ca26cf574e84183c14d6c0901669ee2d0a',
+    }
+
+
+def test_derived_file_with_another_sha1_is_refused(site, tmp_path, capsys):
+    table = serve(site, 'MRPC', DEV_IDS, RAW_TRAIN, RAW_TEST)
+    dev = hashlib.sha1(
+        RAW_TRAIN.split(b'\n')[0] + b'\n0\t12\t13\tCaf\xc3\xa9 \xe2\x80\xa8closed .\tNo .\n'
+    ).hexdigest()
+    files = {'train.tsv': None, 'dev.tsv': 'f' * 40, 'test.tsv': None}
+    table['MRPC'] = table['MRPC']._replace(files=files)
+    assert run(site, tmp_path, table) == 1
+    message = f'MRPC: dev.tsv was made with sha1 {dev}, not {"f" * 40}\n'
+    assert capsys.readouterr().err == message
+    assert list(tmp_path.iterdir()) == []
+
+
+# A second run
+
+
+def test_second_run_fetches_nothing_and_writes_nothing(site, tmp_path, capsys):
+    table = serve(site, 'CoLA', make_zip(splits('CoLA/')))
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 1
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+    assert f'CoLA: verified, nothing to fetch in {tmp_path}/CoLA\n' in capsys.readouterr().out
+
+
+def edit(folder):
+    (folder / 'dev.tsv').write_text('dev\ty\n')  # as long as before
+
+
+def truncate(folder):
+    (folder / 'test.tsv').write_text('')
+
+
+def delete(folder):
+    (folder / 'train.tsv').unlink()
+
+
+def spoil_record(folder):
+    (folder / '.verified.json').write_text('{"files": ')
+
+
+def empty_record(folder):
+    record = json.loads((folder / '.verified.json').read_text())
+    (folder / '.verified.json').write_text(json.dumps({**record, 'files': {}}))
+
+
+def older_version(folder):
+    text = (folder / '.verified.json').read_text()
+    (folder / '.verified.json').write_text(text.replace('/glue/data/', '/glue/data/v0/'))
+
+
+@pytest.mark.parametrize(
+    'change, complaint',
+    [
+        (edit, '{0}/dev.tsv is missing or was changed'),
+        (truncate, '{0}/test.tsv is missing or was changed'),
+        (delete, '{0}/train.tsv is missing or was changed'),
+        (spoil_record, '{0} cannot be checked, having no sound .verified.json'),
+        (empty_record, '{0} cannot be checked, having no sound .verified.json'),
+        (older_version, '{0} was made from another version of the data'),
+    ],
+)
+def test_changed_folder_is_noticed_and_kept(site, tmp_path, capsys, change, complaint):
+    table = serve(site, 'CoLA', make_zip(splits('CoLA/')))
+    assert run(site, tmp_path, table) == 0
+    folder = tmp_path / 'CoLA'
+    change(folder)
+    after = tree(tmp_path)
+    capsys.readouterr()
+    assert run(site, tmp_path, table) == 1
+    advice = f'; move {folder} away and run again\n'
+    assert capsys.readouterr().err == 'CoLA: ' + complaint.format(folder) + advice
+    assert tree(tmp_path) == after
+    shutil.rmtree(folder)
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 2
+
+
+def test_data_of_another_origin_is_not_touched(site, tmp_path, capsys):
+    table = serve(site, 'AX', TEXT)
+    (tmp_path / 'diagnostic').mkdir()
+    (tmp_path / 'diagnostic' / 'diagnostic.tsv').write_text('mine')
+    assert run(site, tmp_path, table) == 1
+    assert 'cannot be checked, having no sound .verified.json' in capsys.readouterr().err
+    assert tree(tmp_path) == {'diagnostic/diagnostic.tsv': b'mine'}
+    assert site.log == []
+
+
+# Bad networks and bad servers
+
+
+def test_broken_connection_resumes_within_a_run(site, tmp_path, capsys):
+    table = serve(site, 'AX', TEXT)
+    site.faults['/glue/data/AX.tsv'] = [break_at(140000)]
+    assert run(site, tmp_path, table) == 0
+    (first, none), (second, resume) = site.log
+    assert (first, none, second) == ('/glue/data/AX.tsv', None, '/glue/data/AX.tsv')
+    start = int(resume[len('bytes=') : -1])
+    assert 65536 <= start <= 140000
+    out = capsys.readouterr().out
+    assert f'fetching {site.url}/glue/data/AX.tsv from byte {start} of 160000\n' in out
+    assert (tmp_path / 'diagnostic' / 'diagnostic.tsv').read_bytes() == TEXT
+
+
+def test_broken_connection_resumes_in_the_next_run(site, tmp_path, capsys, monkeypatch):
+    table = serve(site, 'AX', TEXT)
+    site.faults['/glue/data/AX.tsv'] = [break_at(140000)] + [break_again] * 4
+    naps = []
+    monkeypatch.setattr(glue, 'BACKOFF', 0.5)
+    monkeypatch.setattr(time, 'sleep', naps.append)
+    assert run(site, tmp_path, table) == 1
+    assert naps == [0.5, 1, 2, 4]
+    url = f'{site.url}/glue/data/AX.tsv'
+    message = f'AX: {url} broke off 5 times; run again to go on from where it stopped\n'
+    assert capsys.readouterr().err == message
+    assert len(site.log) == 5
+    ((part, kept),) = tree(tmp_path).items()
+    assert part == '.download/diagnostic/AX.tsv.part'
+    assert kept == TEXT[: len(kept)] and len(kept) >= 65536
+    assert run(site, tmp_path, table) == 0
+    assert site.log[5:] == [('/glue/data/AX.tsv', f'bytes={len(kept)}-')]
+    assert set(tree(tmp_path)) == {'diagnostic/diagnostic.tsv', 'diagnostic/.verified.json'}
+
+
+def ignore_range(handler, body):
+    handler.send(body)
+
+
+def other_range(handler, body):
+    handler.send(body, 206, range=f'bytes 0-{len(body) - 1}/{len(body)}')
+
+
+def keep_part(tmp_path, body):
+    """Leave `body` as the partial download of an earlier run."""
+    work = tmp_path / '.download' / 'diagnostic'
+    work.mkdir(parents=True)
+    (work / 'AX.tsv.part').write_bytes(body)
+
+
+@pytest.mark.parametrize(
+    'part, fault, ranges',
+    [
+        (TEXT[:1000], None, ['bytes=1000-']),
+        (TEXT, None, []),  # killed between the last byte and the unpacking
+        (TEXT[:1000], ignore_range, ['bytes=1000-']),
+        (TEXT[:1000], other_range, ['bytes=1000-', None]),
+        (TEXT[:1000], status(416), ['bytes=1000-', None]),
+        (b'wrong' * 200, None, ['bytes=1000-', None]),
+        (b'w' * len(TEXT), None, [None]),
+        (TEXT + b'too long', None, [None]),
+        (b'', None, [None]),
+    ],
+)
+def test_partial_file_is_used_or_replaced(site, tmp_path, part, fault, ranges):
+    table = serve(site, 'AX', TEXT)
+    keep_part(tmp_path, part)
+    site.faults['/glue/data/AX.tsv'] = [fault] if fault else []
+    assert run(site, tmp_path, table) == 0
+    assert [header for _, header in site.log] == ranges
+    found = tree(tmp_path)
+    assert set(found) == {'diagnostic/diagnostic.tsv', 'diagnostic/.verified.json'}
+    assert found['diagnostic/diagnostic.tsv'] == TEXT
+
+
+ENOUGH = 50e6  # bytes; far more than the buffers of a connection hold
+
+
+def endless(handler, body):
+    """Send without end and without a declared length, as far as the client will have it."""
+    handler.send(body, length=False)
+    while handler.server.sent < ENOUGH:
+        handler.wfile.write(bytes(100000))
+        handler.server.sent += 100000
+
+
+@pytest.mark.parametrize(
+    'fault, complaint',
+    [
+        (status(404), ' answered 404 Not Found'),
+        (status(403), ' answered 403 Forbidden'),
+        (
+            lambda handler, body: handler.send(body, length=10**12),
+            ' offers 1000000000000 bytes, not the expected 160000',
+        ),
+        (
+            lambda handler, body: handler.send(body, length=159999),
+            ' offers 159999 bytes, not the expected 160000',
+        ),
+        (
+            lambda handler, body: handler.send(body + b'!'),
+            ' offers 160001 bytes, not the expected 160000',
+        ),
+        (endless, ' sends more than the expected 160000 bytes'),
+        (
+            lambda handler, body: handler.send(b'!' + body[1:]),
+            f' has sha256 {sha256(b"!" + TEXT[1:])}, not {sha256(TEXT)}',
+        ),
+    ],
+    ids=['404', '403', 'declares more', 'declares less', 'one more', 'endless', 'other bytes'],
+)
+def test_wrong_answer_is_refused_at_once(site, tmp_path, capsys, fault, complaint):
+    table = serve(site, 'AX', TEXT)
+    site.faults['/glue/data/AX.tsv'] = [fault]
+    assert run(site, tmp_path, table) == 1
+    assert capsys.readouterr().err == f'AX: {site.url}/glue/data/AX.tsv{complaint}\n'
+    assert len(site.log) == 1
+    assert site.sent < ENOUGH
+    assert not (tmp_path / 'diagnostic').exists()
+    assert sum(map(len, tree(tmp_path).values())) <= len(TEXT)
+    assert run(site, tmp_path, table) == 0  # and the next run is none the worse for it
+    assert (tmp_path / 'diagnostic' / 'diagnostic.tsv').read_bytes() == TEXT
+
+
+def test_server_errors_are_tried_again(site, tmp_path):
+    table = serve(site, 'AX', TEXT)
+    site.faults['/glue/data/AX.tsv'] = [status(500), status(503), status(429)]
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 4
+
+
+def test_server_error_that_lasts(site, tmp_path, capsys):
+    table = serve(site, 'AX', TEXT)
+    site.faults['/glue/data/AX.tsv'] = [status(500)] * 9
+    assert run(site, tmp_path, table) == 1
+    message = f'AX: {site.url}/glue/data/AX.tsv answered 500 Internal Server Error\n'
+    assert capsys.readouterr().err == message
+    assert len(site.log) == 1 + glue.ATTEMPTS
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_failing_task_does_not_stop_the_others(site, tmp_path, capsys):
+    table = {
+        **serve(site, 'CoLA', make_zip(splits('CoLA/'))),
+        **serve(site, 'RTE', make_zip(splits('RTE/'))),
+        **serve(site, 'WNLI', make_zip(splits('WNLI/'))),
+    }
+    del site.files['/glue/data/CoLA.zip'], site.files['/glue/data/WNLI.zip']
+    assert run(site, tmp_path, table) == 1
+    assert capsys.readouterr().err == (
+        f'CoLA: {site.url}/glue/data/CoLA.zip answered 404 Not Found\n'
+        f'WNLI: {site.url}/glue/data/WNLI.zip answered 404 Not Found\n'
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ['RTE']
+
+
+def test_no_server(site, tmp_path, capsys):
+    table = serve(site, 'AX', TEXT)
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as closed:
+        url = f'http://127.0.0.1:{closed.server_port}'
+    assert run(site, tmp_path, table, '--base_url', url) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'AX: {url}/glue/data/AX.tsv cannot be fetched: ')
+    assert err.endswith(f'[Errno {errno.ECONNREFUSED}] Connection refused\n')
+    assert err.count('\n') == 1
+
+
+# Hostile archives
+
+
+def special(name, mode):
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+def encrypted(archive):
+    """Return the archive with the encryption bit of its first entry set."""
+    body = bytearray(archive)
+    body[body.index(b'PK\x03\x04') + 6] |= 1
+    body[body.index(b'PK\x01\x02') + 8] |= 1
+    return bytes(body)
+
+
+def understated(archive):
+    """Return the archive with the unpacked size of its first entry declared as 3 bytes."""
+    body = bytearray(archive)
+    at = body.index(b'PK\x01\x02') + 24
+    body[at : at + 4] = (3).to_bytes(4, 'little')
+    return bytes(body)
+
+
+ENTRY = 'the archive entry {!r} '
+OUTSIDE = ENTRY + 'points outside the task folder'
+
+
+@pytest.mark.parametrize(
+    'archive, complaint',
+    [
+        (make_zip(splits('CoLA/', ('../evil', 'x'))), OUTSIDE.format('../evil')),
+        (make_zip(splits('CoLA/', ('CoLA/../../evil', 'x'))), OUTSIDE.format('CoLA/../../evil')),
+        (make_zip(splits('CoLA/', ('/tmp/evil', 'x'))), OUTSIDE.format('/tmp/evil')),
+        (make_zip(splits('CoLA/', ('..\\evil', 'x'))), OUTSIDE.format('..\\evil')),
+        (make_zip(splits('CoLA/', ('C:/evil', 'x'))), OUTSIDE.format('C:/evil')),
+        (make_zip(splits('CoLA/', ('CoLA/a:b', 'x'))), OUTSIDE.format('CoLA/a:b')),
+        (make_zip(splits('CoLA/', ('\\\\host\\share', 'x'))), OUTSIDE.format('\\\\host\\share')),
+        (
+            make_zip(splits('CoLA/', (special('CoLA/link', stat.S_IFLNK | 0o777), '/etc'))),
+            ENTRY.format('CoLA/link') + 'is a link or a device',
+        ),
+        (
+            make_zip(splits('CoLA/', (special('CoLA/pipe', stat.S_IFIFO | 0o666), ''))),
+            ENTRY.format('CoLA/pipe') + 'is a link or a device',
+        ),
+        (
+            encrypted(make_zip(splits('CoLA/'))),
+            ENTRY.format('CoLA/train.tsv') + 'is encrypted or compressed in an unusual way',
+        ),
+        (make_zip(splits('CoLA/')[:2]), 'no folder of the archive holds train.tsv, dev.tsv, te'),
+        (understated(make_zip(splits('CoLA/'))), 'CoLA.zip is not a sound zip archive: Bad CRC-32'),
+        (b'<html>not found</html>', 'CoLA.zip is not a sound zip archive: File is not a zip file'),
+    ],
+)
+def test_hostile_archive_is_refused_and_leaves_nothing(site, tmp_path, capsys, archive, complaint):
+    table = serve(site, 'CoLA', archive)
+    assert run(site, tmp_path / 'a' / 'b', table) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'CoLA: {complaint}')
+    assert err.count('\n') == 1
+    assert tree(tmp_path) == {}
+    assert list((tmp_path / 'a' / 'b').iterdir()) == []
+
+
+def test_bomb_is_refused_before_it_is_unpacked(site, tmp_path, capsys, monkeypatch):
+    bomb = make_zip(splits('CoLA/', ('CoLA/zeros', bytes(5000000))))
+    table = serve(site, 'CoLA', bomb)
+    monkeypatch.setattr(shutil, 'copyfileobj', None)  # unpacking anything would raise
+    assert run(site, tmp_path, table) == 1
+    assert capsys.readouterr().err == (
+        "CoLA: the archive entry 'CoLA/zeros' brings the unpacked size to "
+        f'{5000000 + sum(len(body) for _, body in splits(""))} bytes, '
+        f'over the limit of {20 * len(bomb)}\n'
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+# The machine
+
+
+def start(argv, **options):
+    # A runner in the background may ignore SIGINT, which a child would inherit.
+    setup = options.pop('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=setup,
+        **options,
+    )
+
+
+class stalled:
+    """The real script as a process, stopped after 128 KiB by a server that sends no more."""
+
+    def __init__(self, site, data_dir):
+        self.site, self.data_dir, self.go_on = site, data_dir, threading.Event()
+
+    def stall(self, handler, body):
+        handler.send(body[:131072], length=len(body))
+        self.go_on.wait(20)
+
+    def __enter__(self):
+        self.site.faults['/glue/data/AX.tsv'] = [self.stall]
+        argv = ['--data_dir', self.data_dir, '--base_url', self.site.url, '--tasks', 'AX']
+        self.process = start(argv)
+        part = self.data_dir / '.download' / 'diagnostic' / 'AX.tsv.part'
+        for _ in range(400):
+            if part.exists() and part.stat().st_size == 131072:
+                return self.process
+            time.sleep(0.025)
+        self.process.kill()
+        pytest.fail(f'no partial file: {self.process.communicate()}')
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+        self.go_on.set()
+
+
+def test_killed_run_leaves_a_part_that_the_next_run_uses(site, tmp_path):
+    """The real script, killed for good in the middle; then the same, with the server well again."""
+    body = TEXT + TEXT[: 222257 - len(TEXT)]  # of the size that the real table gives
+    table = serve(site, 'AX', body)
+    with stalled(site, tmp_path) as process:
+        process.kill()
+        process.communicate()
+    part = tmp_path / '.download' / 'diagnostic' / 'AX.tsv.part'
+    assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
+    kept = part.stat().st_size
+    assert kept == 131072  # both whole chunks that were sent
+    # As if it had been killed in the middle of unpacking, too.
+    (part.parent / 'files').mkdir()
+    (part.parent / 'files' / 'half').write_text('x')
+    assert run(site, tmp_path, table) == 0
+    assert site.log == [('/glue/data/AX.tsv', None), ('/glue/data/AX.tsv', f'bytes={kept}-')]
+    found = tree(tmp_path)
+    assert set(found) == {'diagnostic/diagnostic.tsv', 'diagnostic/.verified.json'}
+    assert found['diagnostic/diagnostic.tsv'] == body
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_ends_in_one_line(site, tmp_path, number):
+    site.files['/glue/data/AX.tsv'] = bytes(222257)
+    with stalled(site, tmp_path) as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, 'interrupted; run again to go on\n')
+    assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
+
+
+def test_killed_between_rename_and_clean_up(site, tmp_path):
+    table = serve(site, 'AX', TEXT)
+    assert run(site, tmp_path, table) == 0
+    keep_part(tmp_path, TEXT)
+    assert run(site, tmp_path, table) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ['diagnostic']
+    assert len(site.log) == 1
+
+
+def test_file_that_the_machine_refuses_to_write(site, tmp_path):
+    """A limit on file sizes stands in for a full disk: a real OSError from a real write."""
+    resource = pytest.importorskip('resource')
+    site.files['/glue/data/AX.tsv'] = bytes(222257)
+    process = start(
+        ['--data_dir', tmp_path, '--base_url', site.url, '--tasks', 'AX'],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)),
+    )
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (1, f'AX: [Errno {errno.EFBIG}] File too large\n')
+    assert not (tmp_path / 'diagnostic').exists()
+
+
+def test_disk_full_while_unpacking_keeps_the_download(site, tmp_path, capsys, monkeypatch):
+    table = serve(site, 'CoLA', make_zip(splits('CoLA/')))
+
+    def full(source, out, size):
+        out.write(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, 'copyfileobj', full)
+        assert run(site, tmp_path, table) == 1
+    assert capsys.readouterr().err == 'CoLA: [Errno 28] No space left on device\n'
+    assert list(tree(tmp_path)) == ['.download/CoLA/CoLA.zip.part']
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 1  # the download was there already
+
+
+def test_folder_appears_by_one_rename(site, tmp_path, capsys, monkeypatch):
+    table = serve(site, 'CoLA', make_zip(splits('CoLA/')))
+
+    def refuse(source, target):
+        assert target == tmp_path / 'CoLA' and not target.exists()
+        assert set(tree(source)) == {'train.tsv', 'dev.tsv', 'test.tsv', '.verified.json'}
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'rename', refuse)
+        assert run(site, tmp_path, table) == 1
+    assert capsys.readouterr().err == 'CoLA: [Errno 5] Input/output error\n'
+    assert not (tmp_path / 'CoLA').exists()
+    assert run(site, tmp_path, table) == 0
+    assert len(site.log) == 1
+
+
+def test_unwritable_data_dir_is_reported_once(site, tmp_path, capsys):
+    table = {**serve(site, 'AX', TEXT), **serve(site, 'CoLA', make_zip(splits('')))}
+    (tmp_path / 'file').write_text('no folder')
+    assert run(site, tmp_path / 'file' / 'glue_data', table) == 1
+    place = tmp_path / 'file' / 'glue_data' / '.download'
+    message = f"[Errno {errno.ENOTDIR}] Not a directory: '{place}'\n"
+    assert capsys.readouterr().err == message
+    assert site.log == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='permissions do not bind this user'
+)
+def test_read_only_data_dir(site, tmp_path, capsys):
+    tmp_path.chmod(0o555)
+    try:
+        assert run(site, tmp_path, serve(site, 'AX', TEXT)) == 1
+    finally:
+        tmp_path.chmod(0o755)
+    message = f"[Errno {errno.EACCES}] Permission denied: '{tmp_path / '.download'}'\n"
+    assert capsys.readouterr().err == message
+
+
+def test_missing_package_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'requests', None)
+    assert glue.main(['--data_dir', str(tmp_path), '--tasks', 'AX']) == 1
+    message = 'requests is not installed: pip install requests tqdm\n'
+    assert capsys.readouterr().err == message
+
+
+# The command line
+
+
+def test_bar_on_a_terminal(site, tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    assert run(site, tmp_path, serve(site, 'AX', TEXT)) == 0
+    assert 'AX.tsv: 100%' in terminal.getvalue()
+    assert '160k/160k' in terminal.getvalue()
+
+
+def test_mirror_by_environment_and_flag(site, tmp_path, monkeypatch):
+    table = serve(site, 'AX', TEXT)
+    site.files['/mirror/glue/data/AX.tsv'] = TEXT
+    monkeypatch.setenv('GLUE_BASE_URL', f'{site.url}/mirror/')
+    assert glue.main(['--data_dir', str(tmp_path / 'a')], table) == 0
+    assert site.log == [('/mirror/glue/data/AX.tsv', None)]
+    assert run(site, tmp_path / 'b', table) == 0  # the flag wins
+    assert site.log[1:] == [('/glue/data/AX.tsv', None)]
+
+
+@pytest.mark.parametrize(
+    'argv, names',
+    [
+        ([], ALL),
+        (['--tasks', 'all'], ALL),
+        (['--tasks', 'MRPC'], 'MRPC'),
+        (['--tasks', 'cola,sst', 'MrPc'], 'CoLA, SST-2, MRPC'),
+        (['-t', 'SST-2,SST,STS', 'sts-b', 'diagnostic'], 'SST-2, STS-B, AX'),
+        (['--tasks', 'RTE, all'], 'RTE, CoLA, SST-2, QQP, STS-B, MNLI, QNLI, WNLI, MRPC, AX'),
+    ],
+)
+def test_task_names(argv, names):
+    args = glue.parse_args(argv)
+    assert ', '.join(args.tasks) == names
+    assert args.data_dir == Path('glue_data')
+
+
+@pytest.mark.parametrize(
+    'argv, complaint',
+    [
+        (['--tasks', 'SNLI'], f'unknown task SNLI: choose from all, {ALL}'),
+        (['--tasks', 'MRPC,foo', 'bar'], f'unknown task foo, bar: choose from all, {ALL}'),
+        (['--tasks', ','], f'no task given: choose from all, {ALL}'),
+        (['--base_url', 'ftp://x'], 'the mirror ftp://x must be an http(s) address'),
+    ],
+)
+def test_wrong_usage(tmp_path, monkeypatch, capsys, argv, complaint):
+    monkeypatch.setattr(sys, 'argv', ['download_glue_data.py'])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        glue.main(argv)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f'download_glue_data.py: {complaint}\n'
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_complete_and_loads_nothing_heavy():
+    code = (
+        'import sys, download_glue_data as glue\n'
+        'try:\n'
+        '    glue.main(["--help"])\n'
+        'finally:\n'
+        '    heavy = {"requests", "tqdm", "urllib3", "mxnet", "bert"}\n'
+        '    print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=str(ROOT),
+        env={**os.environ, 'COLUMNS': '200', 'GLUE_BASE_URL': ''},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, '[]\n')
+    assert '(default: glue_data)' in done.stdout
+    assert '(default: all)' in done.stdout
+    assert 'GLUE_BASE_URL' in done.stdout
+    assert '(default: https://dl.fbaipublicfiles.com)' in done.stdout
+    for name in (*ALL.split(', '), 'SST', 'STS', 'diagnostic'):
+        assert name in done.stdout
+
+
+def test_docstring_examples():
+    assert doctest.testmod(glue) == (0, 2)
+
+
+def test_script_is_executable():
+    assert SCRIPT.read_bytes().startswith(b'#!/usr/bin/env python3\n')
+    assert os.access(str(SCRIPT), os.X_OK)
