@@ -6,7 +6,11 @@ take the longest pieces of each word that the vocabulary has. Hugging Face's ``t
 the work, a list of texts on all cores.
 """
 
+from itertools import chain, islice
+
 import numpy as np
+
+from bert.vocab import load_sentencepiece
 
 # The original's limit; a longer word becomes one unknown token.
 MAX_CHARACTERS_PER_WORD = 200
@@ -51,3 +55,51 @@ def tokenize(tokenizer, texts):
     """
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
+    """A function from texts to ids that works as ``gluonnlp.data.BERTSPTokenizer`` does.
+
+    The text is cleaned and split into words like for WordPiece, and each word into pieces.
+
+    Parameters
+    ----------
+    path : str or Path
+        A sentencepiece model.
+    lower : bool
+        Lower-case the text and strip accents.
+    num_best : int
+        Sample the pieces of each word from this number of the best ways to split it, or from all
+        if negative; 0 or 1 takes the best. A BPE model has no best ways, and samples if not 0.
+    alpha : float
+        The inverse temperature of the sampling.
+    rng : numpy.random.Generator, optional
+        Seeds the sampling.
+
+    Returns
+    -------
+    function
+        From a list of str to a list of lists of int.
+    """
+    import sentencepiece
+    from tokenizers import normalizers, pre_tokenizers
+
+    processor = load_sentencepiece(path)
+    normalizer = normalizers.BertNormalizer(strip_accents=lower, lowercase=lower)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    options = {}
+    if num_best not in (0, 1):
+        options = {'enable_sampling': True, 'nbest_size': num_best, 'alpha': alpha}
+
+    def encode(texts):
+        words = [
+            [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+            for text in texts
+        ]
+        if options:
+            # The library's generators are global and one a thread: seed them before every use.
+            sentencepiece.set_random_generator_seed(int(rng.integers(2**31)))
+        pieces = iter(processor.encode(list(chain.from_iterable(words)), num_threads=1, **options))
+        return [list(chain.from_iterable(islice(pieces, len(text)))) for text in words]
+
+    return encode

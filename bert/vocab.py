@@ -1,11 +1,15 @@
 """Vocabularies: the tokens in the order of their ids, and which of them are special."""
 
 import hashlib
+import io
+import os
+import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 from bert.cli import ToolkitError
-from bert.files import read_json, read_text
+from bert.files import read_json, read_text, replacing
 
 SPECIAL_TOKENS = {
     'unknown_token': '[UNK]',
@@ -14,6 +18,20 @@ SPECIAL_TOKENS = {
     'sep_token': '[SEP]',
     'mask_token': '[MASK]',
 }
+
+# The vocabularies that GluonNLP's model zoo serves, by data set, and the sha1 of their files.
+ZOO_SHA1 = {
+    'book_corpus_wiki_en_uncased': 'a66073971aa0b1a262453fe51342e57166a8abcf',
+    'book_corpus_wiki_en_cased': '2d62af22535ed51f35cc8e2abb607723c89c2636',
+    'wiki_multilingual_uncased': '2b2514cc539047b9179e9d98a4e68c36db05c97a',
+    'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
+    'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
+}
+OTHER_SPELLINGS = {
+    'wiki_multilingual': 'wiki_multilingual_uncased',
+    'wiki_cn': 'wiki_cn_cased',
+}
+ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
 
 
 class Vocab:
@@ -91,6 +109,97 @@ def _from_gluon_json(content, path):
     return Vocab(
         tokens, source=path, **{key: named[key] for key in SPECIAL_TOKENS if named.get(key)}
     )
+
+
+def zoo_data_set(path):
+    """The data set of a file name such as ``wiki_cn_cased-ddebd8f3.vocab``, or None."""
+    match = re.fullmatch(r'(\w+)-[0-9a-f]{8}\.vocab', Path(path).name)
+    return match.group(1) if match and match.group(1) in ZOO_SHA1 else None
+
+
+def zoo_vocab_path(data_set):
+    """The file of a vocabulary of the model zoo, fetched if it is not there yet.
+
+    GluonNLP keeps it in the same place, ``models`` under ``MXNET_HOME`` (``~/.mxnet``), fetches
+    it from the same address, that of ``MXNET_GLUON_REPO``, and checks it in the same way, but
+    cannot be imported without MXNet.
+
+    Parameters
+    ----------
+    data_set : str
+        A key of :data:`ZOO_SHA1` or of :data:`OTHER_SPELLINGS`.
+
+    Returns
+    -------
+    Path
+    """
+    data_set = OTHER_SPELLINGS.get(data_set, data_set)
+    sha1 = ZOO_SHA1[data_set]
+    name = f'{data_set}-{sha1[:8]}'
+    home = os.path.expanduser(os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet')))
+    path = Path(home, 'models', f'{name}.vocab')
+    if not path.is_file() or _sha1(path.read_bytes()) != sha1:
+        address = os.environ.get('MXNET_GLUON_REPO', ZOO_URL).rstrip('/')
+        content = _download(f'{address}/gluon/dataset/vocab/{name}.zip', path.name, path)
+        if _sha1(content) != sha1:
+            raise ToolkitError(f'{address}: what it serves as {path.name} is not the right file')
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
+def _sha1(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+def _download(address, member, path):
+    """The content of one member of a zip file on the web."""
+    import requests
+
+    try:
+        answer = requests.get(address, timeout=60)
+        answer.raise_for_status()
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            return archive.read(member)
+    except requests.RequestException as error:
+        reason = f'{type(error).__name__}: {error}'.split('\n')[0]
+        raise ToolkitError(
+            f'{path} is missing and could not be fetched from {address} ({reason}); '
+            'put it there, or name a vocabulary file that you have'
+        ) from None
+    except (zipfile.BadZipFile, KeyError):
+        raise ToolkitError(f'{address}: not a zip file with {member} inside') from None
+
+
+def load_sentencepiece_vocab(path):
+    """The pieces of a sentencepiece model, as ``gluonnlp.vocab.BERTVocab`` numbers them.
+
+    Those of BERT's special tokens that the model lacks come after its last piece.
+
+    Returns
+    -------
+    Vocab
+    """
+    processor = load_sentencepiece(path)
+    tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    unknown = tokens[processor.unk_id()]
+    padding = tokens[processor.pad_id()] if processor.pad_id() >= 0 else '[PAD]'
+    for token in ('[MASK]', '[CLS]', '[SEP]', padding):
+        if token not in tokens:
+            tokens.append(token)
+    return Vocab(tokens, source=path, unknown_token=unknown, padding_token=padding)
+
+
+def load_sentencepiece(path):
+    """A ``sentencepiece.SentencePieceProcessor``, or one sentence why not."""
+    import sentencepiece
+
+    if not Path(path).is_file():
+        raise ToolkitError(f'{path}: there is no such sentencepiece model')
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError):
+        raise ToolkitError(f'{path}: not a sentencepiece model') from None
 
 
 def fingerprint(vocab):
