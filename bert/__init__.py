@@ -1,11 +1,36 @@
 """The shared part of the BERT scripts for MXNet/Gluon.
 
 Importing this package before ``mxnet`` is all the preparation that a program needs; see
-:mod:`bert.environment` for what it does.
+:mod:`bert.environment` for what it does. The modules are imported when they are first used, as in
+``bert.model.load_bert``, so that ``--help`` need not wait for MXNet.
 """
+
+import importlib
 
 from bert import environment
 
 __version__ = '1.0.0'
+
+_MODULES = (
+    'batches',
+    'checkpoint',
+    'datasets',
+    'metrics',
+    'model',
+    'optimizer',
+    'schedule',
+    'tasks',
+    'tokenizer',
+    'training',
+    'transform',
+    'vocab',
+)
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f'bert.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
 
 environment.prepare()

@@ -1,0 +1,50 @@
+"""Which rows go into which batch: rows of like length together, so that padding is rare."""
+
+import numpy as np
+
+# Rows are sorted by length within pools of this many batches. Larger pools pad less; smaller
+# ones leave more to chance which rows meet in a batch.
+POOL = 64
+
+
+def training_batches(lengths, batch_size, rng):
+    """All rows once, in random batches of like length and random order.
+
+    Parameters
+    ----------
+    lengths : (N,) array of int
+    batch_size : int
+        Every batch has as many rows, but one that holds the rest.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of (B,) arrays of int
+    """
+    order = rng.permutation(len(lengths))
+    size = batch_size * POOL
+    batches = []
+    for start in range(0, len(order), size):
+        pool = order[start : start + size]
+        batches += _cut(pool[np.argsort(lengths[pool], kind='stable')], batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def evaluation_batches(lengths, batch_size):
+    """All rows once, sorted by length.
+
+    Returns
+    -------
+    list of (B,) arrays of int
+    """
+    return _cut(np.argsort(lengths, kind='stable'), batch_size)
+
+
+def _cut(rows, batch_size):
+    return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+
+
+def padding_share(lengths, batches):
+    """Share of the positions that are padding when each batch is as long as its longest row."""
+    cells = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - lengths.sum() / cells

@@ -1,0 +1,78 @@
+"""The metrics of GLUE, over a whole set at once."""
+
+import numpy as np
+
+
+def accuracy(labels, predictions):
+    """Share of right answers."""
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(labels, predictions)
+
+
+def f1(labels, predictions):
+    """F1 of class 1."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, zero_division=0)
+
+
+def f1_macro(labels, predictions):
+    """Mean of the F1 of each class."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, average='macro', zero_division=0)
+
+
+def mcc(labels, predictions):
+    """Matthews correlation coefficient."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return matthews_corrcoef(labels, predictions)
+
+
+def pearsonr(labels, predictions):
+    """Pearson correlation; 0 where one side is constant, or a single value."""
+    from scipy.stats import pearsonr as correlation
+
+    return _correlation(correlation, labels, predictions)
+
+
+def spearmanr(labels, predictions):
+    """Spearman rank correlation; 0 where one side is constant, or a single value."""
+    from scipy.stats import spearmanr as correlation
+
+    return _correlation(correlation, labels, predictions)
+
+
+def _correlation(correlation, labels, predictions):
+    if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+        return 0.0
+    return float(correlation(labels, predictions)[0])
+
+
+# The functions import their libraries when called: scikit-learn takes a second to import.
+METRICS = {
+    function.__name__: function for function in (accuracy, f1, f1_macro, mcc, pearsonr, spearmanr)
+}
+
+
+def compute(names, labels, predictions):
+    """Each named metric.
+
+    Parameters
+    ----------
+    names : sequence of str
+    labels, predictions : (N,) arrays
+        Class ids, or numbers in regression.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    return {name: float(METRICS[name](labels, predictions)) for name in names}
+
+
+def describe(values):
+    """Metrics as the original scripts log them: ``accuracy:0.8873,f1:0.9160``."""
+    return ','.join(f'{name}:{value:.4f}' for name, value in values.items())
