@@ -15,6 +15,7 @@ from bert.cli import (
     UsageError,
     build_parser,
     fraction,
+    positive_float,
     positive_int,
     progress,
     run,
@@ -114,7 +115,7 @@ def parse_args(argv=None):
     )
     text.add_argument(
         '--sp_alpha',
-        type=float,
+        type=positive_float,
         default=1.0,
         metavar='X',
         help='with --sp_nbest: the inverse temperature of the sampling',

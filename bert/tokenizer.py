@@ -70,36 +70,40 @@ def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
         Lower-case the text and strip accents.
     num_best : int
         Sample the pieces of each word from this number of the best ways to split it, or from all
-        if negative; 0 or 1 takes the best. A BPE model has no best ways, and samples if not 0.
+        if negative; 0 or 1 takes the best.
     alpha : float
         The inverse temperature of the sampling.
     rng : numpy.random.Generator, optional
-        Seeds the sampling.
+        For the sampling.
 
     Returns
     -------
     function
         From a list of str to a list of lists of int.
     """
-    import sentencepiece
     from tokenizers import normalizers, pre_tokenizers
+
+    from bert.subwords import UnigramSampler
 
     processor = load_sentencepiece(path)
     normalizer = normalizers.BertNormalizer(strip_accents=lower, lowercase=lower)
     splitter = pre_tokenizers.BertPreTokenizer()
-    options = {}
-    if num_best not in (0, 1):
-        options = {'enable_sampling': True, 'nbest_size': num_best, 'alpha': alpha}
+    if num_best in (0, 1):
+
+        def split(words):
+            return processor.encode(words, num_threads=1)
+    else:
+        sampler = UnigramSampler(processor, num_best, alpha)
+
+        def split(words):
+            return sampler.sample(words, rng)
 
     def encode(texts):
         words = [
             [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
             for text in texts
         ]
-        if options:
-            # The library's generators are global and one a thread: seed them before every use.
-            sentencepiece.set_random_generator_seed(int(rng.integers(2**31)))
-        pieces = iter(processor.encode(list(chain.from_iterable(words)), num_threads=1, **options))
+        pieces = iter(split(list(chain.from_iterable(words))))
         return [list(chain.from_iterable(islice(pieces, len(text)))) for text in words]
 
     return encode
