@@ -56,6 +56,9 @@ NOT_PARAMETERS = {'embeddings.position_ids', 'cls.predictions.decoder.bias'}
 # A model with fewer than all of its heads is common; an encoder with a tensor short is broken.
 HEAD_PREFIXES = ('pooler.', 'decoder.', 'classifier.')
 
+# Stands in an output directory of finetune_classifier.py beside config.json and vocab.txt.
+FINETUNED = 'finetune.json'
+
 # The safetensors format: 8 bytes of header length, a JSON header, then the data.
 MAX_SAFETENSORS_HEADER = 100 * 1024 * 1024
 
@@ -173,6 +176,34 @@ def read_config(folder):
     return parse_config(read_json(path), path)
 
 
+def is_finetuned(source):
+    """Whether ``--bert_model`` is an output directory of finetune_classifier.py."""
+    return (Path(source) / FINETUNED).is_file()
+
+
+def read_finetuned(folder):
+    """What an output directory of finetune_classifier.py says of itself.
+
+    Returns
+    -------
+    dict
+        ``flags``: those needed for inference; ``labels``: in the order of the class ids, or None
+        for regression; ``parameters``: the path of the best epoch's file.
+    """
+    path = Path(folder) / FINETUNED
+    content = read_json(path)
+    flags, labels, name = (content.get(key) for key in ('flags', 'labels', 'parameters'))
+    if not isinstance(flags, dict):
+        raise ToolkitError(f'{path}: flags is not a table')
+    if labels is not None and not (
+        isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    ):
+        raise ToolkitError(f'{path}: labels is not a list of names')
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
+    return {'flags': flags, 'labels': labels, 'parameters': Path(folder) / name}
+
+
 # config.json's keys -> ours, for the sizes that every configuration must name.
 SIZES = {
     'num_hidden_layers': 'num_layers',
@@ -282,6 +313,8 @@ def set_parameters(block, parameters, source, may_lack=()):
     list of str
         The names of the parameters that were missing.
     """
+    import mxnet as mx
+
     wanted = block._collect_params_with_prefix()
     missing = [name for name in wanted if name not in parameters]
     # The masked-LM output weight is the word embedding; files may leave it out.
@@ -309,8 +342,10 @@ def set_parameters(block, parameters, source, may_lack=()):
             )
         if np.dtype(array.dtype).kind != 'f':
             raise ToolkitError(f'{source}: {name} has the type {np.dtype(array.dtype).name}')
+        # What load_parameters calls too; set_data alone would leave the parameter half-made
+        # where the block has not seen its input's size.
         parameter.shape = array.shape
-        parameter.set_data(array)
+        parameter._load_init(mx.nd.array(array, dtype=parameter.dtype), None)
     return missing
 
 

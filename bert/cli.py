@@ -7,8 +7,11 @@ else), never in a traceback.
 import argparse
 import contextlib
 import logging
+import logging.handlers
 import math
 import sys
+
+LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
 
 
 class ToolkitError(Exception):
@@ -45,8 +48,8 @@ def _leave(status, sentence):
     sys.exit(status)
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, but not the empty ones: ``(default: None)`` helps nobody."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults but the empty ones, ``(default: None)`` helps nobody, and keep line ends."""
 
     def _get_help_string(self, action):
         if action.default in (None, False):
@@ -96,18 +99,34 @@ def gpu_list(text):
     return indices
 
 
-def start_logging(log_file=None):
-    """Send log lines of level INFO to stderr as ``INFO:root:...`` and, if named, to a file."""
-    handlers = [logging.StreamHandler()]
-    if log_file:
-        handlers.append(logging.FileHandler(log_file, mode='w', encoding='utf8'))
+def start_logging():
+    """Send log lines of level INFO to stderr as ``INFO:root:...``.
+
+    Returns
+    -------
+    logging.handlers.MemoryHandler
+        Holds the lines back for :func:`log_to_file`, so that a run which fails before it has
+        loaded its input leaves the log of an earlier one whole.
+    """
+    memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
     # force: a second run in one process must not write into the first one's file
     logging.basicConfig(
         level=logging.INFO,
-        format='%(levelname)s:%(name)s:%(message)s',
-        handlers=handlers,
+        format=LOG_FORMAT,
+        handlers=[logging.StreamHandler(), memory],
         force=True,
     )
+    return memory
+
+
+def log_to_file(memory, path):
+    """From now on write the log lines to a file too, those held back first."""
+    target = logging.FileHandler(path, mode='w', encoding='utf8')
+    target.setFormatter(logging.Formatter(LOG_FORMAT))
+    memory.setTarget(target)
+    memory.flush()
+    logging.getLogger().removeHandler(memory)
+    logging.getLogger().addHandler(target)
 
 
 @contextlib.contextmanager

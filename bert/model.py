@@ -175,7 +175,13 @@ def settings_of(bert):
 
 
 def load_bert(
-    source, dataset=None, ctx=None, use_pooler=True, use_decoder=False, use_classifier=False
+    source,
+    dataset=None,
+    ctx=None,
+    use_pooler=True,
+    use_decoder=False,
+    use_classifier=False,
+    pretrained=True,
 ):
     """A pre-trained BERT and its vocabulary.
 
@@ -191,6 +197,8 @@ def load_bert(
     use_pooler, use_decoder, use_classifier : bool
         Whether to have the pooler, the masked-LM head and the next-sentence head. A head that
         the source lacks is initialised as for training from scratch, and the log says so.
+    pretrained : bool
+        False leaves all weights as they are initialised, and a zoo model's are not fetched.
 
     Returns
     -------
@@ -213,17 +221,19 @@ def load_bert(
     }
     ctx = ctx or mx.cpu()
     if is_directory(source):
-        bert, vocab = _load_directory(source, ctx, heads)
+        bert, vocab = _load_directory(source, ctx, pretrained, heads)
     else:
         dataset = zoo_dataset(source, dataset)
         try:
             bert, vocab = nlp.model.get_model(
-                source, dataset_name=dataset, pretrained=True, ctx=ctx, **heads
+                source, dataset_name=dataset, pretrained=pretrained, ctx=ctx, **heads
             )
         except (OSError, RuntimeError, UserWarning, mx.MXNetError) as error:
             raise ToolkitError(
                 f'{source} {dataset} could not be fetched from the GluonNLP model zoo: {error}'
             ) from None
+        if not pretrained:
+            initialize(bert, ctx)
     use_additive_masks(bert)
     return bert, vocab
 
@@ -249,7 +259,7 @@ def zoo_dataset(model, dataset):
     return dataset
 
 
-def _load_directory(folder, ctx, heads):
+def _load_directory(folder, ctx, pretrained, heads):
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f'there is no model directory {folder}')
@@ -266,38 +276,40 @@ def _load_directory(folder, ctx, heads):
         vocab = Vocab(vocab.idx_to_token + unnamed, source=folder)
     bert = build_bert(vocab, **settings, **heads)
     initialize(bert, ctx)
-    if (folder / 'finetune.json').is_file():
-        path = finetuned_parameters(folder)
-        parameters = encoder_parameters(checkpoint.read_gluon(path))
+    if not pretrained:
+        return bert, gluon_vocab(vocab)
+    if checkpoint.is_finetuned(folder):
+        load_encoder(bert, checkpoint.read_finetuned(folder)['parameters'])
     else:
-        path = folder / 'model.safetensors'
-        parameters = checkpoint.read_huggingface(folder)
+        set_encoder(bert, checkpoint.read_huggingface(folder), folder / 'model.safetensors')
+    return bert, gluon_vocab(vocab)
+
+
+def load_encoder(bert, path):
+    """Load a Gluon parameter file of a BERT, or the BERT inside a fine-tuned model."""
+    parameters = checkpoint.read_gluon(path)
+    prefix = 'bert.'
+    inner = {
+        name[len(prefix) :]: array for name, array in parameters.items() if name.startswith(prefix)
+    }
+    set_encoder(bert, inner or parameters, path)
+
+
+def set_encoder(bert, parameters, path):
+    """Set the weights of a BERT; heads that are not among them stay as they are, logged."""
     missing = checkpoint.set_parameters(bert, parameters, path, checkpoint.HEAD_PREFIXES)
     if missing:
         logging.info('%s lacks %s: initialised', path, ', '.join(missing))
-    return bert, gluon_vocab(vocab)
+
+
+def load_finetuned(model, path):
+    """Load a Gluon parameter file of a fine-tuned model, its classifier included."""
+    checkpoint.set_parameters(model, checkpoint.read_gluon(path), path)
 
 
 def initialize(block, ctx):
     """Initialise parameters as the original BERT does: normal weights, LayerNorm 1 and 0."""
     block.initialize(mx.init.Normal(INITIALIZER), ctx=ctx)
-
-
-def finetuned_parameters(folder):
-    """The parameters of the best epoch in an output directory of finetune_classifier.py."""
-    name = read_json(Path(folder) / 'finetune.json').get('parameters')
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ToolkitError(f'{folder}/finetune.json: names no parameter file')
-    return Path(folder) / name
-
-
-def encoder_parameters(parameters):
-    """The ``bert.`` part of a fine-tuned model, or everything if there is no such part."""
-    prefix = 'bert.'
-    inner = {
-        name[len(prefix) :]: array for name, array in parameters.items() if name.startswith(prefix)
-    }
-    return inner or parameters
 
 
 def gluon_vocab(vocab):
@@ -370,5 +382,7 @@ def build_head(bert, num_classes, ctx, dropout=0.1):
     else:
         model = nlp.model.BERTClassifier(bert, num_classes=num_classes, dropout=dropout)
         head = model.classifier
+    # Known now, so that the head is initialised here and not in the first step.
+    head[-1].weight.shape = (num_classes or 1, bert._units)
     initialize(head, ctx)
     return model

@@ -1,4 +1,4 @@
-"""What fine-tuning and pre-training share: devices, seeds, and the step that updates the weights."""
+"""What fine-tuning and pre-training share: devices, seeds, gradients and the update."""
 
 import inspect
 import math
@@ -8,6 +8,7 @@ import numpy as np
 
 from bert import environment
 from bert.cli import ToolkitError, UsageError
+from bert.files import replacing
 from bert.optimizer import BERTAdam
 
 WEIGHT_DECAY = 0.01
@@ -169,3 +170,72 @@ def global_norm(arrays):
     """The 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
     squares = mx.nd.multi_sum_sq(*arrays, num_arrays=len(arrays))
     return mx.nd.sqrt(mx.nd.sum(squares, keepdims=True))
+
+
+def loss_of(num_classes):
+    """The loss of one row: cross entropy, or half the squared error for ``num_classes=None``."""
+    loss = mx.gluon.loss.L2Loss() if num_classes is None else mx.gluon.loss.SoftmaxCELoss()
+    loss.hybridize()
+    return loss
+
+
+def accumulate_gradients(model):
+    """Add gradients up over batches and devices until :func:`clear_gradients`."""
+    model.collect_params().setattr('grad_req', 'add')
+
+
+def clear_gradients(model):
+    """Set accumulated gradients to 0."""
+    model.collect_params().zero_grad()
+
+
+def predict(model, inputs, ctx):
+    """The model's outputs, in float32 and not waited for.
+
+    Parameters
+    ----------
+    model : mxnet.gluon.Block
+    inputs : (B, L) int32 ids, (B, L) int32 token types, (B,) valid lengths
+        As :func:`bert.transform.pad_batch` makes them.
+    ctx : mxnet.Context
+    """
+    ids, token_types, valid_lengths = inputs
+    dtype = next(iter(model.collect_params().values())).dtype
+    outputs = model(
+        mx.nd.array(ids, ctx=ctx, dtype='int32'),
+        mx.nd.array(token_types, ctx=ctx, dtype='int32'),
+        mx.nd.array(valid_lengths, ctx=ctx, dtype=dtype),
+    )
+    return outputs.astype('float32', copy=False)
+
+
+def forward_backward(model, loss_function, inputs, labels, ctx, scale):
+    """Compute the gradients of one batch.
+
+    Parameters
+    ----------
+    labels : (B,) array
+    scale : float
+        Multiplies the loss, and so the gradients, but not the loss that is returned.
+
+    Returns
+    -------
+    mxnet.nd.NDArray of shape (1,), mxnet.nd.NDArray of shape (B, classes)
+        The sum of the losses and the outputs, not waited for.
+    """
+    with mx.autograd.record():
+        outputs = predict(model, inputs, ctx)
+        loss = loss_function(outputs, mx.nd.array(labels, ctx=ctx)).sum()
+        scaled = loss if scale == 1 else loss * scale
+    scaled.backward()
+    return loss, outputs
+
+
+def save_parameters(model, path):
+    """Write a Gluon ``.params`` file, whole or not at all."""
+    with replacing(path) as temporary:
+        try:
+            model.save_parameters(str(temporary))
+        except mx.MXNetError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ToolkitError(f'{path}: could not be written ({reason})') from None

@@ -13,6 +13,7 @@ class Encoded(NamedTuple):
     ids: List[np.ndarray]  # [CLS] first [SEP] (second [SEP]), int32, at most max_len each
     first_lengths: np.ndarray  # (N,) int32: tokens up to the first [SEP], which have type 0
     lengths: np.ndarray  # (N,) int32
+    padding: int  # the id of [PAD]
 
 
 def truncated_lengths(first, second, limit):
@@ -73,10 +74,11 @@ def encode(texts, tokenizer, vocab, max_len):
         ids,
         (lengths[0] + 2).astype(np.int32),
         np.array([len(row) for row in ids], dtype=np.int32),
+        vocab[vocab.padding_token],
     )
 
 
-def pad_batch(encoded, rows, padding):
+def pad_batch(encoded, rows):
     """The arrays of one batch, as long as its longest row.
 
     Parameters
@@ -84,8 +86,6 @@ def pad_batch(encoded, rows, padding):
     encoded : Encoded
     rows : (B,) array of int
         Which rows of the set.
-    padding : int
-        The id of [PAD].
 
     Returns
     -------
@@ -95,7 +95,7 @@ def pad_batch(encoded, rows, padding):
     width = lengths.max()
     position = np.arange(width)
     is_token = position < lengths[:, None]
-    ids = np.full((len(rows), width), padding, dtype=np.int32)
+    ids = np.full((len(rows), width), encoded.padding, dtype=np.int32)
     ids[is_token] = np.concatenate([encoded.ids[row] for row in rows])
     token_types = (is_token & (position >= encoded.first_lengths[rows][:, None])).astype(np.int32)
     return ids, token_types, lengths.astype(np.float32)
