@@ -31,6 +31,19 @@ COMPRESSION_LEVEL = 1
 
 RECORDIO_MAGIC = 0xCED7230A
 
+# What zipfile, zlib and numpy raise for files that are damaged in one way or another.
+DAMAGE = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @contextlib.contextmanager
 def naming(path):
@@ -193,14 +206,15 @@ def _damaged(path, reason):
 
 @contextlib.contextmanager
 def _opened(path):
-    try:
-        shard = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise _damaged(path, 'not an .npz file, or not a whole one') from None
-    if not isinstance(shard, np.lib.npyio.NpzFile):
-        raise _damaged(path, 'a single array, not an .npz file')
-    with shard:
-        yield shard
+    with naming(path):
+        try:
+            shard = np.load(path, allow_pickle=False)
+        except DAMAGE:
+            raise _damaged(path, 'not an .npz file, or not a whole one') from None
+        if not isinstance(shard, np.lib.npyio.NpzFile):
+            raise _damaged(path, 'a single array, not an .npz file')
+        with shard:
+            yield shard
 
 
 def _array(shard, name, path):
@@ -208,7 +222,7 @@ def _array(shard, name, path):
         raise _damaged(path, f'the array {name} is missing')
     try:
         array = shard[name]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGE as error:
         raise _damaged(path, f'the array {name} cannot be read ({error})') from None
     if not isinstance(array, np.ndarray):
         raise _damaged(path, f'{name} is not an array')

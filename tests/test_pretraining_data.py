@@ -254,8 +254,8 @@ def test_first_pair_of_each_document(recipe):
 def test_target_lengths():
     """Sentences of one token fill any target exactly, so that the targets can be seen."""
     corpus = corpus_of([[1] * 100] * 40)
-    recipe = Recipe(max_seq_length=13, short_seq_prob=0.3, dupe_factor=200)
-    pairs = plan_pairs(corpus, recipe, np.random.default_rng(3)).take(slice(40 * 200))
+    recipe = Recipe(max_seq_length=13, short_seq_prob=0.3, dupe_factor=800)
+    pairs = plan_pairs(corpus, recipe, np.random.default_rng(3)).take(slice(40 * 800))
     actual = pairs.take(~pairs.is_random_next)
     counts = np.bincount(actual.a_length + actual.b_length, minlength=11)
     expected = np.array([0, 0] + [0.3 / 9] * 9) + np.array([0] * 10 + [0.7])

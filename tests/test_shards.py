@@ -1,0 +1,302 @@
+"""Shards: what is written can be read, and what is damaged is refused in one sentence."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bert.cli import ToolkitError  # noqa: E402
+from bert.shards import (  # noqa: E402
+    ARRAYS,
+    read_settings,
+    read_shard,
+    write_npz,
+    write_recordio,
+)
+from bert.vocab import SPECIAL_TOKENS, Vocab, fingerprint  # noqa: E402
+
+WORDS = [f'w{i}' for i in range(300)]
+VOCAB = Vocab([*SPECIAL_TOKENS.values(), *WORDS])
+
+
+def make_block(n, seed, max_seq_length=12, max_predictions=3):
+    """A valid block that looks like one that pretraining_data made."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, max_seq_length + 1, n)
+    column = np.arange(max_seq_length)
+    input_ids = rng.integers(5, len(VOCAB), (n, max_seq_length))
+    input_ids[column >= lengths[:, None]] = VOCAB['[PAD]']
+    segment_ids = (column >= 3) & (column < lengths[:, None])
+    weights = np.arange(max_predictions) < rng.integers(1, max_predictions + 1, (n, 1))
+    return {
+        'input_ids': input_ids.astype(np.uint16),
+        'segment_ids': segment_ids.astype(np.uint8),
+        'masked_lm_positions': (weights * [1, 2, 4]).astype(np.uint8),
+        'masked_lm_ids': (weights * 9 + ~weights * VOCAB['[PAD]']).astype(np.uint16),
+        'masked_lm_weights': weights.astype(np.uint8),
+        'next_sentence_labels': rng.integers(0, 2, n).astype(np.uint8),
+        'valid_lengths': lengths.astype(np.uint8),
+    }
+
+
+BLOCKS = [make_block(7, 0), make_block(4, 1)]
+WHOLE = {name: np.concatenate([block[name] for block in BLOCKS]) for name in ARRAYS}
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / 'a.npz'
+    write_npz(path, iter(BLOCKS), {'max_seq_length': 12}, VOCAB)
+    return path
+
+
+def test_round_trip(shard):
+    with np.load(shard, allow_pickle=False) as plain:
+        assert set(plain.files) == {*ARRAYS, 'settings', 'vocabulary'}
+        for name in ARRAYS:
+            assert plain[name].dtype == WHOLE[name].dtype
+            assert (plain[name] == WHOLE[name]).all()
+    arrays = read_shard(shard, VOCAB)
+    assert tuple(arrays) == ARRAYS
+    for name in ARRAYS:
+        assert arrays[name].dtype == WHOLE[name].dtype
+        assert (arrays[name] == WHOLE[name]).all()
+    assert read_settings(shard) == {
+        'max_seq_length': 12,
+        'vocab_fingerprint': fingerprint(VOCAB),
+        'instances': 11,
+    }
+
+
+def test_same_arrays_make_the_same_bytes(shard, tmp_path):
+    """However they are cut into blocks, and whenever they are written."""
+    write_npz(tmp_path / 'b.npz', [WHOLE], {'max_seq_length': 12}, VOCAB)
+    assert shard.read_bytes() == (tmp_path / 'b.npz').read_bytes()
+    with zipfile.ZipFile(shard) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_nothing_is_left_of_a_shard_that_failed(tmp_path):
+    def blocks():
+        yield BLOCKS[0]
+        raise ToolkitError('no more')
+
+    for write in (lambda p, b: write_npz(p, b, {}, VOCAB), write_recordio):
+        with pytest.raises(ToolkitError, match='no more'):
+            write(tmp_path / 'new' / 'a.npz', blocks())
+        assert list((tmp_path / 'new').iterdir()) == []
+
+
+def test_full_disk(tmp_path):
+    """The error of the system has no file name, the sentence has."""
+
+    def blocks():
+        yield BLOCKS[0]
+        raise OSError(28, 'No space left on device')
+
+    with pytest.raises(ToolkitError, match=r'a\.npz: No space left on device$'):
+        write_npz(tmp_path / 'a.npz', blocks(), {}, VOCAB)
+
+
+# Vocabularies.
+
+
+def test_tokens_in_another_order(shard):
+    """Ids are mapped: the padding, the labels and the text stand for the same tokens."""
+    order = np.random.default_rng(3).permutation(len(VOCAB))
+    other = Vocab([VOCAB.idx_to_token[i] for i in order])
+    arrays = read_shard(shard, other)
+    for name in ('input_ids', 'masked_lm_ids'):
+        assert arrays[name].dtype == WHOLE[name].dtype
+        assert not (arrays[name] == WHOLE[name]).all()
+        for theirs, ours in zip(arrays[name].ravel(), WHOLE[name].ravel()):
+            assert other.idx_to_token[theirs] == VOCAB.idx_to_token[ours]
+    for name in set(ARRAYS) - {'input_ids', 'masked_lm_ids'}:
+        assert (arrays[name] == WHOLE[name]).all()
+
+
+@pytest.mark.parametrize(
+    'words, example',
+    [(WORDS[:-1], "'w299'"), ([*WORDS, 'more'], '305 and 306'), ([*WORDS[:-1], 'x'], "'w299'")],
+)
+def test_other_tokens(shard, words, example):
+    other = Vocab([*SPECIAL_TOKENS.values(), *words])
+    with pytest.raises(ToolkitError, match='a vocabulary of other tokens') as error:
+        read_shard(shard, other)
+    assert example in str(error.value)
+    assert_one_sentence(error, shard)
+
+
+# Damage.
+
+
+def assert_one_sentence(error, path):
+    text = str(error.value)
+    assert text.startswith(f'{path}: ')
+    assert '\n' not in text
+    assert 'make it again' in text
+
+
+def rewrite(path, **changes):
+    """Save the shard again with some arrays replaced, or left out where they are None."""
+    with np.load(path) as old:
+        arrays = {**{name: old[name] for name in old.files}, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def refused(path, words):
+    with pytest.raises(ToolkitError, match=words) as error:
+        read_shard(path, VOCAB)
+    assert_one_sentence(error, path)
+
+
+def test_rewriting_alone_does_no_harm(shard):
+    rewrite(shard)
+    read_shard(shard, VOCAB)
+
+
+@pytest.mark.parametrize('name', [*ARRAYS, 'settings', 'vocabulary'])
+def test_missing_array(shard, name):
+    rewrite(shard, **{name: None})
+    refused(shard, f'the array {name} is missing')
+
+
+@pytest.mark.parametrize('name', ARRAYS)
+def test_object_array(shard, name):
+    """As the original wrote them: only pickle, which can run anything, opens them."""
+    rows = np.empty(11, dtype=object)
+    rows[:] = [list(row) for row in np.zeros((11, 3), dtype=int)]
+    rewrite(shard, **{name: rows})
+    refused(shard, f'the array {name} cannot be read .*allow_pickle')
+
+
+def changed(name, index, value):
+    array = WHOLE[name].astype(np.int64)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    'name, index, value',
+    [
+        ('input_ids', (10, 11), len(VOCAB)),
+        ('input_ids', (0, 0), -1),
+        ('masked_lm_ids', (3, 2), len(VOCAB)),
+        ('segment_ids', (0, 0), 2),
+        ('masked_lm_weights', (0, 0), 2),
+        ('next_sentence_labels', 5, 2),
+        ('valid_lengths', 5, 13),
+        ('valid_lengths', 5, 1),
+        ('valid_lengths', 5, -3),
+        ('masked_lm_positions', (2, 0), int(WHOLE['valid_lengths'][2])),
+    ],
+)
+def test_impossible_values(shard, name, index, value):
+    rewrite(shard, **{name: changed(name, index, value)})
+    refused(shard, 'which is out of range')
+
+
+def test_the_last_id_is_possible(shard):
+    rewrite(shard, input_ids=changed('input_ids', (0, 0), len(VOCAB) - 1))
+    read_shard(shard, VOCAB)
+
+
+@pytest.mark.parametrize(
+    'name, array, words',
+    [
+        ('input_ids', WHOLE['input_ids'].astype(np.float32), 'float32, not whole numbers'),
+        ('segment_ids', WHOLE['segment_ids'][:, :5], 'segment_ids has the shape'),
+        ('masked_lm_ids', WHOLE['masked_lm_ids'][:, :1], 'masked_lm_ids has the shape'),
+        ('valid_lengths', WHOLE['valid_lengths'][:, None], 'valid_lengths has the shape'),
+        ('input_ids', WHOLE['input_ids'][0], 'input_ids has the shape'),
+        ('next_sentence_labels', WHOLE['next_sentence_labels'][:-1], 'labels has not as many rows'),
+        ('settings', np.array('{"a": 1}'), 'the settings'),
+        ('settings', np.array('no json'), 'the settings'),
+        ('settings', np.arange(3), 'the settings'),
+        ('vocabulary', np.arange(9, dtype=np.uint8), 'the vocabulary'),
+        ('vocabulary', np.array('3'), 'the vocabulary'),
+    ],
+)
+def test_wrong_arrays(shard, name, array, words):
+    rewrite(shard, **{name: array})
+    refused(shard, words)
+
+
+def test_fewer_rows_in_some_arrays(shard):
+    rewrite(shard, **{name: WHOLE[name][:-1] for name in ARRAYS[2:5]})
+    refused(shard, 'masked_lm_positions has not as many rows as input_ids')
+
+
+def test_no_instances(shard):
+    rewrite(shard, **{name: WHOLE[name][:0] for name in ARRAYS})
+    refused(shard, 'it holds no instances')
+
+
+def test_truncated(shard):
+    data = shard.read_bytes()
+    for size in {*range(0, len(data), 97), len(data) - 1}:
+        shard.write_bytes(data[:size])
+        refused(shard, 'not an .npz file, or not a whole one')
+
+
+def test_flipped_bytes(shard):
+    """Each byte in turn: refused in a sentence, or without consequence."""
+    data = shard.read_bytes()
+    refusals = 0
+    for place in range(0, len(data), 7):
+        shard.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            arrays = read_shard(shard, VOCAB)
+        except ToolkitError as error:
+            assert str(error).startswith(f'{shard}: ')
+            refusals += 1
+        else:
+            assert all((arrays[name] == WHOLE[name]).all() for name in ARRAYS)
+    assert refusals > len(data) / 7 * 0.7
+
+
+def test_other_files(tmp_path):
+    path = tmp_path / 'a.npz'
+    path.write_text('The quick brown fox.\n' * 100)
+    refused(path, 'not an .npz file')
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name in (*ARRAYS, 'settings', 'vocabulary'):
+            archive.writestr(f'{name}.npy', 'text')
+    refused(path, 'settings is not an array')
+    np.save(tmp_path / 'b.npy', np.arange(3))
+    refused(tmp_path / 'b.npy', 'a single array')
+    with pytest.raises(FileNotFoundError):
+        read_shard(tmp_path / 'c.npz', VOCAB)
+
+
+# RecordIO.
+
+
+def test_recordio(tmp_path):
+    """MXNet reads it back, and finds what GluonNLP's script put in."""
+    mxnet = pytest.importorskip('mxnet')
+
+    path = tmp_path / 'a.rec'
+    write_recordio(path, iter(BLOCKS))
+    records = mxnet.recordio.MXIndexedRecordIO(str(tmp_path / 'a.idx'), str(path), 'r')
+    assert records.keys == list(range(11))
+    for key in (10, *range(11)):
+        record = json.loads(records.read_idx(key))
+        length = int(WHOLE['valid_lengths'][key])
+        for name in ARRAYS[:5]:
+            assert record[name] == WHOLE[name][key].tolist()
+        assert isinstance(record['masked_lm_weights'][0], float)
+        assert record['next_sentence_labels'] == [WHOLE['next_sentence_labels'][key]]
+        assert record['valid_lengths'] == [length]
+        assert record['input_mask'] == [1] * length + [0] * (12 - length)
+        assert record['segment_a_lengths'] == [3]
+        assert record['segment_b_lengths'] == [length - 3]
+        assert record['masked_lm_valid_lengths'] == [WHOLE['masked_lm_weights'][key].sum()]
+        assert len(record) == 11
+    records.close()
