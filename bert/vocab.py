@@ -172,9 +172,10 @@ def _download(address, member, path):
 
 
 def load_sentencepiece_vocab(path):
-    """The pieces of a sentencepiece model, as ``gluonnlp.vocab.BERTVocab`` numbers them.
+    """The pieces of a sentencepiece model, with the model's own ids.
 
-    Those of BERT's special tokens that the model lacks come after its last piece.
+    Those of BERT's special tokens that the model lacks come after its last piece, [MASK], [CLS],
+    [SEP], [PAD] in this order (``gluonnlp.vocab.BERTVocab`` changes it from run to run).
 
     Returns
     -------

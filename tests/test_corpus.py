@@ -1,0 +1,225 @@
+"""Text files to corpora: finding, sharing out, reading and tokenizing them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
+sys.path.insert(0, str(ROOT))
+
+from bert import corpus as corpus_module  # noqa: E402
+from bert.cli import ToolkitError  # noqa: E402
+from bert.corpus import Span, encode_lines, find_files, read_corpus, share_out  # noqa: E402
+from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
+from bert.vocab import SPECIAL_TOKENS, Vocab, load_vocab  # noqa: E402
+
+
+def letters(texts):
+    """An encoder that can be checked by eye: a token a letter, numbered from a = 0."""
+    return [[ord(letter) - ord('a') for letter in text if letter.isalpha()] for text in texts]
+
+
+def read(*paths, **options):
+    return read_corpus([span for (span,) in share_out(paths, len(paths))], letters, 26, **options)
+
+
+def as_text(corpus):
+    """The corpus as its documents' sentences."""
+    sentences = [
+        ''.join(chr(i + ord('a')) for i in corpus.ids[a:b])
+        for a, b in zip(corpus.sentences, corpus.sentences[1:])
+    ]
+    return [sentences[a:b] for a, b in zip(corpus.documents, corpus.documents[1:])]
+
+
+def write(path, text):
+    path.write_bytes(text.encode('utf8') if isinstance(text, str) else text)
+    return str(path)
+
+
+# Finding.
+
+
+def test_find_files(tmp_path, monkeypatch):
+    for name in ('b.txt', 'a.txt', 'c[1].txt', 'd.md'):
+        write(tmp_path / name, 'x')
+    at = f'{tmp_path}/'
+    assert find_files(f'{at}d.md,{at}?.txt') == [f'{at}d.md', f'{at}a.txt', f'{at}b.txt']
+    assert find_files(f'{at}c[1].txt,') == [f'{at}c[1].txt']
+    assert find_files(f'{at}a.txt,{at}a.txt') == [f'{at}a.txt'] * 2
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert find_files('~/*.md') == [f'{at}d.md']
+
+
+@pytest.mark.parametrize(
+    'patterns, words',
+    [
+        ('{0}/none*.txt', 'none.*no file matches'),
+        ('{0}/a.txt,{0}/b.txt', 'b.txt: no file matches'),
+        ('{0}', 'a directory'),
+        ('{0}/*', 'sub: a directory'),
+        (',', 'no input file is named'),
+        ('/dev/null', 'not a regular file'),
+    ],
+)
+def test_what_cannot_be_read(tmp_path, patterns, words):
+    write(tmp_path / 'a.txt', 'x')
+    (tmp_path / 'sub').mkdir()
+    with pytest.raises(ToolkitError, match=words):
+        find_files(patterns.format(tmp_path))
+
+
+# Sharing out.
+
+
+def test_files_stay_whole_where_there_are_enough(tmp_path):
+    paths = [write(tmp_path / f'{i}.txt', 'x' * (i + 1)) for i in range(5)]
+    spans = [Span(path, 0, i + 1) for i, path in enumerate(paths)]
+    assert share_out(paths, 1) == [spans]
+    assert share_out(paths, 2) == [spans[:3], spans[3:]]
+    assert share_out(paths, 5) == [[span] for span in spans]
+
+
+@pytest.mark.parametrize('end', ['\n', '', '\n\n\n'])
+def test_a_file_is_cut_between_documents(tmp_path, end):
+    documents = [[f'{"abc"[i % 3] * (1 + i % 7)}' for i in range(n)] for n in (3, 1, 9, 2, 5, 4)]
+    text = '\n \n'.join('\n'.join(lines) for lines in documents) + end
+    path = write(tmp_path / 'a.txt', text)
+    for count in range(1, 4):
+        groups = share_out([path], count)
+        spans = [span for group in groups for span in group]
+        assert len(groups) == len(spans) == count
+        assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
+        assert spans[-1].stop == len(text)
+    # Every possible cut: none goes through a document.
+    for count in range(1, len(text)):
+        parts = [text[span.start : span.stop] for (span,) in share_out([path], count)]
+        assert ''.join(parts) == text
+        found = [
+            document.split('\n')
+            for part in parts
+            for document in part.strip().replace('\n \n', '\n\n').split('\n\n')
+            if document
+        ]
+        assert found == documents
+
+
+def test_some_files_are_cut_in_more_parts_than_others(tmp_path):
+    paths = [write(tmp_path / f'{i}.txt', 'a\n\nb\n\nc\n\nd\n') for i in range(2)]
+    assert [span.path for (span,) in share_out(paths, 5)] == [paths[0]] * 3 + [paths[1]] * 2
+
+
+# Reading.
+
+
+def test_sentences_and_documents(tmp_path):
+    path = write(tmp_path / 'a.txt', '\n\nab c\n  def \n\t\n\n--\ngh\n\n--\n\ni')
+    corpus = read(path)
+    assert as_text(corpus) == [['abc', 'def'], ['gh'], ['i']]
+    assert corpus.ids.dtype == np.uint8
+
+
+def test_the_end_of_a_file_ends_a_document(tmp_path):
+    paths = [write(tmp_path / name, name[0] * 3) for name in ('a', 'b', 'c')]
+    assert as_text(read(*paths)) == [['aaa'], ['bbb'], ['ccc']]
+
+
+@pytest.mark.parametrize('line_end', ['\n', '\r\n', '\r'])
+def test_line_ends_and_byte_order_mark(tmp_path, line_end):
+    text = '\ufeff' + line_end.join(['ab', 'cd', '', 'ef', ''])
+    assert as_text(read(write(tmp_path / 'a.txt', text))) == [['ab', 'cd'], ['ef']]
+
+
+def test_chunks_do_not_show(tmp_path, monkeypatch):
+    lines = [('abc de' * (i % 5)) if i % 4 else '' for i in range(200)]
+    path = write(tmp_path / 'a.txt', '\n'.join(lines))
+    whole, shown = as_text(read(path)), []
+    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 40)
+    assert as_text(read(path, show=shown.append)) == whole
+    assert shown[-1] == 1 and shown == sorted(shown) and len(shown) > 20
+
+
+def test_invalid_utf8_is_named_by_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 10)
+    path = write(tmp_path / 'a.txt', b'abc\n' * 40 + b'ab\xffc\n' + b'abc\n')
+    with pytest.raises(ToolkitError, match=r'a\.txt:41: not valid UTF-8$'):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'no text'),
+        ('\n \n\n', 'no text'),
+        ('--\n', 'no text'),
+        ('a\nb\n', 'only one document'),
+        ('\n\na\n--\n\n', 'only one document'),
+    ],
+)
+def test_too_little_text(tmp_path, text, words):
+    with pytest.raises(ToolkitError, match=words) as error:
+        read(write(tmp_path / 'a.txt', text))
+    assert str(error.value).startswith(f'{tmp_path}/a.txt: ')
+
+
+# Tokenizing.
+
+
+def test_words_are_encoded_once():
+    asked = []
+
+    def encode(texts):
+        asked.extend(texts)
+        return letters(texts)
+
+    ids, lengths = encode_lines(['ab ab c', '', 'c  ab'], encode)
+    assert ids.tolist() == [0, 1, 0, 1, 2, 2, 0, 1]
+    assert lengths.tolist() == [5, 0, 3]
+    assert sorted(asked) == ['', 'ab', 'c']
+    asked.clear()
+    again = encode_lines(['ab ab c', '', 'c  ab'], encode, repeatable=False)
+    assert asked == ['ab ab c', '', 'c  ab']
+    assert [a.tolist() for a in again] == [ids.tolist(), lengths.tolist()]
+
+
+NASTY = [
+    'Café CAFÉ e\u0301clair na\u0308ive',
+    'a\u00a0b\tc\u3000d\u2028e\x0bf\x1cg',
+    'zero\u200bwidth soft\u00adhyphen \ufeffmark \x00 \ufffd',
+    '  two  spaces ',
+    '\u65e5\u672c\u8a9e text\u4e2d\u6587 mixed',
+    "don't [MASK] [SEP] under_score 3.14 ##ing",
+    'x' * 150 + ' ' + 'y' * 250,
+    '\u0301 \u0301a \u03a3\u03a3 \u0130I',
+]
+
+
+@pytest.mark.parametrize('lower', [True, False])
+def test_word_by_word_is_the_same_as_line_by_line(lower):
+    vocab = Vocab(
+        [*SPECIAL_TOKENS.values(), *(f'{hashes}{c}' for c in map(chr, range(33, 127)) if c != '#'
+         for hashes in ('', '##')), 'caf\u00e9', 'cafe', 'text', 'mask']
+    )  # fmt: skip
+    check_same(build_tokenizer(vocab, lower), NASTY)
+
+
+def check_same(tokenizer, lines):
+    ids, lengths = encode_lines(lines, lambda texts: tokenize(tokenizer, texts))
+    expected = tokenize(tokenizer, lines)
+    assert lengths.tolist() == [len(line) for line in expected]
+    assert ids.tolist() == np.concatenate(expected).tolist()
+
+
+@pytest.mark.parametrize('name', ['uncased', 'multilingual-cased', 'chinese'])
+def test_real_text_and_vocabularies(name):
+    text, vocab = (
+        SHARED / 'corpus/wikitext2-valid.txt',
+        SHARED / f'vocab/bert-base-{name}-vocab.txt',
+    )
+    if not (text.exists() and vocab.exists()):
+        pytest.skip('needs the shared text and vocabularies')
+    lines = text.read_text(encoding='utf8').split('\n')[:2000]
+    check_same(build_tokenizer(load_vocab(vocab), name == 'uncased'), lines + NASTY)
