@@ -80,7 +80,7 @@ def _cut(path, count):
     with open(path, 'rb') as file:
         for part in range(1, count):
             # To the end of this line, and then to the end of the next blank one.
-            file.seek(max(cuts[-1], size * part // count))
+            file.seek(size * part // count)
             file.readline()
             while file.readline().strip():
                 pass
