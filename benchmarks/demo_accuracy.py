@@ -19,7 +19,8 @@ import bert  # noqa: E402
 import finetune_classifier  # noqa: E402
 from bert.cli import build_parser, run  # noqa: E402
 
-RECIPE = '--batch_size 16 --lr 1e-4 --epochs 4 --warmup_ratio 0.2 --bias_correction'.split()
+# That of `make demo`.
+RECIPE = ['--batch_size=16', '--lr=1e-4', '--epochs=4', '--warmup_ratio=0.2', '--bias_correction']
 
 
 def overlap(texts):
