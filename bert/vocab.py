@@ -105,10 +105,15 @@ def _from_gluon_json(content, path):
     tokens = sorted(token_to_idx, key=token_to_idx.get)
     if [token_to_idx[token] for token in tokens] != list(range(len(tokens))):
         raise ToolkitError(f'{path}: the ids are not 0 to {len(tokens) - 1}, each once')
-    named = {**content, **(content.get('identifiers_to_tokens') or {})}
-    return Vocab(
-        tokens, source=path, **{key: named[key] for key in SPECIAL_TOKENS if named.get(key)}
-    )
+    table = content.get('identifiers_to_tokens') or {}
+    if not isinstance(table, dict):
+        raise ToolkitError(f'{path}: identifiers_to_tokens is not a table')
+    named = {**content, **table}
+    specials = {key: named[key] for key in SPECIAL_TOKENS if named.get(key)}
+    for key, token in specials.items():
+        if not isinstance(token, str):
+            raise ToolkitError(f'{path}: {key} is not a token')
+    return Vocab(tokens, source=path, **specials)
 
 
 def zoo_data_set(path):
