@@ -126,3 +126,17 @@ def has_gpu():
     problem = environment.gpu_problem([0])
     if problem:
         pytest.skip(problem)
+
+
+# Published vocabularies, beside the project or where a user has them.
+VOCABULARIES = Path(
+    os.environ.get('REAL_VOCABULARY_DIR', ROOT.parent / 'shared' / 'data' / 'vocab')
+)
+
+
+@pytest.fixture(scope='session')
+def published_vocabularies():
+    """The folder of ``bert-base-uncased-vocab.txt`` and its like."""
+    if not (VOCABULARIES / 'bert-base-uncased-vocab.txt').is_file():
+        pytest.skip(f'no published vocabularies in {VOCABULARIES}')
+    return VOCABULARIES

@@ -1,0 +1,158 @@
+"""Flags, exit statuses, sentences and log lines that all scripts share."""
+
+import argparse
+import logging
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from bert import cli
+
+
+@pytest.fixture
+def root_logger():
+    """Give the root logger back its handlers after a test that set it up."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield logger
+    for handler in logger.handlers[:]:
+        if handler not in handlers:
+            handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'right', 'wrong'),
+    [
+        (cli.positive_int, {'1': 1, '32': 32}, ['0', '-1', '1.5', 'x', '']),
+        (cli.natural, {'0': 0, '7': 7}, ['-1', '0.5', 'x']),
+        (cli.seed, {'0': 0, '2147483647': 2**31 - 1}, ['-1', '2147483648', 'x']),
+        (cli.positive_float, {'2e-5': 2e-5, '1': 1.0}, ['0', '-1e-5', 'nan', 'inf', 'x']),
+        (cli.fraction, {'0': 0.0, '0.1': 0.1}, ['1', '-0.1', 'nan', 'x']),
+        (cli.gpu_list, {'0': [0], '2,0': [2, 0]}, ['', '0,', '0,0', '-1', 'a', '0 1']),
+    ],
+)
+def test_number_types(kind, right, wrong):
+    for text, value in right.items():
+        assert kind(text) == value
+    for text in wrong:
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            kind(text)
+        # The sentence repeats what was given and goes on with what is allowed.
+        assert str(caught.value).startswith(f'{text!r} is not a')
+
+
+def test_a_wrong_number_ends_with_status_2_and_names_the_flag(capsys):
+    parser = cli.build_parser('Test.')
+    parser.add_argument('--epochs', type=cli.positive_int, default=3)
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args(['--epochs', 'none'])
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert "argument --epochs: 'none' is not a whole number of at least 1" in message
+
+
+def test_flags_are_not_abbreviated():
+    parser = cli.build_parser('Test.')
+    parser.add_argument('--epochs', type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--epoch', '3'])
+
+
+def test_help_shows_defaults_but_no_empty_ones():
+    parser = cli.build_parser('Test.\n  Two lines.')
+    parser.add_argument('--lr', default=5e-5, help='peak rate')
+    parser.add_argument('--gpu', action='store_true', help='use it')
+    parser.add_argument('--name', help='a name')
+    text = parser.format_help()
+    assert 'Test.\n  Two lines.' in text
+    assert 'peak rate (default: 5e-05)' in text
+    assert text.count('default') == 1
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'sentence'),
+    [
+        (cli.ToolkitError('the file is empty'), 1, 'the file is empty'),
+        (cli.UsageError('no such flag'), 2, 'no such flag'),
+        (KeyboardInterrupt(), 130, 'interrupted'),
+        (
+            FileNotFoundError(2, 'No such file or directory', 'a.tsv'),
+            1,
+            'a.tsv: No such file or directory',
+        ),
+        (OSError(28, 'No space left on device'), 1, 'No space left on device'),
+        (OSError('something else'), 1, 'something else'),
+    ],
+)
+def test_run_tells_an_error_in_one_sentence(error, status, sentence, monkeypatch, capsys):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, 'argv', ['/some/where/script.py'])
+    with pytest.raises(SystemExit) as left:
+        cli.run(main)
+    assert left.value.code == status
+    assert capsys.readouterr().err == f'script.py: error: {sentence}\n'
+
+
+def test_run_lets_success_pass_and_hides_no_defect():
+    assert cli.run(lambda: None) is None
+
+    def defective():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run(defective)
+
+
+def test_run_is_silent_when_the_reader_has_left():
+    code = (
+        'import sys; from bert.cli import run\n'
+        'def main():\n'
+        '    for i in range(100000): print(i)\n'
+        '    sys.stdout.flush()\n'
+        'run(main)'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b'0\n'
+    process.stdout.close()
+    assert b'Traceback' not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_log_lines_are_held_back_until_there_is_a_file(tmp_path, root_logger, capsys):
+    memory = cli.start_logging()
+    logging.info('first')
+    logging.debug('not told')
+    path = tmp_path / 'run.log'
+    assert not path.exists()
+    cli.log_to_file(memory, path)
+    logging.warning('second %d', 2)
+    assert path.read_text() == 'INFO:root:first\nWARNING:root:second 2\n'
+    assert capsys.readouterr().err == 'INFO:root:first\nWARNING:root:second 2\n'
+
+
+def test_a_second_run_does_not_write_into_the_first_log(tmp_path, root_logger):
+    for name in ('one', 'two'):
+        cli.log_to_file(cli.start_logging(), tmp_path / name)
+        logging.info(name)
+    assert (tmp_path / 'one').read_text() == 'INFO:root:one\n'
+    assert (tmp_path / 'two').read_text() == 'INFO:root:two\n'
+
+
+def test_progress_shows_nothing_without_a_terminal(capsys):
+    with cli.progress(3, 'epoch 1', 'batch') as bar:
+        for _ in range(3):
+            bar.update()
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ''

@@ -1,0 +1,90 @@
+"""Files that are whole or absent, and the sentences about those that cannot be read."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from bert import files
+from bert.cli import ToolkitError
+
+
+def test_replacing_renames_a_finished_file(tmp_path):
+    path = tmp_path / 'new' / 'folder' / 'file.txt'
+    with files.replacing(path) as temporary:
+        assert temporary.parent == path.parent
+        assert not path.exists()
+        temporary.write_text('whole')
+    assert path.read_text() == 'whole'
+    assert os.listdir(path.parent) == ['file.txt']
+
+
+@pytest.mark.parametrize('error', [ToolkitError, OSError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / 'file.txt'
+    path.write_text('old')
+    with pytest.raises(error), files.replacing(path) as temporary:
+        temporary.write_text('half of the n')
+        raise error
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['file.txt']
+
+
+def test_a_block_that_removes_its_file_is_an_error_that_leaves_the_old_one(tmp_path):
+    path = tmp_path / 'file.txt'
+    path.write_text('old')
+    with pytest.raises(FileNotFoundError), files.replacing(path) as temporary:
+        temporary.unlink()
+    assert path.read_text() == 'old'
+
+
+@pytest.mark.parametrize(('umask', 'mode'), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_file_has_the_mode_that_open_would_have_given(tmp_path, umask, mode):
+    old = os.umask(umask)
+    try:
+        files.write_text(tmp_path / 'file', 'text')
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == mode
+
+
+def test_write_text_writes_utf8_as_it_is(tmp_path):
+    files.write_text(tmp_path / 'file', 'é 中\n')
+    assert (tmp_path / 'file').read_bytes() == b'\xc3\xa9 \xe4\xb8\xad\n'
+
+
+def test_json_survives_the_round_trip(tmp_path):
+    value = {'labels': ['ja', 'nein', 'ö'], 'best': 0.5, 'none': None}
+    files.write_json(tmp_path / 'file.json', value)
+    assert json.loads((tmp_path / 'file.json').read_bytes()) == value
+    assert files.read_json(tmp_path / 'file.json') == value
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1]', '"text"', '3', 'null', '[' * 100000])
+def test_what_is_no_json_object_is_told_by_name(tmp_path, text):
+    path = tmp_path / 'config.json'
+    path.write_text(text)
+    with pytest.raises(ToolkitError) as caught:
+        files.read_json(path)
+    assert str(caught.value) == f'{path}: not a JSON object'
+
+
+def test_invalid_utf8_is_told_with_file_and_line(tmp_path):
+    path = tmp_path / 'text'
+    path.write_bytes(b'one\ntwo\nthr\xffee\n')
+    with pytest.raises(ToolkitError) as caught:
+        files.read_text(path)
+    assert str(caught.value) == f'{path}:3: not valid UTF-8'
+    # A sequence that the end of the file cuts off stands in the last line.
+    path.write_bytes('one\né'.encode()[:-1])
+    with pytest.raises(ToolkitError) as caught:
+        files.read_text(path)
+    assert str(caught.value) == f'{path}:2: not valid UTF-8'
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / 'text'
+    path.write_bytes(b'\xef\xbb\xbfone\r\n')
+    assert files.read_text(path) == 'one\r\n'
