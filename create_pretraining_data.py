@@ -251,7 +251,7 @@ def plan_tasks(args):
     if not (tokenization.lower or args.tokenized or args.sentencepiece or has_capitals(vocab)):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe._fields})
-    logging.info('reading %d files, writing %d', len(inputs), len(outputs))
+    logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
     return [
         Task(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
         for i, (path, spans) in enumerate(zip(outputs, share_out(inputs, len(outputs))))

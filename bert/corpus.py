@@ -154,9 +154,11 @@ def _read_lines(span):
         file.seek(span.start)
         position = span.start
         while position < span.stop:
-            data = b''.join(file.readlines(min(CHUNK_BYTES, span.stop - position)))
+            data = file.read(min(CHUNK_BYTES, span.stop - position))
+            if position + len(data) < span.stop:
+                data += file.readline()  # to the end of the line
             if not data:
-                return
+                raise ToolkitError(f'{span.path}: became shorter while it was read')
             try:
                 text = data.decode('utf8')
             except UnicodeDecodeError as error:

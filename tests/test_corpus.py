@@ -107,6 +107,16 @@ def test_a_file_is_cut_between_documents(tmp_path, end):
         assert found == documents
 
 
+def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
+    documents = [['ab' * (1 + (i + j) % 3) for j in range(1 + i % 4)] for i in range(20)]
+    path = write(tmp_path / 'a.txt', '\n\n'.join('\n'.join(lines) for lines in documents))
+    for chunk in (7, 2**20):
+        monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', chunk)
+        for count in (2, 3, 5):
+            parts = [as_text(read_corpus(s, letters, 26)) for s in share_out([path], count)]
+            assert [document for part in parts for document in part] == documents
+
+
 def test_some_files_are_cut_in_more_parts_than_others(tmp_path):
     paths = [write(tmp_path / f'{i}.txt', 'a\n\nb\n\nc\n\nd\n') for i in range(2)]
     assert [span.path for (span,) in share_out(paths, 5)] == [paths[0]] * 3 + [paths[1]] * 2

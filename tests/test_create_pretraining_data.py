@@ -1,0 +1,646 @@
+"""create_pretraining_data.py as its users run it: files in, files out."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import zipfile
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / 'create_pretraining_data.py'
+sys.path.insert(0, str(ROOT))
+
+import create_pretraining_data as script  # noqa: E402
+from bert import vocab as vocab_module  # noqa: E402
+from bert.cli import ToolkitError, UsageError  # noqa: E402
+from bert.shards import ARRAYS, read_settings, read_shard  # noqa: E402
+from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
+from bert.vocab import SPECIAL_TOKENS, load_vocab  # noqa: E402
+
+WORDS = ['the', 'cat', 'dog', 'sat', 'ran', 'under', 'hat', 'red', 'blue', 'old', 'new', 'it']
+TOKENS = [*SPECIAL_TOKENS.values(), '.', '##s', '##ly', *WORDS]
+# The original's command, less the names of its files.
+PRINTED = ['--do_lower_case', '--max_seq_length', '128', '--max_predictions_per_seq', '20']
+PRINTED += ['--dupe_factor', '5', '--masked_lm_prob', '0.15', '--short_seq_prob', '0.1']
+
+
+def story(seed, documents=12):
+    rng = random.Random(seed)
+    ends = ('', 's', 'ly')
+    return '\n\n'.join(
+        '\n'.join(
+            ' '.join(rng.choice(WORDS) + rng.choice(ends) for _ in range(rng.randint(1, 40))) + '.'
+            for _ in range(rng.randint(1, 9))
+        )
+        for _ in range(documents)
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to work in, with vocab.txt, and three texts."""
+    monkeypatch.chdir(tmp_path)
+    Path('vocab.txt').write_text('\n'.join(TOKENS) + '\n')
+    for i in range(3):
+        Path(f'text{i}.txt').write_text(story(i).capitalize())
+    return tmp_path
+
+
+def make(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt', lower=True):
+    """Run the script in this process."""
+    return script.main(
+        ['--input_file', inputs, vocab, *(['--do_lower_case'] if lower else []), *flags]
+    )
+
+
+def unmasked(arrays):
+    """The instances as tokens, masks undone."""
+    ids = arrays['input_ids'].copy()
+    row, slot = np.nonzero(arrays['masked_lm_weights'])
+    ids[row, arrays['masked_lm_positions'][row, slot]] = arrays['masked_lm_ids'][row, slot]
+    return [line[:length] for line, length in zip(ids, arrays['valid_lengths'])]
+
+
+# The original command.
+
+
+def test_the_printed_command(here, capsys):
+    summary = make('--output_file', 'out', *PRINTED, inputs='text0.txt', lower=False)
+    assert os.listdir(here).count('out.npz') == 1
+    assert sorted(os.listdir(here)) == ['out.npz', *(f'text{i}.txt' for i in range(3)), 'vocab.txt']
+    arrays = read_shard('out.npz', load_vocab('vocab.txt'))
+    assert arrays['input_ids'].shape == (summary['instances'], 128)
+    assert arrays['masked_lm_ids'].shape == (summary['instances'], 20)
+    log = capsys.readouterr().err.splitlines()
+    assert log[0].startswith("INFO:root:Namespace(input_file='text0.txt', output_file='out'")
+    assert log[-3] == f'INFO:root:wrote out.npz ({summary["instances"]} instances)'
+    assert log[-2].startswith(f'INFO:root:instances={summary["instances"]}, mean length=')
+    assert log[-1].startswith('INFO:root:Time cost=') and log[-1].endswith(' instances/s)')
+
+
+def test_all_the_text_is_there_and_nothing_else(here):
+    make('--output_file', 'out', *PRINTED, lower=False)
+    vocab = load_vocab('vocab.txt')
+    tokenizer = build_tokenizer(vocab, lower=True)
+    lines = [line for i in range(3) for line in Path(f'text{i}.txt').read_text().split('\n')]
+    text = ' '.join(' '.join(map(str, ids)) for ids in tokenize(tokenizer, lines))
+    text = f' {text} '.replace('  ', ' ')
+    pieces = set()
+    for ids in unmasked(read_shard('out.npz', vocab)):
+        first, second = np.flatnonzero(ids == vocab['[SEP]'])
+        for segment in (ids[1:first], ids[first + 1 : second]):
+            assert ' ' + ' '.join(map(str, segment)) + ' ' in text
+            pieces.update(segment)
+    assert pieces == set(map(int, text.split()))
+
+
+def test_summary(here):
+    summary = make('--output_dir', 'd', '--num_outputs', '2', *PRINTED, lower=False)
+    assert summary['files'] == ['d/part-000.npz', 'd/part-001.npz']
+    shards = [read_shard(path, load_vocab('vocab.txt')) for path in summary['files']]
+    all_of = {name: np.concatenate([shard[name] for shard in shards]) for name in ARRAYS}
+    tokens = all_of['valid_lengths'].sum(dtype=int)
+    assert summary['instances'] == len(all_of['input_ids'])
+    assert summary['mean_length'] == pytest.approx(tokens / len(all_of['input_ids']))
+    assert summary['padding'] == pytest.approx(1 - tokens / all_of['input_ids'].size)
+    assert summary['masked'] == pytest.approx(all_of['masked_lm_weights'].sum(dtype=int) / tokens)
+    assert summary['random_next'] == pytest.approx(all_of['next_sentence_labels'].mean())
+    assert summary['instances_per_second'] == pytest.approx(
+        summary['instances'] / summary['seconds']
+    )
+
+
+def test_settings_inside(here):
+    summary = make('--output_dir', 'd', '--random_seed', '3', '--whole_word_mask')
+    settings = read_settings('d/part-000.npz')
+    assert settings.pop('vocab_fingerprint') == vocab_module.fingerprint(load_vocab('vocab.txt'))
+    assert settings == {
+        'max_seq_length': 128,
+        'max_predictions_per_seq': 20,
+        'masked_lm_prob': 0.15,
+        'short_seq_prob': 0.1,
+        'dupe_factor': 10,
+        'whole_word_mask': True,
+        'lower': True,
+        'tokenized': False,
+        'sentencepiece': False,
+        'sp_nbest': 0,
+        'sp_alpha': 1.0,
+        'random_seed': 3,
+        'output': 0,
+        'instances': summary['instances'],
+    }
+
+
+def test_whole_words(here):
+    make('--output_file', 'out', '--whole_word_mask', '--dupe_factor', '2')
+    vocab = load_vocab('vocab.txt')
+    arrays = read_shard('out.npz', vocab)
+    for row, ids in enumerate(unmasked(arrays)):
+        masked = arrays['masked_lm_positions'][row, arrays['masked_lm_weights'][row] > 0]
+        for position in range(2, len(ids)):
+            if vocab.idx_to_token[ids[position]].startswith('##') and ids[position - 1] > 4:
+                assert (position in masked) == (position - 1 in masked)
+
+
+# Names of files.
+
+
+@pytest.mark.parametrize(
+    'flags, files',
+    [
+        (['--output_file', 'x.npz'], ['x.npz']),
+        (['--output_file', 'x.y'], ['x.y.npz']),
+        (['--output_file', 'new/x'], ['new/x.npz']),
+        (['--output_dir', 'new/d'], ['new/d/part-000.npz']),
+        (['--output_dir', 'd', '--num_outputs', '3'], [f'd/part-00{i}.npz' for i in range(3)]),
+        (['--output_dir', 'd', '--num_outputs', '5'], [f'd/part-00{i}.npz' for i in range(5)]),
+        (['--output_file', 'x', '--format', 'recordio'], ['x.rec']),
+        (['--output_dir', 'd', '--format', 'recordio'], ['d/part-000.rec']),
+    ],
+)
+def test_names(here, flags, files):
+    before = {path for path in here.rglob('*') if path.is_file()}
+    summary = make(*flags, '--dupe_factor', '1')
+    assert summary['files'] == files
+    made = {path for path in here.rglob('*') if path.is_file()} - before
+    expected = {here / name for name in files}
+    assert made == expected | {p.with_suffix('.idx') for p in expected if p.suffix == '.rec'}
+
+
+def test_files_of_an_earlier_run_are_pointed_out(here, capsys):
+    make('--output_dir', 'd', '--num_outputs', '3', '--dupe_factor', '1')
+    assert 'WARNING' not in capsys.readouterr().err
+    make('--output_dir', 'd', '--dupe_factor', '1')
+    assert 'd/part-001.npz: stays from an earlier run (2 files)' in capsys.readouterr().err
+
+
+def test_recordio_holds_the_same_instances(here):
+    pytest.importorskip('mxnet')
+    from mxnet.recordio import MXIndexedRecordIO
+
+    make('--output_file', 'x', '--format', 'recordio')
+    make('--output_file', 'x')
+    arrays = read_shard('x.npz', load_vocab('vocab.txt'))
+    records = MXIndexedRecordIO('x.idx', 'x.rec', 'r')
+    assert len(records.keys) == len(arrays['input_ids'])
+    for key in (0, len(records.keys) - 1):
+        record = json.loads(records.read_idx(key))
+        assert all(record[name] == arrays[name][key].tolist() for name in ARRAYS[:5])
+
+
+# The same bytes.
+
+
+def contents(summary):
+    return [Path(path).read_bytes() for path in summary['files']]
+
+
+@pytest.mark.parametrize('inputs', ['text?.txt', 'text0.txt'])
+def test_workers_make_no_difference(here, inputs):
+    outputs = [
+        contents(make('--output_dir', f'd{n}', '--num_outputs=4', f'--num_workers={n}',
+                      inputs=inputs))
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(set(outputs[0])) == 4
+
+
+def test_the_seed_makes_a_difference(here):
+    first, again, other = (
+        contents(make('--output_file', f'x{i}', f'--random_seed={seed}'))
+        for i, seed in enumerate((1, 1, 2))
+    )
+    assert first == again != other
+
+
+def test_an_output_depends_on_its_own_inputs_only(here):
+    before = contents(make('--output_dir', 'a', '--num_outputs', '3'))
+    Path('text1.txt').write_text(story(99, documents=40))
+    Path('text2.txt').write_text(story(98, documents=2))
+    after = contents(make('--output_dir', 'b', '--num_outputs', '3'))
+    assert [x == y for x, y in zip(before, after)] == [True, False, False]
+
+
+def test_equal_inputs_make_different_instances(here):
+    outputs = contents(make('--output_dir', 'd', '--num_outputs=2', inputs='text0.txt,text0.txt'))
+    assert outputs[0] != outputs[1]
+
+
+class Inline(Executor):
+    """Runs a task when it is submitted; stands for any other kind of executor."""
+
+    def __init__(self, error=None):
+        self.error, self.submitted = error, 0
+
+    def submit(self, function, *args):
+        self.submitted += 1
+        future = Future()
+        if self.error:
+            future.set_exception(self.error)
+        else:
+            future.set_result(function(*args))
+        return future
+
+
+class Bar:
+    n = 0
+
+    def update(self, step):
+        self.n += step
+
+
+def test_any_executor(here):
+    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    tasks = script.plan_tasks(script.parse_args([*flags, '--num_outputs=3']))
+    executor, bar = Inline(), Bar()
+    tallies = script.submit_all(tasks, executor, bar)
+    assert (executor.submitted, bar.n) == (3, 300)
+    assert tallies == script.make_all(tasks, 1, Bar())
+    for error, words in (
+        (BrokenProcessPool(), 'a worker process was killed'),
+        (ToolkitError('so it is'), 'so it is'),
+    ):
+        with pytest.raises(ToolkitError, match=words):
+            script.submit_all(tasks, Inline(error), Bar())
+
+
+def test_progress_goes_from_nothing_to_all(here):
+    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    tasks = script.plan_tasks(script.parse_args([*flags, '--num_outputs=2']))
+    bar = Bar()
+    script.make_all(tasks, 1, bar)
+    assert bar.n == 200
+
+
+def test_an_error_in_a_worker_process_is_one_sentence(here):
+    Path('text1.txt').write_bytes(b'a\n\xff\n')
+    with pytest.raises(ToolkitError, match=r'^text1\.txt:2: not valid UTF-8$'):
+        make('--output_dir', 'd', '--num_outputs', '3', '--num_workers', '2')
+
+
+# Vocabularies.
+
+
+def gluon_vocab(shape, tokens=TOKENS):
+    """The JSON of a .vocab file, as GluonNLP wrote it in 2018 or writes it today."""
+    content = {
+        'idx_to_token': tokens,
+        'token_to_idx': {token: i for i, token in enumerate(tokens)},
+        'reserved_tokens': tokens[1:5],
+        'unknown_token': '[UNK]',
+    }
+    specials = {k: v for k, v in SPECIAL_TOKENS.items() if k != 'unknown_token'}
+    return json.dumps({**content, **(specials if shape == 2018 else
+                                     {'identifiers_to_tokens': specials})})  # fmt: skip
+
+
+@pytest.mark.parametrize('shape', [2018, 2020])
+def test_both_shapes_of_gluon_vocabularies(here, shape):
+    Path('gluon.vocab').write_text(gluon_vocab(shape))
+    expected = contents(make('--output_file', 'x'))
+    assert contents(make('--output_file', 'y', vocab='--vocab_file=gluon.vocab')) == expected
+
+
+def test_padding_has_the_number_of_the_vocabulary(here):
+    """[PAD] is 1 in vocab.txt here, and last in another file."""
+    Path('other.txt').write_text('\n'.join([t for t in TOKENS if t != '[PAD]'] + ['[PAD]']))
+    for name, number in (('vocab.txt', 1), ('other.txt', len(TOKENS) - 1)):
+        make('--output_file', 'x', vocab=f'--vocab_file={name}')
+        arrays = read_shard('x.npz', load_vocab(name))
+        padding = np.arange(128) >= arrays['valid_lengths'][:, None]
+        assert padding.any() and (arrays['input_ids'][padding] == number).all()
+        assert (arrays['masked_lm_ids'][arrays['masked_lm_weights'] == 0] == number).all()
+
+
+def test_a_model_with_the_tokens_in_another_order(here):
+    """Reading for the model gives what making for the model would have given."""
+    Path('other.txt').write_text('\n'.join(TOKENS[:5] + TOKENS[:4:-1]))
+    make('--output_file', 'x', '--masked_lm_prob', '0')
+    theirs = load_vocab('other.txt')
+    words = [theirs.idx_to_token[i] for i in unmasked(read_shard('x.npz', theirs))[0]]
+    ours = load_vocab('vocab.txt')
+    assert words == [ours.idx_to_token[i] for i in unmasked(read_shard('x.npz', ours))[0]]
+
+
+def test_forgotten_lower_case(here, capsys):
+    make('--output_file', 'x', lower=False)
+    assert 'is --do_lower_case missing?' in capsys.readouterr().err
+    make('--output_file', 'x')
+    assert 'WARNING' not in capsys.readouterr().err
+
+
+def test_tokenized_text(here):
+    """The tokens written down and read again make the same instances."""
+    make('--output_file', 'x', inputs='text0.txt')
+    vocab = load_vocab('vocab.txt')
+    tokenizer = build_tokenizer(vocab, lower=True)
+    lines = Path('text0.txt').read_text().split('\n')
+    Path('tokens.txt').write_text(
+        '\n'.join(
+            ' '.join(vocab.idx_to_token[i] for i in ids) for ids in tokenize(tokenizer, lines)
+        )
+    )
+    make('--output_file', 'y', '--tokenized', inputs='tokens.txt', lower=False)
+    first, second = (read_shard(name, vocab) for name in ('x.npz', 'y.npz'))
+    assert all((first[name] == second[name]).all() for name in ARRAYS)
+    assert read_settings('y.npz')['tokenized']
+
+
+# Sentencepiece.
+
+
+@pytest.fixture
+def model(here):
+    sentencepiece = pytest.importorskip('sentencepiece')
+    sentencepiece.SentencePieceTrainer.train(
+        input='text0.txt,text1.txt,text2.txt',
+        model_prefix='sp',
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return '--sentencepiece=sp.model'
+
+
+def test_sentencepiece(here, model):
+    make('--output_file', 'x', '--whole_word_mask', vocab=model, lower=False)
+    vocab = vocab_module.load_sentencepiece_vocab('sp.model')
+    arrays = read_shard('x.npz', vocab)
+    for row, ids in enumerate(unmasked(arrays)):
+        masked = arrays['masked_lm_positions'][row, arrays['masked_lm_weights'][row] > 0]
+        tokens = [vocab.idx_to_token[i] for i in ids]
+        assert (tokens[0], tokens[-1]) == ('[CLS]', '[SEP]')
+        for position in range(2, len(ids)):
+            inside = tokens[position][0] not in '\u2581[' and tokens[position - 1][0] != '['
+            if inside:
+                assert (position in masked) == (position - 1 in masked)
+
+
+def test_sentencepiece_case(here, model):
+    """Lower-cased unless --cased: an upper-case text then has other pieces."""
+    Path('upper.txt').write_text(Path('text0.txt').read_text().upper())
+    lower, upper = (
+        make('--output_file', 'x', inputs=name, vocab=model, lower=False)
+        for name in ('text0.txt', 'upper.txt')
+    )
+    cased = make('--output_file', 'x', '--cased', inputs='upper.txt', vocab=model, lower=False)
+    assert lower['mean_length'] == upper['mean_length'] != cased['mean_length']
+
+
+@pytest.mark.parametrize('num_best', [-1, 5])
+def test_sentencepiece_sampling(here, model, num_best):
+    """The same in another process and with more workers, and not the best pieces."""
+    flags = ['--num_outputs=2', '--dupe_factor=1', f'--sp_nbest={num_best}', '--sp_alpha=0.1']
+    first = contents(make('--output_dir', 'a', *flags, '--num_workers=1', vocab=model, lower=False))
+    again = contents(make('--output_dir', 'b', *flags, '--num_workers=2', vocab=model, lower=False))
+    run('--output_dir', 'c', *flags, vocab=model)
+    assert first == again == [Path(f'c/part-00{i}.npz').read_bytes() for i in range(2)]
+    plain = make('--output_dir', 'd', *flags[:2], vocab=model, lower=False)
+    assert contents(plain) != first
+
+
+# The model zoo.
+
+
+@pytest.fixture
+def zoo(here, monkeypatch):
+    """A local server in place of the zoo: the paths asked for, and what it serves."""
+    served, asked = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            asked.append(self.path)
+            content = served.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b'')
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv('MXNET_GLUON_REPO', f'http://127.0.0.1:{server.server_port}')
+    monkeypatch.setenv('HOME', str(here))
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.delenv('MXNET_HOME', raising=False)
+
+    def serve(data_set, content):
+        sha1 = hashlib.sha1(content).hexdigest()
+        monkeypatch.setitem(vocab_module.ZOO_SHA1, data_set, sha1)
+        name = f'{data_set}-{sha1[:8]}'
+        with zipfile.ZipFile('zip', 'w') as archive:
+            archive.writestr(f'{name}.vocab', content)
+        served[f'/gluon/dataset/vocab/{name}.zip'] = Path('zip').read_bytes()
+        return name
+
+    serve.asked, serve.served = asked, served
+    yield serve
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_printed_vocabulary(zoo, here, capsys):
+    """The file that the original command names is gone: the zoo's present one takes its place."""
+    name = zoo('book_corpus_wiki_en_uncased', gluon_vocab(2020).encode())
+    printed = '~/.mxnet/models/book_corpus_wiki_en_uncased-c3e2bd00.vocab'
+    command = ['--input_file', 'text0.txt', '--output_file', 'out', '--vocab_file', printed]
+    script.main([*command, *PRINTED])
+    assert zoo.asked == [f'/gluon/dataset/vocab/{name}.zip']
+    fetched = here / '.mxnet/models' / f'{name}.vocab'
+    assert fetched.read_text() == gluon_vocab(2020)
+    line = f"INFO:root:{here}/{printed[2:]} is missing: the zoo's present one, {fetched}, takes"
+    assert line in capsys.readouterr().err
+    read_shard('out.npz', load_vocab('vocab.txt'))
+    # It is fetched once, and again only where it is damaged.
+    script.main([*command, *PRINTED])
+    assert len(zoo.asked) == 1
+    fetched.write_text('{"half of it')
+    script.main([*command, *PRINTED])
+    assert len(zoo.asked) == 2
+    # Where the file is there, it is taken.
+    old = Path(printed).expanduser()
+    old.write_text(gluon_vocab(2018, [*TOKENS, 'more']))
+    script.main([*command, *PRINTED])
+    read_shard('out.npz', load_vocab(old))
+    assert len(zoo.asked) == 2
+
+
+@pytest.mark.parametrize(
+    'flag, data_set, lower',
+    [
+        ('--vocab=book_corpus_wiki_en_uncased', 'book_corpus_wiki_en_uncased', True),
+        ('--dataset_name=book_corpus_wiki_en_cased', 'book_corpus_wiki_en_cased', False),
+        ('--vocab=wiki_cn', 'wiki_cn_cased', False),
+        ('--dataset_name=wiki_cn_cased', 'wiki_cn_cased', False),
+        ('--vocab=wiki_multilingual', 'wiki_multilingual_uncased', True),
+        ('--vocab=wiki_multilingual_uncased', 'wiki_multilingual_uncased', True),
+    ],
+)
+def test_zoo_names(zoo, here, monkeypatch, flag, data_set, lower):
+    monkeypatch.setenv('MXNET_HOME', str(here / 'elsewhere'))
+    name = zoo(data_set, gluon_vocab(2018).encode())
+    make('--output_file', 'x', '--dupe_factor=1', vocab=flag, lower=False)
+    assert (here / 'elsewhere/models' / f'{name}.vocab').exists()
+    assert read_settings('x.npz')['lower'] == lower
+
+
+def test_zoo_trouble(zoo, here):
+    name = zoo('wiki_cn_cased', gluon_vocab(2018).encode())
+    address = f'/gluon/dataset/vocab/{name}.zip'
+    good = zoo.served[address]
+    for content, words in (
+        (None, 'could not be fetched from http://127.0.0.1.*404'),
+        (b'<html>', 'not a zip file with'),
+        (good.replace(b'"the"', b'"teh"'), 'not a zip file with|not the right file'),
+    ):
+        zoo.served[address] = content
+        with pytest.raises(ToolkitError, match=words) as error:
+            make('--output_file', 'x', vocab='--vocab=wiki_cn', lower=False)
+        assert '\n' not in str(error.value)
+    assert list((here / '.mxnet').rglob('*.*')) == []
+
+
+# Refusals.
+
+
+def run(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt'):
+    """Run the script as a program."""
+    command = [sys.executable, str(SCRIPT), f'--input_file={inputs}', vocab, *flags]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        (['--output_file=x', '--num_outputs=2'], '--num_outputs goes with --output_dir'),
+        (['--output_file=x', '--max_seq_length=4'], 'at least 5'),
+        (['--output_file=x', '--cased'], '--cased goes with --sentencepiece'),
+        (['--output_file=x', '--sp_nbest=3'], '--sp_nbest goes with --sentencepiece'),
+        (['--output_file=x', '--sp_alpha=.3'], '--sp_alpha goes with --sentencepiece'),
+        (['--output_file=x', '--tokenized', '--do_lower_case'], 'drop --do_lower_case'),
+    ],
+)
+def test_flags_that_do_not_go_together(here, flags, words):
+    with pytest.raises(UsageError, match=words):
+        make(*flags, lower=False)
+
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        (['--cased', '--tokenized'], 'drop --cased'),
+        (['--sp_nbest=3', '--tokenized'], 'drop --sp_nbest'),
+        (['--cased', '--do_lower_case'], 'contradict'),
+    ],
+)
+def test_sentencepiece_flags_that_do_not_go_together(here, flags, words):
+    with pytest.raises(UsageError, match=words):
+        make('--output_file=x', *flags, vocab='--sentencepiece=sp.model', lower=False)
+
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        (['--output_file=x', '--output_dir=y'], 'not allowed with'),
+        ([], 'one of the arguments --output_file --output_dir is required'),
+        (['--output_file=x', '--vocab=wiki_cn'], 'not allowed with'),
+        (['--output_file=x', '--masked_lm_prob=1.5'], "'1.5' is not a number"),
+        (['--output_file=x', '--short_seq_prob=nan'], "'nan' is not a number"),
+        (['--output_file=x', '--dupe_factor=0'], "'0' is not a whole number"),
+        (['--output_file=x', '--num_workers=0'], "'0' is not a whole number"),
+        (['--output_file=x', '--format=h5py'], 'invalid choice'),
+        (['--output_file=x', '--random_seed=-1'], "'-1' is not a whole number"),
+    ],
+)
+def test_what_the_parser_refuses(here, capsys, flags, words):
+    with pytest.raises(SystemExit) as error:
+        make(*flags)
+    assert error.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'inputs, flags, words',
+    [
+        ('none*', [], r'none\*: no file matches'),
+        ('folder', [], 'folder: a directory'),
+        ('empty.txt', [], 'empty.txt: no text'),
+        ('one.txt', [], 'one.txt: only one document'),
+        ('text0.txt', ['--num_outputs=9'], 'text0.txt: only one document'),
+        ('text0.txt', ['--vocab_file=none.txt'], 'none.txt: there is no such vocabulary'),
+        ('text0.txt', ['--output_dir=text1.txt'], 'text1.txt: not a directory'),
+        ('text0.txt', ['--output_dir=taken'], 'part-000.npz: a directory is in the way'),
+    ],
+)
+def test_what_cannot_be_made(here, inputs, flags, words):
+    Path('empty.txt').write_text('\n\n')
+    Path('one.txt').write_text('the cat\nthe dog\n')
+    Path('folder').mkdir()
+    Path('taken/part-000.npz').mkdir(parents=True)
+    with pytest.raises(ToolkitError, match=words):
+        make('--output_dir=d', *flags, inputs=inputs)
+    assert not list(here.glob('d/.*'))  # nothing half done
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_no_permission_to_write(here):
+    Path('d').mkdir(mode=0o500)
+    with pytest.raises(ToolkitError, match='d: no permission to write there'):
+        make('--output_dir=d')
+
+
+def test_short_documents_and_long_sentences(here):
+    """Single sentences and endless ones: every pair is as long as it may be, or random."""
+    Path('odd.txt').write_text('cat\n\ndog\n\n' + 'the old red hat ' * 500)
+    summary = make('--output_file=x', '--max_seq_length=16', inputs='odd.txt')
+    arrays = read_shard('x.npz', load_vocab('vocab.txt'))
+    assert summary['instances'] == 30 and summary['random_next'] == 1
+    assert set(arrays['valid_lengths']) <= {5, 16}
+    assert (arrays['masked_lm_weights'].sum(axis=1) > 0).all()
+
+
+def test_as_a_program(here):
+    done = run('--output_file=x', '--do_lower_case', '--verbose')
+    assert (done.returncode, done.stdout) == (0, '')
+    assert 'DEBUG:root:first instance: [CLS] ' in done.stderr
+    for inputs, flags, status in (('none', ['--output_file=x'], 1), ('none', ['--cased'], 2)):
+        done = run(*flags, inputs=inputs)
+        assert (done.returncode, done.stdout) == (status, '')
+        assert done.stderr.splitlines()[-1].startswith('create_pretraining_data.py: error: ')
+        assert 'Traceback' not in done.stderr
+
+
+def test_mxnet_is_not_imported(here):
+    """It would more than double the memory that is needed."""
+    code = (
+        'import sys; sys.argv[0] = "x"; import create_pretraining_data as script; '
+        'script.main(sys.argv[1:]); print([m for m in sys.modules if m.startswith("mxnet")])'
+    )
+    flags = ['--input_file=text0.txt', '--output_file=x', '--vocab_file=vocab.txt']
+    done = subprocess.run(
+        [sys.executable, '-c', code, *flags, '--do_lower_case'],
+        capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=True,
+    )  # fmt: skip
+    assert done.stdout == '[]\n'
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as error:
+        script.main(['--help'])
+    text = capsys.readouterr().out
+    assert error.value.code == 0
+    for words in ('--dupe_factor', '(default: 12345)', 'wiki_cn_cased', '--sp_alpha'):
+        assert words in text
