@@ -22,7 +22,8 @@ from bert.cli import ToolkitError, UsageError
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'glue.py'
 ROWS = {'train': 32, 'dev': 16, 'test': 4}
-FLAGS = '--epochs 2 --batch_size 16 --lr 1e-2 --max_len 32 --log_interval 1'.split()
+SIZES = ['--epochs', '2', '--batch_size', '16', '--max_len', '32']
+FLAGS = [*SIZES, '--lr', '1e-2', '--log_interval', '1']
 
 
 @pytest.fixture(scope='module')
