@@ -30,6 +30,44 @@ def training_batches(lengths, batch_size, rng):
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def bucketed_updates(lengths, batch_size, parts, num_buckets, by_token, rng):
+    """All rows once, in random updates of several batches, the rows of an update of like length.
+
+    The range of lengths is cut into buckets of equal width. What does not fill an update goes to
+    the next longer bucket, so that only one update can be smaller than the others.
+
+    Parameters
+    ----------
+    lengths : (N,) array of int
+    batch_size : int
+        Rows of a batch, or with ``by_token`` the tokens, padding included.
+    parts : int
+        Batches of an update.
+    num_buckets : int
+        1 leaves it to chance which rows meet.
+    by_token : bool
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of list of (B,) arrays of int
+    """
+    order = rng.permutation(len(lengths))
+    lengths = lengths.astype(np.int64)
+    shortest, longest = lengths.min(), lengths.max()
+    bucket = ((lengths - shortest) * num_buckets // (longest - shortest + 1))[order]
+    updates, rest = [], order[:0]
+    for number in np.unique(bucket):
+        rows = np.concatenate([rest, order[bucket == number]])
+        size = batch_size // lengths[rows].max() if by_token else batch_size
+        whole = len(rows) // (size * parts) * (size * parts)
+        updates += [_cut(update, size) for update in _cut(rows[:whole], size * parts)]
+        rest = rows[whole:]
+    if len(rest):
+        updates.append(_cut(rest, size))
+    return [updates[i] for i in rng.permutation(len(updates))]
+
+
 def evaluation_batches(lengths, batch_size):
     """All rows once, sorted by length.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bert.cli import ToolkitError
-from bert.files import read_json
+from bert.files import read_json, replacing, replacing_folder, write_json, write_text
 
 # Hugging Face's name of a tensor -> Gluon's. An encoder layer's stand in LAYER_NAMES.
 TOP_NAMES = {
@@ -79,6 +79,20 @@ def gluon_name(name):
     if match and match.group(2) in LAYER_NAMES:
         return f'encoder.transformer_cells.{match.group(1)}.{LAYER_NAMES[match.group(2)]}'
     return None
+
+
+def huggingface_name(name):
+    """The inverse of :func:`gluon_name`, as in a file of ``BertForPreTraining``.
+
+    >>> huggingface_name('encoder.transformer_cells.3.ffn.layer_norm.gamma')
+    'bert.encoder.layer.3.output.LayerNorm.weight'
+    """
+    match = re.fullmatch(r'encoder\.transformer_cells\.(\d+)\.(.+)', name)
+    if match:
+        (inner,) = (theirs for theirs, ours in LAYER_NAMES.items() if ours == match.group(2))
+        return f'bert.encoder.layer.{match.group(1)}.{inner}'
+    (outer,) = (theirs for theirs, ours in TOP_NAMES.items() if ours == name)
+    return outer if outer.startswith('cls.') else f'bert.{outer}'
 
 
 def read_safetensors(path):
@@ -160,6 +174,56 @@ def read_huggingface(folder):
         elif name.startswith(('embeddings.', 'encoder.')) and name not in NOT_PARAMETERS:
             raise ToolkitError(f'{path}: {name} is no tensor of a BERT encoder')
     return parameters
+
+
+def write_description(folder, settings, vocab, lower):
+    """Write what a model directory holds beside the weights: sizes, vocabulary, casing.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : dict
+        See :func:`bert.model.settings_of`.
+    vocab : Vocab or gluonnlp.vocab.BERTVocab
+    lower : bool
+        Whether the text is lower-cased.
+    """
+    write_json(folder / 'config.json', format_config(settings))
+    write_text(folder / 'vocab.txt', ''.join(f'{token}\n' for token in vocab.idx_to_token))
+    write_json(folder / 'tokenizer_config.json', {'do_lower_case': lower})
+
+
+def write_huggingface(folder, bert, vocab, lower):
+    """Write a model directory, whole or not at all, that transformers reads too.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced where it is there.
+    bert : gluonnlp.model.BERTModel
+        With both heads.
+    vocab, lower
+        As in :func:`write_description`.
+    """
+    from safetensors.numpy import save_file
+
+    from bert.model import settings_of
+
+    # The output weight of the masked-LM head is the word embedding.
+    tensors = {
+        huggingface_name(name): parameter.data(parameter.list_ctx()[0]).astype('float32').asnumpy()
+        for name, parameter in bert._collect_params_with_prefix().items()
+        if name != 'decoder.3.weight'
+    }
+    settings = settings_of(bert)
+    with replacing_folder(folder) as temporary:
+        write_description(temporary, settings, vocab, lower)
+        config = {**format_config(settings), 'architectures': ['BertForPreTraining']}
+        write_json(
+            temporary / 'config.json', {**config, 'pad_token_id': vocab[vocab.padding_token]}
+        )
+        with replacing(temporary / 'model.safetensors') as path:
+            save_file(tensors, path, metadata={'format': 'pt'})
 
 
 def read_config(folder):

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import logging.handlers
 import math
+import signal
 import sys
 
 LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
@@ -46,6 +47,39 @@ def run(main):
 def _leave(status, sentence):
     print(f'{sys.argv[0].rpartition("/")[2]}: error: {sentence}', file=sys.stderr)
     sys.exit(status)
+
+
+class Stopped(ToolkitError):
+    """The program did what a signal asked for: the conventional status, 128 and its number."""
+
+    def __init__(self, signum, sentence):
+        super().__init__(f'stopped by {signal.Signals(signum).name}: {sentence}')
+        self.status = 128 + signum
+
+
+@contextlib.contextmanager
+def stop_requests():
+    """Take the first SIGTERM or SIGINT for a request to stop soon; the second has its usual effect.
+
+    Yields
+    ------
+    list of int
+        Empty until a signal arrives; then its number.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    arrived = []
+
+    def note(signum, frame):
+        arrived.append(signum)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    handlers = [signal.signal(number, note) for number in numbers]
+    try:
+        yield arrived
+    finally:
+        for number, handler in zip(numbers, handlers):
+            signal.signal(number, handler)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -119,9 +153,9 @@ def start_logging():
     return memory
 
 
-def log_to_file(memory, path):
+def log_to_file(memory, path, append=False):
     """From now on write the log lines to a file too, those held back first."""
-    target = logging.FileHandler(path, mode='w', encoding='utf8')
+    target = logging.FileHandler(path, mode='a' if append else 'w', encoding='utf8')
     target.setFormatter(logging.Formatter(LOG_FORMAT))
     memory.setTarget(target)
     memory.flush()

@@ -263,7 +263,18 @@ def _load_directory(folder, ctx, pretrained, heads):
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f'there is no model directory {folder}')
-    settings = checkpoint.read_config(folder)
+    bert, vocab = _build_local(checkpoint.read_config(folder), folder, ctx, heads)
+    if not pretrained:
+        return bert, vocab
+    if checkpoint.is_finetuned(folder):
+        load_encoder(bert, checkpoint.read_finetuned(folder)['parameters'])
+    else:
+        set_encoder(bert, checkpoint.read_huggingface(folder), folder / 'model.safetensors')
+    return bert, vocab
+
+
+def _build_local(settings, folder, ctx, heads):
+    """A BERT of these settings, initialised, and the vocabulary in the folder."""
     vocab = load_vocab(folder / 'vocab.txt')
     size = settings.pop('vocab_size')
     if size < len(vocab):
@@ -276,13 +287,35 @@ def _load_directory(folder, ctx, pretrained, heads):
         vocab = Vocab(vocab.idx_to_token + unnamed, source=folder)
     bert = build_bert(vocab, **settings, **heads)
     initialize(bert, ctx)
-    if not pretrained:
-        return bert, gluon_vocab(vocab)
-    if checkpoint.is_finetuned(folder):
-        load_encoder(bert, checkpoint.read_finetuned(folder)['parameters'])
-    else:
-        set_encoder(bert, checkpoint.read_huggingface(folder), folder / 'model.safetensors')
     return bert, gluon_vocab(vocab)
+
+
+def build_from_configuration(path, ctx, use_pooler=True, use_decoder=False, use_classifier=False):
+    """A BERT to be trained from scratch, and its vocabulary.
+
+    Parameters
+    ----------
+    path : str or Path
+        A configuration in Hugging Face's keys, whatever its name, with ``vocab.txt`` beside it.
+    ctx, use_pooler, use_decoder, use_classifier
+        As in :func:`load_bert`.
+
+    Returns
+    -------
+    (gluonnlp.model.BERTModel, gluonnlp.vocab.BERTVocab)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f'there is no configuration file {path}')
+    settings = checkpoint.parse_config(read_json(path), path)
+    heads = {
+        'use_pooler': use_pooler,
+        'use_decoder': use_decoder,
+        'use_classifier': use_classifier,
+    }
+    bert, vocab = _build_local(settings, path.parent, ctx, heads)
+    use_additive_masks(bert)
+    return bert, vocab
 
 
 def load_encoder(bert, path):
@@ -319,6 +352,14 @@ def gluon_vocab(vocab):
         token_to_idx=vocab.token_to_idx,
         **{name: getattr(vocab, name) for name in SPECIAL_TOKENS},
     )
+
+
+def plain_vocab(vocab):
+    """The inverse of :func:`gluon_vocab`, without the tokens that only round an embedding up."""
+    tokens = list(vocab.idx_to_token)
+    while tokens[-1] == f'[unnamed{len(tokens) - 1}]':
+        tokens.pop()
+    return Vocab(tokens, **{name: getattr(vocab, name) for name in SPECIAL_TOKENS})
 
 
 def use_additive_masks(bert):

@@ -39,7 +39,9 @@ def seed_step(seed, step):
     mx.random.seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0] >> 1))
 
 
-def build_trainer(model, optimizer, learning_rate, epsilon, bias_correction=False):
+def build_trainer(
+    model, optimizer, learning_rate, epsilon, bias_correction=False, kvstore='device'
+):
     """A trainer for all parameters, without weight decay on LayerNorm and biases.
 
     Parameters
@@ -47,6 +49,8 @@ def build_trainer(model, optimizer, learning_rate, epsilon, bias_correction=Fals
     model : mxnet.gluon.Block
     optimizer : str
         ``bertadam`` or one of MXNet's.
+    kvstore : str
+        What adds up the gradients of several devices.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def build_trainer(model, optimizer, learning_rate, epsilon, bias_correction=Fals
             raise UsageError('--bias_correction goes with --optimizer bertadam only')
         instance = _mxnet_optimizer(optimizer, learning_rate, epsilon)
     return mx.gluon.Trainer(
-        model.collect_params(), instance, kvstore='device', update_on_kvstore=False
+        model.collect_params(), instance, kvstore=kvstore, update_on_kvstore=False
     )
 
 
@@ -145,8 +149,8 @@ def update(trainer, parameters, samples, learning_rate, loss_scale):
     Returns
     -------
     mxnet.nd.NDArray of shape (1,)
-        The norm of the mean gradient before clipping, not waited for. Where it is not finite
-        the weights stay as they are.
+        The norm of the mean gradient before clipping; with BERTAdam and float32 it is not
+        waited for. Where it is not finite the weights stay as they are.
     """
     trainer.set_learning_rate(learning_rate)
     trainer.allreduce_grads()
@@ -157,11 +161,13 @@ def update(trainer, parameters, samples, learning_rate, loss_scale):
     if isinstance(optimizer, BERTAdam):
         # Within the update: a pass over all gradients is saved.
         optimizer.clip_factor = factor
-    else:
+        trainer.update(divisor)
+    elif math.isfinite(float(norm.asscalar())):
+        # The other optimizers would move the weights by inf or NaN, times a factor of 0 or not.
         for parameter in parameters:
             for gradient in parameter.list_grad():
                 gradient *= factor.as_in_context(gradient.context)
-    trainer.update(divisor)
+        trainer.update(divisor)
     loss_scale.adjust(norm)
     return norm
 
@@ -233,9 +239,16 @@ def forward_backward(model, loss_function, inputs, labels, ctx, scale):
 
 def save_parameters(model, path):
     """Write a Gluon ``.params`` file, whole or not at all."""
+    last_name = list(model._collect_params_with_prefix())[-1].encode()
     with replacing(path) as temporary:
         try:
             model.save_parameters(str(temporary))
         except mx.MXNetError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ToolkitError(f'{path}: could not be written ({reason})') from None
+        # MXNet does not look whether the last kilobytes, which wait in a buffer, reach the disk.
+        # The names of the parameters are at the end of the file.
+        with open(temporary, 'rb') as file:
+            file.seek(max(0, temporary.stat().st_size - len(last_name)))
+            if file.read() != last_name:
+                raise ToolkitError(f'{path}: could not be written whole: is the disk full?')

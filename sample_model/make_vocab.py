@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Make vocab.txt: the words of the project's sample texts, and pieces to spell others with."""
+
+from collections import Counter
+from pathlib import Path
+
+from tokenizers import normalizers, pre_tokenizers
+
+HERE = Path(__file__).resolve().parent
+TEXTS = ['sample_text.txt', *(f'sample_glue/MRPC/{name}.tsv' for name in ('train', 'dev'))]
+SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+# A word that the sample texts have once is spelled, so that the pieces are used as well.
+LOWEST_COUNT = 2
+
+
+def count_words(text):
+    """How often each word occurs, lower-cased and without accents, as uncased BERT splits text."""
+    text = normalizers.BertNormalizer(lowercase=True).normalize_str(text)
+    return Counter(word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text))
+
+
+def make_vocab(words):
+    """Special tokens, characters, characters inside a word, then words by falling count."""
+    characters = sorted(set(''.join(words)))
+    common = [word for word, n in words.most_common() if n >= LOWEST_COUNT and len(word) > 1]
+    common.sort(key=lambda word: (-words[word], word))
+    return SPECIAL + characters + [f'##{c}' for c in characters if c.isalnum()] + common
+
+
+def main():
+    """Write vocab.txt beside this script."""
+    words = Counter()
+    for name in TEXTS:
+        words += count_words((HERE.parent / name).read_text(encoding='utf8'))
+    vocab = make_vocab(words)
+    (HERE / 'vocab.txt').write_text(''.join(f'{token}\n' for token in vocab), encoding='utf8')
+    print(f'{len(vocab)} tokens')
+
+
+if __name__ == '__main__':
+    main()
