@@ -118,7 +118,7 @@ def write_predictions(path, source, predictions):
     ----------
     path, source : path-like
         With the same extension.
-    predictions : list of str or float
+    predictions : list of str
     """
     rows = [
         {**row.cells, 'prediction': prediction}
@@ -126,12 +126,19 @@ def write_predictions(path, source, predictions):
     ]
     if Path(source).suffix.lower() == '.jsonl':
         text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+    elif Path(source).suffix.lower() == '.tsv':
+        # Not by the csv module, which refuses some characters where it may not quote.
+        lines = [list(rows[0]), *(row.values() for row in rows)]
+        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
     else:
-        is_tsv = Path(source).suffix.lower() == '.tsv'
-        format_ = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE, 'quotechar': None}
+        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
+        has_return = any('\r' in cell for row in rows for cell in row.values())
         buffer = io.StringIO()
         writer = csv.DictWriter(
-            buffer, fieldnames=list(rows[0]), lineterminator='\n', **(format_ if is_tsv else {})
+            buffer,
+            fieldnames=list(rows[0]),
+            lineterminator='\n',
+            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
         )
         writer.writeheader()
         writer.writerows(rows)
