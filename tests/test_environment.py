@@ -23,7 +23,7 @@ def python(code, **environ):
         env=env,
         check=True,
         stdout=subprocess.PIPE,
-        universal_newlines=True,
+        text=True,
     )
     return result.stdout.strip()
 

@@ -25,7 +25,7 @@ ODD_TEXTS = [
     '中文字符 and 日本語 mixed中in',
     '한국어 кириллица Ελληνικά عربي',
     'tab\tand\nnewline\r\nand\u00a0nbsp\u3000wide\u2003em',
-    'con\x00trol\x01 cha\x7fracters\x85 and \ufffd replaced, zero\u200bwidth, \u00adsoft, \ufeffbom',
+    'con\x00trol\x01 cha\x7fracters\x85 \ufffd replaced, zero\u200bwidth \u00adsoft, \ufeffbom',
     '$100 ^caret `tick` a+b=c <tag> ~ |',
     '“quotes” – dashes — … ‹›',
     'emoji 😀 👍🏽 out of the plane 𠀀 𐍈',
