@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Time data generation, side by side with GluonNLP's tokenizer, in one run on one machine.
+
+The yardstick is the time that ``gluonnlp.data.BERTTokenizer`` needs to tokenize the text once,
+imports left out. Every run is a process of its own; what a text of two lines takes, the start-up,
+is taken off.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bert.cli import ToolkitError, build_parser, positive_int, run  # noqa: E402
+
+# Those of the original's command.
+FLAGS = ['--do_lower_case', '--max_seq_length=128', '--max_predictions_per_seq=20']
+FLAGS += ['--dupe_factor=5', '--masked_lm_prob=0.15', '--short_seq_prob=0.1']
+
+TOKENIZE = """
+import sys, time
+import bert, gluonnlp
+from bert.vocab import load_vocab
+tokens = load_vocab(sys.argv[2]).idx_to_token
+vocab = gluonnlp.vocab.BERTVocab(
+    gluonnlp.data.count_tokens(tokens), token_to_idx={t: i for i, t in enumerate(tokens)}
+)
+tokenizer = gluonnlp.data.BERTTokenizer(vocab, lower=True)
+lines = open(sys.argv[1], encoding='utf8').read().split('\\n')
+start = time.perf_counter()
+for line in lines:
+    tokenizer(line)
+print(time.perf_counter() - start)
+"""
+
+
+def parse_args(argv=None):
+    parser = build_parser(__doc__)
+    parser.add_argument('text', help='a sentence a line, a blank line between documents')
+    parser.add_argument('vocab_file', help='an uncased vocab.txt or .vocab')
+    parser.add_argument(
+        '--copies', type=positive_int, default=10, help='of the text, to compare two workers'
+    )
+    parser.add_argument(
+        '--runs', type=positive_int, default=2, help='the best of this number is reported'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    text, vocab = Path(args.text).resolve(), Path(args.vocab_file).resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure_all(text, vocab, Path(folder), args.copies, args.runs)
+    for name, value in rows:
+        print(f'{name:<42}{value:>10}')
+    return rows
+
+
+def measure_all(text, vocab, folder, copies, runs):
+    """The rows of the table, as pairs of text."""
+    short, out = folder / 'short.txt', folder / 'out.npz'
+    short.write_text('One line.\n\nAnother line.\n')
+
+    def generate(path, *flags):
+        command = [ROOT / 'create_pretraining_data.py', f'--input_file={path}', *FLAGS, *flags]
+        return min(execute([*command, f'--vocab_file={vocab}'])[:2] for _ in range(runs))
+
+    tokenizer = min(float(execute(['-c', TOKENIZE, text, vocab])[2]) for _ in range(runs))
+    start_up, _ = generate(short, f'--output_file={out}')
+    seconds, memory = generate(text, f'--output_file={out}')
+    size = out.stat().st_size / 1e6
+    many = ','.join([str(text)] * copies)
+    outputs = [f'--output_dir={folder}', '--num_outputs=2']
+    single, _ = generate(many, *outputs, '--num_workers=1')
+    double, _ = generate(many, *outputs, '--num_workers=2')
+    net = seconds - start_up
+    return [
+        ("GluonNLP's tokenizer, the text once", f'{tokenizer:.2f} s'),
+        ('start-up: a text of two lines', f'{start_up:.2f} s'),
+        ('one process', f'{seconds:.2f} s'),
+        ('one process without start-up', f'{net:.2f} s'),
+        ("  as a ratio to the tokenizer's time", f'{net / tokenizer:.2f}'),
+        ('  peak memory', f'{memory:.0f} MB'),
+        ('  size of the file', f'{size:.1f} MB'),
+        (f'the text {copies} times, 2 outputs, 1 worker', f'{single:.2f} s'),
+        (f'the text {copies} times, 2 outputs, 2 workers', f'{double:.2f} s'),
+        ('  speed-up', f'{single / double:.2f}'),
+    ]
+
+
+def execute(command):
+    """Run Python: seconds, peak memory of any one of its processes in MB, and what it printed."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise ToolkitError(f'failed: {" ".join(map(str, command[-3:]))}')
+    return time.perf_counter() - start, usage.ru_maxrss / 1024, printed
+
+
+if __name__ == '__main__':
+    run(main)
