@@ -335,8 +335,16 @@ def make_all(tasks, workers, bar):
 
 
 def leave_quietly():
-    """Make an interrupted worker process end without a traceback, its parent says it all."""
+    """Make an interrupted worker process end without a traceback: its parent says it all."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+
+def work(task):
+    """:func:`make_shard` for a worker process, which an interrupt ends, not only its task."""
+    try:
+        return make_shard(task)
+    except SystemExit:
+        os._exit(130)
 
 
 def submit_all(tasks, executor, bar):
@@ -344,7 +352,7 @@ def submit_all(tasks, executor, bar):
     from concurrent.futures import as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    futures = [executor.submit(make_shard, task) for task in tasks]
+    futures = [executor.submit(work, task) for task in tasks]
     try:
         for future in as_completed(futures):
             future.result()
