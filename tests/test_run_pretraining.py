@@ -1,0 +1,656 @@
+"""run_pretraining.py end to end with a tiny model: losses, updates, checkpoints, errors."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import bert  # noqa: E402, F401 (prepares for MXNet)
+
+# isort: split
+import gluonnlp  # noqa: E402
+import mxnet as mx  # noqa: E402
+
+import create_pretraining_data  # noqa: E402
+import run_pretraining  # noqa: E402
+from bert import batches, pretraining, pretraining_dataset, resume, shards, training  # noqa: E402
+from bert.cli import Stopped, ToolkitError, UsageError  # noqa: E402
+from bert.model import build_from_configuration, load_bert  # noqa: E402
+from bert.pretraining_data import Recipe  # noqa: E402
+from bert.vocab import SPECIAL_TOKENS, load_vocab  # noqa: E402
+
+WORDS = [f'w{i}' for i in range(50)]
+CONFIG = {
+    'vocab_size': 55,
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 32,
+    'max_position_embeddings': 32,
+    'type_vocab_size': 2,
+    'hidden_dropout_prob': 0.1,
+}
+MAX_SEQ_LENGTH = 24
+MAX_PREDICTIONS = 5
+
+
+def write_model(folder, tokens=None, **changes):
+    """A folder with a configuration and a vocabulary; returns the configuration's path."""
+    folder.mkdir(exist_ok=True)
+    tokens = tokens or [*SPECIAL_TOKENS.values(), *WORDS]
+    (folder / 'vocab.txt').write_text(''.join(f'{token}\n' for token in tokens))
+    path = folder / 'config.json'
+    path.write_text(json.dumps({**CONFIG, **changes}))
+    return path
+
+
+def write_text(path, seed, documents=6):
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(documents):
+        lines += [' '.join(rng.choice(WORDS, rng.integers(3, 9))) for _ in range(8)] + ['']
+    path.write_text('\n'.join(lines))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A configuration with and one without dropout, text, and shards made from it."""
+    folder = tmp_path_factory.mktemp('pretraining')
+    write_model(folder / 'tiny')
+    write_model(folder / 'steady', hidden_dropout_prob=0.0)
+    for i in range(2):
+        write_text(folder / f'{i}.txt', seed=i)
+    make_shards(folder / '*.txt', folder / 'shards', folder / 'tiny' / 'vocab.txt', num_outputs=2)
+    return folder
+
+
+def make_shards(text, output, vocab, num_outputs=1):
+    create_pretraining_data.main(
+        f'--input_file {text} --output_dir {output} --num_outputs {num_outputs} --num_workers 1 '
+        f'--vocab_file {vocab} --max_seq_length {MAX_SEQ_LENGTH} '
+        f'--max_predictions_per_seq {MAX_PREDICTIONS} --dupe_factor 3 --do_lower_case'.split()
+    )
+
+
+@pytest.fixture
+def train(folder, tmp_path):
+    """Run the script in this process; ``name`` is the folder of its checkpoints."""
+
+    def run(*flags, name='run', model='tiny', **values):
+        values = {
+            'data': folder / 'shards' / '*.npz',
+            'bert_model': folder / model / 'config.json',
+            'ckpt_dir': tmp_path / name,
+            'num_steps': 6,
+            'lr': 1e-2,
+            **values,
+        }
+        flags = ['--do-training', *flags]
+        return run_pretraining.main(flags + [f'--{key}={value}' for key, value in values.items()])
+
+    return run
+
+
+def lines(path):
+    """The content of a ``metrics.jsonl``, less what depends on the clock."""
+    values = [json.loads(line) for line in (path / 'metrics.jsonl').read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in ('tokens_per_second', 'seconds')}
+        for line in values
+    ]
+
+
+def parameters(path, step):
+    return {
+        name: array.asnumpy() for name, array in mx.nd.load(f'{path}/{step:07d}.params').items()
+    }
+
+
+def largest_difference(one, other):
+    assert one.keys() == other.keys()
+    return max(np.abs(one[name] - other[name]).max() for name in one)
+
+
+def test_original_command(folder, tmp_path, monkeypatch, capsys):
+    """As printed but for the GPU and the model; it names no folder for checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    (shard, _) = sorted((folder / 'shards').iterdir())
+    (tmp_path / 'out.npz').write_bytes(shard.read_bytes())
+    result = run_pretraining.main(
+        '--do-training --batch_size 32 --lr 2e-5 --data out.npz --warmup_ratio 0.5 '
+        '--num_steps 20 --log_interval=1 --do-eval --data_eval out.npz --batch_size_eval 8 '
+        f'--bert_model {folder}/tiny/config.json'.split()
+    )
+    printed = capsys.readouterr().err
+    assert printed == (tmp_path / 'ckpt_dir' / 'pretraining.log').read_text()
+    messages = re.findall(r'^INFO:root:(.*)$', printed, flags=re.MULTILINE)
+    assert messages[0].startswith('Namespace(')
+    pattern = (
+        r'\[step {}\]\tmlm_loss=\d+\.\d+\tmlm_acc=\d+\.\d+\tnsp_loss=\d+\.\d+\tnsp_acc=\d+\.\d+'
+        r'\tthroughput=\d+\.\dK tks/s\tlr={} time=\d+\.\d\d'
+    )
+    for step, rate in ((1, '0.0000020'), (10, '0.0000200'), (11, '0.0000180'), (20, '0.0000000')):
+        assert sum(bool(re.fullmatch(pattern.format(step, rate), m)) for m in messages) == 1
+    assert re.fullmatch(
+        r'mlm_loss=\d+\.\d{3}\tmlm_acc=\d+\.\d\tnsp_loss=\d+\.\d{3}\tnsp_acc=\d+\.\d', messages[-1]
+    )
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
+    model = {'config.json', 'vocab.txt', 'tokenizer_config.json', 'model.safetensors'}
+    assert written == {
+        'out.npz',
+        *(f'ckpt_dir/0000020.{kind}' for kind in ('params', 'states')),
+        *(f'ckpt_dir/{name}' for name in ('metrics.jsonl', 'pretraining.log')),
+        *(f'ckpt_dir/model/{name}' for name in model),
+    }
+    logged = lines(tmp_path / 'ckpt_dir')
+    assert [line['step'] for line in logged] == [*range(1, 21), 20]
+    assert logged[-1]['eval'] == result['eval']
+    assert json.loads((tmp_path / 'ckpt_dir/model/tokenizer_config.json').read_text()) == {
+        'do_lower_case': True
+    }
+
+
+def test_training_learns(train, folder):
+    """The loss of a small set falls far below that of guessing, log 50 = 3.9."""
+    shard = sorted((folder / 'shards').iterdir())[0]
+    first, last = (
+        train(data=shard, num_steps=steps, batch_size=32, name=str(steps))['train']
+        for steps in (1, 150)
+    )
+    assert first['mlm_loss'] > 3.5
+    assert last['mlm_loss'] < 2.5
+    assert last['mlm_acc'] > 25
+
+
+@pytest.mark.parametrize('num_masks', [1, 3, 5, 7])
+def test_losses_by_numpy(folder, num_masks):
+    """Both losses against NumPy, on encodings that were gathered by NumPy; odd sizes."""
+    model, _ = build_from_configuration(
+        folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
+    )
+    rng = np.random.default_rng(num_masks)
+    rows, length = 13, 11
+    lengths = rng.integers(num_masks, length + 1, rows)
+    batch = pretraining_dataset.Batch(
+        rng.integers(0, 55, (rows, length)),
+        rng.integers(0, 2, (rows, length)),
+        lengths.astype(np.float32),
+        np.stack([rng.integers(0, n, num_masks) for n in lengths]),
+        rng.integers(0, 55, (rows, num_masks)),
+        rng.integers(0, 2, (rows, num_masks)).astype(np.float32),
+        rng.integers(0, 2, rows),
+    )
+    loss = pretraining.build_loss()
+    objective, sums = pretraining.statistics(model, loss, batch, mx.cpu(), (0.5, 0.25))
+
+    encodings, _, nsp_scores, _ = model(
+        *(mx.nd.array(array) for array in batch[:3]), mx.nd.array(batch.mlm_positions)
+    )
+    masked = encodings.asnumpy()[np.arange(rows)[:, None], batch.mlm_positions]
+    mlm_scores = model.decoder(mx.nd.array(masked)).asnumpy()
+    mlm_loss, mlm_correct = cross_entropy(mlm_scores, batch.mlm_labels, batch.mlm_weights)
+    nsp_loss, nsp_correct = cross_entropy(nsp_scores.asnumpy(), batch.nsp_labels, np.ones(rows))
+    np.testing.assert_allclose(
+        sums.asnumpy(), [mlm_loss, mlm_correct, nsp_loss, nsp_correct], rtol=1e-5
+    )
+    np.testing.assert_allclose(objective.asscalar(), mlm_loss / 2 + nsp_loss / 4, rtol=1e-5)
+
+
+def cross_entropy(scores, labels, weights):
+    scores = scores.astype(np.float64)
+    picked = np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    losses = np.log(np.exp(scores).sum(axis=-1)) - picked
+    return (losses * weights).sum(), ((scores.argmax(axis=-1) == labels) * weights).sum()
+
+
+@pytest.mark.parametrize(
+    'cut', [{'batch_size': 4, 'accumulate': 4}, {'batch_size': 4, 'accumulate': 2, 'devices': 2}]
+)
+def test_accumulation_and_devices_equal_a_large_batch(train, tmp_path, monkeypatch, cut):
+    """Without dropout: the same losses and parameters as with batches of 16, up to rounding."""
+    whole = train(batch_size=16, model='steady', name='whole', log_interval=1)
+    devices = [mx.cpu(i) for i in range(cut.pop('devices', 1))]
+    monkeypatch.setattr(training, 'contexts', lambda gpus: devices)
+    parts = train(**cut, model='steady', name='parts', log_interval=1)
+    for one, other in zip(lines(tmp_path / 'whole'), lines(tmp_path / 'parts')):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert whole['train'] == pytest.approx(parts['train'], abs=1e-5)
+    one, other = (parameters(tmp_path / name, 6) for name in ('whole', 'parts'))
+    assert largest_difference(one, other) < 1e-5
+    # An average over batches in place of tokens would show.
+    odd = train(batch_size=15, model='steady', name='odd')
+    assert abs(odd['train']['mlm_loss'] - whole['train']['mlm_loss']) > 1e-4
+
+
+def test_idle_device(train, tmp_path, monkeypatch):
+    """More devices than batches: those without work change nothing."""
+    one = train(batch_size=1000, model='steady', name='one')
+    monkeypatch.setattr(training, 'contexts', lambda gpus: [mx.cpu(i) for i in range(3)])
+    three = train(batch_size=1000, model='steady', name='three')
+    assert one['train'] == pytest.approx(three['train'], abs=1e-5)
+
+
+def test_updates_hold_every_row_once():
+    """Rows, sizes and buckets of the updates of a unit."""
+    lengths = np.random.default_rng(0).integers(5, 129, 1000).astype(np.uint8)
+    for num_buckets, by_token, size in (
+        (1, False, 8),
+        (10, False, 8),
+        (1, True, 600),
+        (9, True, 600),
+    ):
+        updates = batches.bucketed_updates(
+            lengths, size, 3, num_buckets, by_token, np.random.default_rng(1)
+        )
+        rows = np.concatenate([part for update in updates for part in update])
+        assert sorted(rows) == list(range(1000))
+        assert all(len(update) <= 3 for update in updates)
+        tokens = [lengths[part].max() * len(part) for update in updates for part in update]
+        if by_token:
+            assert max(tokens) <= size
+        else:
+            assert sorted({sum(map(len, update)) for update in updates}) == [1000 % 24, 24]
+        parts = [part for update in updates for part in update]
+        padding = batches.padding_share(lengths, parts)
+        assert padding < 0.1 if num_buckets > 1 else padding > 0.3
+
+
+def test_order_depends_on_seed_and_epoch_only(folder):
+    """From any position, the rest of the stream is the same; other seeds give another."""
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    source = pretraining_dataset.Shards(f'{folder}/shards/*.npz', vocab, 32)
+    cut = pretraining_dataset.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
+
+    def take(count, seed=0, position=(0, 0, 0)):
+        with pretraining_dataset.updates(source, cut, seed, position) as updates:
+            return [update for _, update in zip(range(count), updates)]
+
+    def ids(updates):
+        return [batch.ids.tolist() for parts, _ in updates for batch in parts]
+
+    per_epoch = sum(len(np.load(path)['valid_lengths']) for path in source.paths) / 7
+    count = int(2.5 * per_epoch)
+    whole = take(count)
+    assert whole[-1][1][0] == 2
+    for start in (1, int(per_epoch), count - 2):
+        rest = take(count - start, position=whole[start - 1][1])
+        assert ids(rest) == ids(whole[start:])
+    assert ids(take(3, seed=1)) != ids(take(3))
+
+
+def test_units_hold_small_shards_together(folder):
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    source = pretraining_dataset.Shards(f'{folder}/shards/*.npz', vocab, 32)
+    (unit,) = source.units(0, 0, rows=source.count)
+    assert len(unit.load()['valid_lengths']) == source.count
+    assert len(source.units(0, 0, rows=1)) == 2
+    first = [source.units(0, epoch, rows=1)[0].paths for epoch in range(10)]
+    assert len({tuple(paths) for paths in first}) > 1
+
+
+def test_batches_are_trimmed():
+    """A batch is as long as its longest row, and has as many masks as the one with most."""
+    arrays = {
+        'input_ids': np.array([[2, 5, 3, 6, 3, 1, 1], [2, 5, 3, 6, 7, 3, 1]], np.uint16),
+        'segment_ids': np.array([[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0]], np.uint8),
+        'masked_lm_positions': np.array([[1, 0, 0], [1, 3, 0]], np.uint8),
+        'masked_lm_ids': np.array([[5, 1, 1], [5, 6, 1]], np.uint16),
+        'masked_lm_weights': np.array([[1, 0, 0], [1, 1, 0]], np.uint8),
+        'next_sentence_labels': np.array([0, 1], np.uint8),
+        'valid_lengths': np.array([5, 6], np.uint8),
+    }
+    both = pretraining_dataset.make_batch(arrays, np.array([1, 0]))
+    assert both.ids.tolist() == [[2, 5, 3, 6, 7, 3], [2, 5, 3, 6, 3, 1]]
+    assert both.mlm_weights.tolist() == [[1, 1], [1, 0]]
+    assert both.nsp_labels.tolist() == [1, 0]
+    assert pretraining_dataset.make_batch(arrays, np.array([0])).mlm_positions.tolist() == [[1]]
+    wide = {
+        name: np.pad(array, ((0, 0), (0, 2))) if array.ndim == 2 else array
+        for name, array in arrays.items()
+    }
+    joined = pretraining_dataset.concatenate([arrays, wide])
+    for got, wanted in zip(pretraining_dataset.make_batch(joined, np.array([1, 2])), both):
+        assert got.tolist() == wanted[[0, 1]].tolist()
+
+
+def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
+    """A run that SIGTERM stopped and one that was never stopped end alike, with dropout."""
+    flags = {'num_steps': 14, 'log_interval': 4, 'ckpt_interval': 5, 'accumulate': 2}
+    train(**flags, name='whole')
+    seed_step = training.seed_step
+
+    def stop_at_7(seed, step):
+        seed_step(seed, step)
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, 'seed_step', stop_at_7)
+    with pytest.raises(Stopped, match='SIGTERM: step 7 is saved') as stopped:
+        train(**flags, name='parts')
+    assert stopped.value.status == 143
+    assert resume.saved_steps(tmp_path / 'parts') == [5, 7]
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(**flags, name='parts', start_step='auto')
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert (whole / '0000014.params').read_bytes() == (parts / '0000014.params').read_bytes()
+    assert lines(whole) == lines(parts)
+    assert resume.saved_steps(whole) == [5, 10, 14]
+    assert resume.saved_steps(parts) == [7, 10, 14]
+    for name in ('model.safetensors', 'config.json'):
+        assert (whole / 'model' / name).read_bytes() == (parts / 'model' / name).read_bytes()
+    # The last step is there already.
+    result = train(**flags, name='parts', start_step='auto')
+    assert result == {'step': 14, 'train': None, 'eval': None}
+    assert lines(whole) == lines(parts)
+
+
+def test_killed_at_random_moments(folder, tmp_path):
+    """SIGKILL three times, whatever the process is doing; the resumed run has the same bits."""
+    command = (
+        f'{sys.executable} {ROOT}/run_pretraining.py --do-training --data {folder}/shards/*.npz '
+        f'--bert_model {folder}/tiny/config.json --num_steps 80 --lr 1e-2 --ckpt_interval 2 '
+        '--log_interval 7 --start_step auto'
+    ).split()
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+    def start(name):
+        return subprocess.Popen(
+            [*command, '--ckpt_dir', str(tmp_path / name)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    undisturbed = start('whole')
+    moments = sorted(random.sample(range(1, 76), 3))
+    for moment in moments:
+        process = start('parts')
+        while (
+            process.poll() is None
+            and max(resume.saved_steps(tmp_path / 'parts'), default=0) < moment
+        ):
+            time.sleep(0.001)
+        time.sleep(random.random() / 20)
+        process.kill()
+        process.communicate()
+    for process in (undisturbed, start('parts')):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert re.search(r'--start_step auto: step \d+', errors), moments
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert (whole / '0000080.params').read_bytes() == (parts / '0000080.params').read_bytes(), (
+        moments
+    )
+    assert lines(whole) == lines(parts), moments
+    assert {path.name for path in whole.iterdir()} == {path.name for path in parts.iterdir()}
+
+
+def test_damaged_checkpoint_is_passed_over(train, tmp_path):
+    """auto takes the newest pair that is whole; a step that is asked for by number must be."""
+    train(name='run', ckpt_interval=2)
+    folder = tmp_path / 'run'
+    assert resume.newest_step(folder) == 6
+    whole = (folder / '0000006.params').read_bytes()
+    (folder / '0000006.params').write_bytes((folder / '0000004.params').read_bytes())
+    assert resume.newest_step(folder) == 4
+    with pytest.raises(ToolkitError, match='0000006.params: not the file that belongs to'):
+        train(name='run', start_step=6)
+    (folder / '0000006.params').write_bytes(whole)
+    states = (folder / '0000006.states').read_bytes()
+    (folder / '0000006.states').write_bytes(states[: len(states) // 2])
+    (folder / '0000004.params').unlink()
+    assert resume.newest_step(folder) == 2
+    with pytest.raises(ToolkitError, match='0000006.states: not a whole checkpoint file'):
+        train(name='run', start_step=6)
+    with pytest.raises(ToolkitError, match='0000003.params: there is no such checkpoint file'):
+        train(name='run', start_step=3)
+    assert resume.newest_step(tmp_path / 'nowhere') == 0
+
+
+def test_states_are_plain_arrays(train, tmp_path):
+    train(name='run')
+    with np.load(tmp_path / 'run' / '0000006.states', allow_pickle=False) as states:
+        names = {name.split(':')[0] for name in states.files}
+        assert names == {'progress', 'mean', 'variance'}
+        assert states['mean:word_embed.0.weight'].shape == (55, 16)
+        assert json.loads(states['progress'].item())['step'] == 6
+
+
+def test_new_run_moves_an_earlier_one_aside(train, tmp_path):
+    """What --start_step auto would take for this run's must not stay; it is not deleted either."""
+    train(name='run', num_steps=5)
+    first = parameters(tmp_path / 'run', 5)
+    train(name='run', num_steps=3, seed=1)
+    assert resume.saved_steps(tmp_path / 'run') == [3]
+    assert largest_difference(parameters(tmp_path / 'run' / 'earlier', 5), first) == 0
+    with pytest.raises(UsageError, match='holds step 3, after the last one, --num_steps 2'):
+        train(name='run', num_steps=2, start_step='auto')
+
+
+def test_other_data_after_a_checkpoint(train, folder, capsys):
+    """The position in the old data says nothing about the new."""
+    train(name='run', num_steps=3)
+    shard = sorted((folder / 'shards').iterdir())[1]
+    train(name='run', num_steps=5, start_step='auto', data=shard)
+    assert 'other data or batches than up to step 3: they begin from' in capsys.readouterr().err
+
+
+def test_result_is_a_model_directory(train, folder, tmp_path):
+    """Evaluated from the model directory, from the checkpoint and in the run itself: the same."""
+    evaluation = ['--do-eval', f'--data_eval={folder}/shards/part-001.npz']
+    result = train(*evaluation, name='run')
+    for source in (
+        [f'--bert_model={tmp_path}/run/model'],
+        [f'--bert_model={folder}/tiny/config.json', '--start_step=auto'],
+        [f'--bert_model={folder}/tiny/config.json', '--start_step=6', '--batch_size_eval=50'],
+    ):
+        again = run_pretraining.main([*evaluation, *source, f'--ckpt_dir={tmp_path}/run'])
+        assert again['eval'] == pytest.approx(result['eval'], rel=1e-4)
+    fresh = run_pretraining.main([*evaluation, f'--bert_model={folder}/tiny/config.json'])
+    assert fresh['eval']['mlm_loss'] > result['eval']['mlm_loss'] + 0.05
+    model, vocab = load_bert(str(tmp_path / 'run' / 'model'))
+    assert len(vocab) == 55
+    train(name='second', bert_model=tmp_path / 'run' / 'model', num_steps=1)
+
+    encoder = gluonnlp.model.BERTEncoder(
+        num_layers=2, units=16, hidden_size=32, num_heads=2, max_length=32, dropout=0.1
+    )
+    plain = gluonnlp.model.BERTModel(
+        encoder, vocab_size=55, token_type_vocab_size=2, units=16, embed_size=16
+    )
+    plain.load_parameters(str(tmp_path / 'run' / '0000006.params'))
+    ids, types = mx.nd.ones((1, 4)), mx.nd.zeros((1, 4))
+    np.testing.assert_allclose(
+        plain(ids, types, mx.nd.array([4]), mx.nd.zeros((1, 1)))[1].asnumpy(),
+        model(ids, types, mx.nd.array([4]))[1].asnumpy(),
+        atol=1e-6,
+    )
+
+
+def test_rates_reach_zero(train, tmp_path):
+    train(num_steps=10, lr=1e-3, warmup_ratio=0.2, log_interval=1)
+    rates = [line['lr'] for line in lines(tmp_path / 'run')]
+    assert rates == pytest.approx([5e-4, 1e-3, *np.linspace(1e-3, 0, 9)[1:]])
+    assert rates[-1] == 0
+
+
+def test_raw_text(train, folder, tmp_path):
+    """Instances from text: the same whatever the number of processes, and for a resumed run."""
+    flags = {
+        'data': f'{folder}/*.txt',
+        'max_seq_length': MAX_SEQ_LENGTH,
+        'max_predictions_per_seq': MAX_PREDICTIONS,
+        'log_interval': 5,
+        'ckpt_interval': 15,
+        'batch_size': 16,
+    }
+    train('--raw', **flags, num_steps=30, name='one')
+    train('--raw', **flags, num_steps=30, num_workers=2, name='two')
+    assert (tmp_path / 'one/0000030.params').read_bytes() == (
+        tmp_path / 'two/0000030.params'
+    ).read_bytes()
+    (tmp_path / 'one/0000030.states').unlink()
+    before = lines(tmp_path / 'one')
+    train('--raw', **flags, num_steps=30, name='one', start_step='auto')
+    assert lines(tmp_path / 'one') == before
+
+
+def test_text_units(folder, monkeypatch):
+    """Instances differ from epoch to epoch; files are cut and grouped, and nothing is lost."""
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    recipe = Recipe(max_seq_length=MAX_SEQ_LENGTH, max_predictions_per_seq=5, dupe_factor=1)
+    source = pretraining_dataset.Text(f'{folder}/*.txt', vocab, True, recipe, 1)
+    (first,), (second,) = (source.units(0, epoch, rows=1) for epoch in range(2))
+    one, again, other = first.load(), first.load(), second.load()
+    assert (one['input_ids'] == again['input_ids']).all()
+    assert (
+        one['input_ids'].shape != other['input_ids'].shape
+        or (one['input_ids'] != other['input_ids']).any()
+    )
+    assert set(one) == set(shards.ARRAYS)
+    paths = sorted(str(path) for path in folder.glob('*.txt'))
+    monkeypatch.setattr(pretraining_dataset, 'TEXT_PER_UNIT', os.path.getsize(paths[0]) // 2)
+    groups = pretraining_dataset.pieces(paths)
+    assert len(groups) > 2
+    spans = [span for group in groups for span in group]
+    for path in paths:
+        edges = [(span.start, span.stop) for span in spans if span.path == path]
+        assert edges[0][0] == 0 and edges[-1][1] == os.path.getsize(path)
+        assert all(stop == start for (_, stop), (start, _) in zip(edges, edges[1:]))
+
+
+def damage(path, how):
+    """Spoil a shard in one of the ways that occur."""
+    if how == 'truncated':
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        return
+    with np.load(path) as whole:
+        arrays = dict(whole)
+    if how == 'missing':
+        del arrays['masked_lm_ids']
+    elif how == 'objects':
+        arrays['input_ids'] = np.array(list(arrays['input_ids']) + [None], dtype=object)
+    else:
+        arrays['input_ids'] = arrays['input_ids'].astype(np.int32)
+        arrays['input_ids'][3, 2] = 55
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    ('how', 'sentence'),
+    [
+        ('truncated', 'not an .npz file, or not a whole one'),
+        ('missing', 'the array masked_lm_ids is missing'),
+        ('objects', 'the array input_ids cannot be read'),
+        ('over', 'input_ids holds 55, which is out of range'),
+    ],
+)
+def test_damaged_shard(train, folder, tmp_path, how, sentence):
+    path = tmp_path / 'bad.npz'
+    path.write_bytes((folder / 'shards/part-000.npz').read_bytes())
+    damage(path, how)
+    with pytest.raises(ToolkitError, match=re.escape(f'bad.npz: {sentence}')) as error:
+        train(data=path)
+    assert error.value.status == 1
+    assert '\n' not in str(error.value)
+
+
+def test_errors_have_no_traceback(folder, tmp_path):
+    """The same through the program: one line on stderr after the log, and exit status 1."""
+    path = tmp_path / 'bad.npz'
+    path.write_bytes((folder / 'shards/part-000.npz').read_bytes())
+    damage(path, 'over')
+    done = subprocess.run(
+        [sys.executable, ROOT / 'run_pretraining.py', '--do-training', f'--data={path}']
+        + [f'--bert_model={folder}/tiny/config.json', f'--ckpt_dir={tmp_path}/run'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('run_pretraining.py: error: ')
+
+
+def test_vocabularies(train, folder, tmp_path):
+    """The same tokens in another order are the same data; other tokens are refused."""
+    tokens = [*SPECIAL_TOKENS.values(), *WORDS]
+    turned = tokens[::-1]
+    write_model(tmp_path / 'turned', tokens=turned)
+    vocab = load_vocab(tmp_path / 'turned/vocab.txt')
+    source = pretraining_dataset.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
+    (unit,) = source.units(0, 0, 1)
+    with np.load(folder / 'shards/part-000.npz') as shard:
+        assert (unit.load()['input_ids'] == 54 - shard['input_ids'].astype(int)).all()
+    train(bert_model=tmp_path / 'turned/config.json', num_steps=1)
+    write_model(tmp_path / 'other', tokens=[*tokens[:-1], 'v'])
+    with pytest.raises(ToolkitError, match="other tokens than the model has, such as 'w49'"):
+        train(bert_model=tmp_path / 'other/config.json')
+    # An embedding with more rows than tokens has the same tokens.
+    write_model(tmp_path / 'round', vocab_size=64)
+    train(bert_model=tmp_path / 'round/config.json', num_steps=1)
+
+
+def test_infinite_loss(train, tmp_path):
+    with pytest.raises(ToolkitError, match=r'the loss is not finite at step \d+.*no checkpoint'):
+        train(lr=1e30, num_steps=50, warmup_ratio=0)
+    with pytest.raises(ToolkitError, match='the last good checkpoint is .*0000001.params'):
+        train(lr=1e30, num_steps=50, warmup_ratio=0, ckpt_interval=1, name='saved')
+
+
+def test_profile_and_verbose(train, tmp_path):
+    train('--verbose', profile=tmp_path / 'profile.json', num_steps=3)
+    assert json.loads((tmp_path / 'profile.json').read_text())['traceEvents']
+    assert 'step 3: batches of [(8, ' in (tmp_path / 'run' / 'pretraining.log').read_text()
+
+
+def test_by_token(train):
+    assert train('--by-token', batch_size=100, num_buckets=3)['step'] == 6
+    with pytest.raises(UsageError, match='--batch_size 8 with --by-token is fewer tokens than'):
+        train('--by-token', batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'sentence'),
+    [
+        ('', 'nothing to do'),
+        ('--do-training', '--do-training needs --data'),
+        ('--do-eval', '--do-eval needs --data_eval'),
+        ('--do-eval --data_eval x --data y', '--data goes with --do-training'),
+        ('--do-training --data x --data_eval y', '--data_eval goes with --do-eval'),
+        ('--do-training --data x --dtype float16', '--dtype float16 needs --gpu or --gpus'),
+        ('--do-training --data x --max_seq_length 64', '--max_seq_length goes with --raw'),
+        ('--do-training --data x --raw --max_seq_length 4', '--max_seq_length 4: at least 5'),
+        ('--do-training --data x --start_step 21', 'is after the last step, --num_steps 20'),
+        ('--do-training --data x --pretrained --bert_model c.json', 'training from scratch'),
+        ('--do-training --data x --bert_model c.json', 'there is no configuration file c.json'),
+        ('--do-training --data x --bert_model none', 'neither a directory nor one of'),
+        ('--do-eval --data_eval x --profile p', '--profile goes with --do-training'),
+    ],
+)
+def test_refused_flags(flags, sentence):
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        run_pretraining.main(flags.split())
+
+
+def test_long_instances(train, folder, tmp_path):
+    write_model(tmp_path / 'short', max_position_embeddings=20)
+    short = tmp_path / 'short' / 'config.json'
+    with pytest.raises(ToolkitError, match='part-00.* tokens, and the model only 20 positions'):
+        train(bert_model=short)
+    with pytest.raises(UsageError, match='--max_seq_length 128 is more than the 20 positions'):
+        train('--raw', bert_model=short, data=f'{folder}/*.txt')
+    with pytest.raises(ToolkitError, match='nothing.npz: no file matches'):
+        train(data=tmp_path / 'nothing.npz')
