@@ -119,7 +119,16 @@ def read_safetensors(path):
                 tensor = file.get_tensor(name)
                 is_half = tensor.dtype == np.float16
                 tensors[name] = tensor.astype(np.float32) if is_half else tensor
-    except (SafetensorError, ValueError, KeyError, struct.error) as error:
+    except (
+        SafetensorError,
+        struct.error,
+        ValueError,
+        # a header that is JSON, but of another shape
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ToolkitError(f'{path}: not a whole safetensors file ({error})') from None
     tensors.update(_bfloat16_tensors(path, dtypes))
     return tensors
@@ -302,7 +311,7 @@ def parse_config(config, path):
             raise ToolkitError(f'{path}: {key} is {config[key]!r}; this reads {expected!r} only')
     activations = {'gelu': 'gelu', 'gelu_new': 'approx_gelu', 'gelu_pytorch_tanh': 'approx_gelu'}
     activation = config.get('hidden_act', 'gelu')
-    if activation not in activations:
+    if not isinstance(activation, str) or activation not in activations:
         raise ToolkitError(f'{path}: hidden_act is {activation!r}, not one of {list(activations)}')
     settings['activation'] = activations[activation]
     for key, name, default in [

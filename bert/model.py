@@ -2,6 +2,7 @@
 
 import logging
 import os
+import zipfile
 from pathlib import Path
 
 import gluonnlp as nlp
@@ -228,12 +229,22 @@ def load_bert(
             bert, vocab = nlp.model.get_model(
                 source, dataset_name=dataset, pretrained=pretrained, ctx=ctx, **heads
             )
-        except (OSError, RuntimeError, UserWarning, mx.MXNetError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            UserWarning,
+            # a wrong checksum, and an archive that is none or lacks its file
+            ValueError,
+            zipfile.BadZipFile,
+            KeyError,
+            mx.MXNetError,
+        ) as error:
             raise ToolkitError(
                 f'{source} {dataset} could not be fetched from the GluonNLP model zoo: {error}'
             ) from None
         if not pretrained:
             initialize(bert, ctx)
+            infer_shapes(bert)
     use_additive_masks(bert)
     return bert, vocab
 
@@ -287,6 +298,7 @@ def _build_local(settings, folder, ctx, heads):
         vocab = Vocab(vocab.idx_to_token + unnamed, source=folder)
     bert = build_bert(vocab, **settings, **heads)
     initialize(bert, ctx)
+    infer_shapes(bert)
     return bert, gluon_vocab(vocab)
 
 
@@ -343,6 +355,14 @@ def load_finetuned(model, path):
 def initialize(block, ctx):
     """Initialise parameters as the original BERT does: normal weights, LayerNorm 1 and 0."""
     block.initialize(mx.init.Normal(INITIALIZER), ctx=ctx)
+
+
+def infer_shapes(bert):
+    """Make all shapes known, as the first batch would, to compare those of a file with them."""
+    tokens = [mx.nd.zeros((1, 1)), mx.nd.zeros((1, 1)), mx.nd.ones((1,))]
+    if hasattr(bert, 'decoder'):
+        tokens.append(mx.nd.zeros((1, 1)))
+    bert.infer_shape(*tokens)
 
 
 def gluon_vocab(vocab):
