@@ -670,11 +670,7 @@ class Saver:
     def save_description(self):
         """Save the sizes, the vocabulary and the casing."""
         settings = bert.model.settings_of(self.model.bert)
-        write_json(self.output / 'config.json', bert.checkpoint.format_config(settings))
-        write_text(
-            self.output / 'vocab.txt', ''.join(f'{token}\n' for token in self.vocab.idx_to_token)
-        )
-        write_json(self.output / 'tokenizer_config.json', {'do_lower_case': self.lower})
+        bert.checkpoint.write_description(self.output, settings, self.vocab, self.lower)
 
     def kept(self):
         """Which parameters of this run are on the disk, as a clause."""

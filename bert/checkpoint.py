@@ -185,7 +185,7 @@ def read_huggingface(folder):
     return parameters
 
 
-def write_description(folder, settings, vocab, lower):
+def write_description(folder, settings, vocab, lower, **more):
     """Write what a model directory holds beside the weights: sizes, vocabulary, casing.
 
     Parameters
@@ -196,8 +196,11 @@ def write_description(folder, settings, vocab, lower):
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     lower : bool
         Whether the text is lower-cased.
+    **more
+        For ``config.json``.
     """
-    write_json(folder / 'config.json', format_config(settings))
+    padding = {'pad_token_id': vocab[vocab.padding_token]}
+    write_json(folder / 'config.json', {**format_config(settings), **padding, **more})
     write_text(folder / 'vocab.txt', ''.join(f'{token}\n' for token in vocab.idx_to_token))
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': lower})
 
