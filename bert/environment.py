@@ -88,7 +88,7 @@ def installed_wheels():
 
 
 def check_mxnet():
-    """Refuse to go on without exactly one MXNet wheel, saying what to install."""
+    """Refuse to go on where MXNet cannot be imported, saying what to install."""
     wheels = installed_wheels()
     if not wheels:
         raise ToolkitError(
@@ -100,6 +100,14 @@ def check_mxnet():
             f'{" and ".join(wheels)} are both installed, and overwrite each other: '
             f'pip uninstall {" ".join(wheels)}, then install only one of them'
         )
+    if wheels != ['mxnet']:
+        try:
+            ctypes.CDLL('libcuda.so.1')
+        except OSError:
+            raise ToolkitError(
+                f'{wheels[0]} needs the NVIDIA driver (libcuda.so.1 was not found), on the CPU '
+                f"too: install it, or pip uninstall {wheels[0]} and pip install 'mxnet==1.9.1'"
+            ) from None
 
 
 def gpu_problem(indices, driver=None):
