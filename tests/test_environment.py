@@ -103,12 +103,24 @@ class FakeDistribution:
 def test_exactly_one_wheel(monkeypatch, names, sentence):
     found = [FakeDistribution(name) for name in names]
     monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
+    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: None)  # the driver is there
     if sentence is None:
         environment.check_mxnet()
     else:
         with pytest.raises(ToolkitError) as caught:
             environment.check_mxnet()
         assert str(caught.value) == sentence
+
+
+def test_the_gpu_build_needs_the_driver(monkeypatch):
+    def missing(name):
+        raise OSError(f'{name}: cannot open shared object file')
+
+    found = [FakeDistribution('mxnet-cu112')]
+    monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
+    monkeypatch.setattr(environment.ctypes, 'CDLL', missing)
+    with pytest.raises(ToolkitError, match='mxnet-cu112 needs the NVIDIA driver'):
+        environment.check_mxnet()
 
 
 class FakeDriver:
