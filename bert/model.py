@@ -13,17 +13,12 @@ from mxnet.gluon import nn
 from bert import checkpoint
 from bert.cli import ToolkitError, UsageError
 from bert.files import read_json
-from bert.vocab import SPECIAL_TOKENS, Vocab, has_capitals, load_vocab
+from bert.vocab import OTHER_SPELLINGS, SPECIAL_TOKENS, Vocab, has_capitals, load_vocab
 
 ENGLISH = ('book_corpus_wiki_en_uncased', 'book_corpus_wiki_en_cased')
 OTHERS = ('wiki_multilingual_uncased', 'wiki_multilingual_cased', 'wiki_cn_cased')
 # The seven pre-trained models of the GluonNLP zoo that the original scripts offered.
 ZOO = {'bert_12_768_12': ENGLISH + OTHERS, 'bert_24_1024_16': ENGLISH}
-# Names that the scripts of early 2019 took as well.
-OTHER_SPELLINGS = {
-    'wiki_cn': 'wiki_cn_cased',
-    'wiki_multilingual': 'wiki_multilingual_uncased',
-}
 
 # Of a new head, and of a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02

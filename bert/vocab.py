@@ -27,6 +27,7 @@ ZOO_SHA1 = {
     'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
     'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
 }
+# Names that the scripts of early 2019 took as well.
 OTHER_SPELLINGS = {
     'wiki_multilingual': 'wiki_multilingual_uncased',
     'wiki_cn': 'wiki_cn_cased',
