@@ -228,6 +228,8 @@ def check_own_data(args):
             )
     elif not args.train_file:
         raise UsageError('own data needs a --train_file, or --only_inference')
+    elif args.early_stop and not args.dev_file:
+        raise UsageError('--early_stop needs a --dev_file')
 
 
 class Dataset(NamedTuple):
