@@ -91,15 +91,21 @@ def build_flags():
         help='--data and --data_eval name text files, a sentence a line and a blank line between '
         'documents; instances are made anew for each epoch. The flags of this group go with it',
     )
-    text.add_argument('--max_seq_length', type=positive_int, help='tokens of an instance at most')
     text.add_argument(
-        '--max_predictions_per_seq', type=positive_int, help='masked tokens of an instance at most'
+        '--max_seq_length', type=positive_int, help='tokens of an instance at most (default: 128)'
     )
-    text.add_argument('--masked_lm_prob', type=fraction, help='masked share of the tokens')
+    text.add_argument(
+        '--max_predictions_per_seq',
+        type=positive_int,
+        help='masked tokens of an instance at most (default: 20)',
+    )
+    text.add_argument(
+        '--masked_lm_prob', type=fraction, help='masked share of the tokens (default: 0.15)'
+    )
     text.add_argument(
         '--short_seq_prob',
         type=fraction,
-        help='share of documents that are cut into shorter instances',
+        help='share of documents that are cut into shorter instances (default: 0.1)',
     )
     text.add_argument(
         '--whole_word_mask',
@@ -113,7 +119,9 @@ def build_flags():
         default=None,
         help='lower-case the text, whatever the model says of itself',
     )
-    text.add_argument('--num_workers', type=positive_int, help='processes that make instances')
+    text.add_argument(
+        '--num_workers', type=positive_int, help='processes that make instances (default: 1)'
+    )
 
     model = parser.add_argument_group('model')
     model.add_argument(
@@ -239,12 +247,10 @@ def check_args(args):
             '--pretrained goes with a model of the zoo or a model directory; '
             f'{args.bert_model} means training from scratch'
         )
-    if args.start_step != 'auto' and args.start_step > args.num_steps:
-        raise UsageError(
-            f'--start_step {args.start_step} is after the last step, --num_steps {args.num_steps}'
-        )
     if args.profile and not args.do_training:
         raise UsageError('--profile goes with --do-training')
+    if args.profile and not Path(args.profile).absolute().parent.is_dir():
+        raise UsageError(f'--profile {args.profile}: there is no such folder')
     if args.dtype == 'float16' and not (args.gpu or args.gpus):
         raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')
 
@@ -299,18 +305,20 @@ def main(argv=None):
 
 
 def choose_start(args):
-    """The step to go on from."""
+    """The step to go on from, or whose checkpoint is to be evaluated; 0 means none."""
     start = args.start_step
     if start == 'auto':
         start = bert.resume.newest_step(args.ckpt_dir)
         logging.info('--start_step auto: %s', f'step {start}' if start else 'no checkpoint yet')
-        if start > args.num_steps:
-            raise UsageError(
-                f'{args.ckpt_dir} holds step {start}, after the last one, --num_steps '
-                f'{args.num_steps}'
-            )
+        if not start and not args.do_training:
+            raise ToolkitError(f'{args.ckpt_dir}: there is no checkpoint to evaluate')
     elif start:
         bert.resume.read_progress(args.ckpt_dir, start)
+    if start > args.num_steps and args.do_training:
+        raise UsageError(
+            f'{args.ckpt_dir} holds step {start}, which is after the last one, '
+            f'--num_steps {args.num_steps}'
+        )
     return start
 
 
@@ -320,14 +328,14 @@ def build_model(args, contexts):
     heads = {'use_decoder': True, 'use_classifier': True}
     if is_configuration(args.bert_model):
         model, vocab = bert.model.build_from_configuration(args.bert_model, contexts, **heads)
+        pretrained = False
     else:
+        pretrained = args.pretrained or bert.model.is_directory(args.bert_model)
         model, vocab = bert.model.load_bert(
-            args.bert_model,
-            args.dataset_name,
-            ctx=contexts,
-            pretrained=args.pretrained or bert.model.is_directory(args.bert_model),
-            **heads,
+            args.bert_model, args.dataset_name, ctx=contexts, pretrained=pretrained, **heads
         )
+    if not pretrained:
+        logging.info('the weights of the model are random, for training from scratch')
     bert.pretraining.finish_initialization(model, contexts[0])
     model.cast(args.dtype)
     model.hybridize(static_alloc=True)

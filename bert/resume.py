@@ -19,7 +19,7 @@ import numpy as np
 from bert import checkpoint
 from bert.cli import ToolkitError
 from bert.files import replacing
-from bert.shards import DAMAGE
+from bert.shards import DAMAGE, naming
 from bert.training import save_parameters
 
 # Where prepare puts what an earlier run left.
@@ -73,7 +73,7 @@ def save(folder, step, model, trainer, progress, keep):
         states.unlink()
     save_parameters(model, parameters)
     progress = {**progress, 'step': step, 'params_sha256': _sha256(parameters)}
-    with replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
+    with naming(states), replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         _write_array(archive, 'progress', np.array(json.dumps(progress)))
         for name, index in _indices(model, trainer).items():
             for kind, array in _split(trainer._updaters[0].states[index]).items():

@@ -354,6 +354,13 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     result = train(**flags, name='parts', start_step='auto')
     assert result == {'step': 14, 'train': None, 'eval': None}
     assert lines(whole) == lines(parts)
+    # Lines after the checkpoint are written anew, and half a line is nothing.
+    (parts / '0000014.states').unlink()
+    with open(parts / 'metrics.jsonl', 'a') as file:
+        file.write('{"step": 3, "mlm')
+    train(**flags, name='parts', start_step='auto')
+    assert lines(whole) == lines(parts)
+    assert (whole / '0000014.params').read_bytes() == (parts / '0000014.params').read_bytes()
 
 
 def test_killed_at_random_moments(folder, tmp_path):
@@ -435,7 +442,9 @@ def test_new_run_moves_an_earlier_one_aside(train, tmp_path):
     train(name='run', num_steps=3, seed=1)
     assert resume.saved_steps(tmp_path / 'run') == [3]
     assert largest_difference(parameters(tmp_path / 'run' / 'earlier', 5), first) == 0
-    with pytest.raises(UsageError, match='holds step 3, after the last one, --num_steps 2'):
+    with pytest.raises(
+        UsageError, match='holds step 3, which is after the last one, --num_steps 2'
+    ):
         train(name='run', num_steps=2, start_step='auto')
 
 
@@ -453,11 +462,13 @@ def test_result_is_a_model_directory(train, folder, tmp_path):
     result = train(*evaluation, name='run')
     for source in (
         [f'--bert_model={tmp_path}/run/model'],
-        [f'--bert_model={folder}/tiny/config.json', '--start_step=auto'],
+        [f'--bert_model={folder}/tiny/config.json', '--start_step=auto', '--num_steps=2'],
         [f'--bert_model={folder}/tiny/config.json', '--start_step=6', '--batch_size_eval=50'],
     ):
         again = run_pretraining.main([*evaluation, *source, f'--ckpt_dir={tmp_path}/run'])
         assert again['eval'] == pytest.approx(result['eval'], rel=1e-4)
+    with pytest.raises(ToolkitError, match='nowhere: there is no checkpoint to evaluate'):
+        run_pretraining.main([*evaluation, '--start_step=auto', f'--ckpt_dir={tmp_path}/nowhere'])
     fresh = run_pretraining.main([*evaluation, f'--bert_model={folder}/tiny/config.json'])
     assert fresh['eval']['mlm_loss'] > result['eval']['mlm_loss'] + 0.05
     model, vocab = load_bert(str(tmp_path / 'run' / 'model'))
@@ -633,11 +644,11 @@ def test_by_token(train):
         ('--do-training --data x --dtype float16', '--dtype float16 needs --gpu or --gpus'),
         ('--do-training --data x --max_seq_length 64', '--max_seq_length goes with --raw'),
         ('--do-training --data x --raw --max_seq_length 4', '--max_seq_length 4: at least 5'),
-        ('--do-training --data x --start_step 21', 'is after the last step, --num_steps 20'),
         ('--do-training --data x --pretrained --bert_model c.json', 'training from scratch'),
         ('--do-training --data x --bert_model c.json', 'there is no configuration file c.json'),
         ('--do-training --data x --bert_model none', 'neither a directory nor one of'),
         ('--do-eval --data_eval x --profile p', '--profile goes with --do-training'),
+        ('--do-training --data x --profile no/where', '--profile no/where: there is no such'),
     ],
 )
 def test_refused_flags(flags, sentence):
