@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Draw both losses of a pre-training, from the metrics.jsonl that run_pretraining.py writes."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bert.cli import ToolkitError, build_parser, run  # noqa: E402
+
+LOSSES = {'mlm_loss': 'masked LM loss', 'nsp_loss': 'next sentence loss'}
+
+
+def parse_args(argv=None):
+    """The flags."""
+    parser = build_parser(__doc__)
+    parser.add_argument('metrics', help='CKPT_DIR/metrics.jsonl')
+    parser.add_argument('picture', help='the file to write: .svg or .png')
+    return parser.parse_args(argv)
+
+
+def read_losses(path):
+    """The steps and the losses at each of them, a list for each of :data:`LOSSES`."""
+    with open(path, encoding='utf8') as file:
+        lines = [values for values in map(json.loads, file) if 'eval' not in values]
+    if not lines:
+        raise ToolkitError(f'{path}: there is no training step in it')
+    return [line['step'] for line in lines], {
+        name: [line[name] for line in lines] for name in LOSSES
+    }
+
+
+def draw(steps, losses, path):
+    """One panel a loss, over the steps."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ToolkitError('drawing needs matplotlib: pip install matplotlib') from None
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    # No date and no random names: the same losses make the same file.
+    pyplot.rcParams['svg.hashsalt'] = 'bert'
+    figure, panels = pyplot.subplots(1, len(losses), figsize=(9, 3.2), layout='constrained')
+    for panel, (name, values) in zip(panels, losses.items()):
+        panel.plot(steps, values, linewidth=1.2)
+        panel.set(xlabel='step', ylabel=LOSSES[name])
+        panel.grid(alpha=0.3)
+        panel.spines[['top', 'right']].set_visible(False)
+    figure.savefig(path, dpi=150, metadata={'Date': None} if path.endswith('.svg') else None)
+
+
+def main(argv=None):
+    """Draw."""
+    args = parse_args(argv)
+    draw(*read_losses(args.metrics), args.picture)
+
+
+if __name__ == '__main__':
+    run(main)
