@@ -51,6 +51,11 @@ def parse_args(argv=None):
             remembered = {'max_len': remembered.get('max_len')}
         elif args.test_file or args.dev_file:
             remembered.pop('task_name', None)
+        elif not remembered.get('task_name'):
+            raise UsageError(
+                f'--only_inference with {args.bert_model}, which was trained on own data, needs a '
+                '--dev_file or a --test_file'
+            )
         parser.set_defaults(**remembered)
         args = parser.parse_args(argv)
     check_args(args)
