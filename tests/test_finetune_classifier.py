@@ -1,0 +1,866 @@
+"""The real script on tiny models and data: files, log lines, equalities and refusals."""
+
+import csv
+import functools
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, WORDS
+
+import bert
+import finetune_classifier
+from bert import tasks
+from bert.cli import ToolkitError, UsageError
+
+import mxnet as mx  # isort: skip
+
+SCRIPT = ROOT / 'finetune_classifier.py'
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """Give the root logger back its handlers: the script takes it over."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    for handler in logger.handlers[:]:
+        if handler not in handlers:
+            handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def sentences(count, seed, classes=2):
+    """(first, second, class): the class is that of the first word, the rest is by chance."""
+    rng = np.random.default_rng(seed)
+    marks, words = ['red', 'green', 'blue'], WORDS.split()
+    rows = []
+    for _ in range(count):
+        label = int(rng.integers(classes))
+        first, second = (rng.choice(words, rng.integers(2, 9)) for _ in range(2))
+        rows.append((f'{marks[label]} {" ".join(first)}', ' '.join(second), label))
+    return rows
+
+
+def write_glue_tsv(folder, split, rows, labels, width):
+    """A file in a task's layout; ``labels`` turns the class into the label's text."""
+    lines = ['\t'.join(f'column{i}' for i in range(width))] if split.has_header else []
+    for row in rows:
+        cells = ['x'] * width
+        for column, text in zip(split.text_columns, row):
+            cells[column] = text
+        if split.label_column is not None:
+            cells[split.label_column] = labels(row[2])
+        lines.append('\t'.join(cells))
+    path = folder / split.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n')
+
+
+def write_task(folder, name, train=22, dev=9, test=5):
+    """All files of a GLUE task. A dev or test set has a size of its own, to be told by."""
+    task = tasks.TASKS[name]
+    classes = 2 if task.is_regression else len(task.labels)
+
+    def label(number):
+        return f'{2.5 * number:.3f}' if task.is_regression else task.labels[number]
+
+    write_glue_tsv(folder, task.train, sentences(train, 1, classes), label, 12)
+    for i, split in enumerate(task.dev):
+        write_glue_tsv(folder, split, sentences(dev + i, 2 + i, classes), label, 16)
+    for i, split in enumerate(task.test):
+        write_glue_tsv(folder, split, sentences(test + i, 5 + i, classes), label, 12)
+
+
+@pytest.fixture(scope='module')
+def glue(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('glue')
+    for name in ('MRPC', 'STS-B', 'MNLI', 'CoLA'):
+        write_task(folder, name)
+    return folder
+
+
+@pytest.fixture
+def glue_dir(glue, monkeypatch):
+    monkeypatch.setenv('GLUE_DIR', str(glue))
+    return glue
+
+
+def finetune(output, *flags):
+    """Run the script's ``main`` here."""
+    return finetune_classifier.main(['--output_dir', str(output), *map(str, flags)])
+
+
+def script(*flags, code=None, **environ):
+    """Run the script in a process of its own."""
+    command = [sys.executable, '-W', 'ignore', *(['-c', code] if code else [str(SCRIPT)])]
+    env = {name: value for name, value in {**os.environ, **environ}.items() if value is not None}
+    return subprocess.run(
+        [*command, *map(str, flags)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def lines_of(output):
+    return [json.loads(line) for line in (output / 'metrics.jsonl').read_text().splitlines()]
+
+
+def predictions(path):
+    header, *rows = path.read_text().splitlines()
+    assert header == 'index\tprediction'
+    assert [row.split('\t')[0] for row in rows] == [str(i) for i in range(len(rows))]
+    return [row.split('\t')[1] for row in rows]
+
+
+def arrays(path):
+    return {name: array.asnumpy() for name, array in mx.nd.load(str(path)).items()}
+
+
+def without_seconds(epochs):
+    return [{key: value for key, value in e.items() if key != 'seconds'} for e in epochs]
+
+
+# --- one run of MRPC, looked at from all sides
+
+SMALL = ['--batch_size', '4', '--lr', '5e-3', '--log_interval', '2']
+
+
+@pytest.fixture(scope='module')
+def mrpc(glue, tiny_bert, tmp_path_factory):
+    """The output directory and the result of three epochs on 22 rows."""
+    output = tmp_path_factory.mktemp('mrpc') / 'out'
+    old = os.environ.get('GLUE_DIR')
+    os.environ['GLUE_DIR'] = str(glue)
+    try:
+        result = finetune(output, '--bert_model', tiny_bert, '--task_name', 'MRPC', *SMALL)
+    finally:
+        os.environ.pop('GLUE_DIR')
+        if old is not None:
+            os.environ['GLUE_DIR'] = old
+    return output, result
+
+
+def test_exactly_these_files(mrpc):
+    output, result = mrpc
+    assert sorted(os.listdir(output)) == [
+        'MRPC.tsv',
+        'config.json',
+        'finetune.json',
+        'finetune.log',
+        'metrics.jsonl',
+        'model_bert_MRPC_0.params',
+        'model_bert_MRPC_1.params',
+        'model_bert_MRPC_2.params',
+        'tokenizer_config.json',
+        'vocab.txt',
+    ]
+    assert result['test'] == ['MRPC.tsv']
+    assert len(predictions(output / 'MRPC.tsv')) == 5
+    assert set(predictions(output / 'MRPC.tsv')) <= {'0', '1'}
+
+
+def test_log_lines_in_the_form_of_the_original(mrpc):
+    output, result = mrpc
+    lines = (output / 'finetune.log').read_text().splitlines()
+    assert all(line.startswith('INFO:root:') for line in lines)
+    assert lines[0].startswith('INFO:root:Namespace(')
+    assert "task_name='MRPC'" in lines[0] and 'batch_size=4' in lines[0]
+    # 22 rows in batches of 4: 6 updates an epoch, 18 in all, of which the first is warm-up.
+    assert 'INFO:root:the text is lower-cased, by its vocabulary' in lines
+    padding = r'INFO:root:training on 22 rows, 6 updates an epoch, \d+\.\d% padding'
+    assert sum(bool(re.fullmatch(padding, line)) for line in lines) == 1
+    form = re.compile(
+        r'INFO:root:\[Epoch (\d) Batch (\d)/6\] loss=\d+\.\d{4}, lr=(0\.\d{7}), '
+        r'metrics=accuracy:[01]\.\d{4},f1:[01]\.\d{4}'
+    )
+    found = [form.fullmatch(line) for line in lines if '[Epoch' in line]
+    assert [(m.group(1), m.group(2)) for m in found] == [
+        (epoch, batch) for epoch in '123' for batch in '246'
+    ]
+    rates = [5e-3 * (18 - step) / 17 for step in range(2, 19, 2)]
+    assert [m.group(3) for m in found] == [f'{rate:.7f}' for rate in rates]
+    validation = [line for line in lines if 'validation' in line]
+    assert validation == [
+        f'INFO:root:validation metrics:accuracy:{e["dev"]["accuracy"]:.4f},f1:{e["dev"]["f1"]:.4f}'
+        for e in result['epochs']
+    ]
+    times = [line for line in lines if re.fullmatch(r'INFO:root:Time cost=\d+\.\ds', line)]
+    assert len(times) == 3
+    # Each epoch ends with its time.
+    assert lines.index(validation[0]) + 1 == lines.index(times[0])
+    best = result['epochs'][result['best_epoch'] - 1]['dev']
+    assert (
+        f'INFO:root:Best epoch {result["best_epoch"]}: accuracy:{best["accuracy"]:.4f},'
+        f'f1:{best["f1"]:.4f}' in lines
+    )
+    assert lines[-1] == f'INFO:root:wrote 5 predictions to {output}/MRPC.tsv'
+
+
+def test_metrics_for_programs(mrpc):
+    output, result = mrpc
+    lines = lines_of(output)
+    training = [line for line in lines if 'step' in line]
+    assert [line['step'] for line in training] == list(range(2, 19, 2))
+    assert [line['epoch'] for line in training] == [1] * 3 + [2] * 3 + [3] * 3
+    assert set(training[0]) == {'epoch', 'step', 'loss', 'lr', 'accuracy', 'f1'}
+    assert training[-1]['lr'] == 0.0
+    epochs = [line for line in lines if 'step' not in line]
+    assert [{**line, 'epoch': None} for line in epochs] == [
+        {**epoch, 'epoch': None} for epoch in result['epochs']
+    ]
+    # Metrics of the whole epoch: of 22 rows, not of its last batches.
+    assert round(training[2]['accuracy'] * 22, 6) == round(training[2]['accuracy'] * 22)
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_metric(mrpc):
+    output, result = mrpc
+    scores = [epoch['dev']['accuracy'] for epoch in result['epochs']]
+    assert result['best_epoch'] == 1 + int(np.argmax(scores))
+    description = json.loads((output / 'finetune.json').read_text())
+    assert description['best_epoch'] == result['best_epoch']
+    assert description['parameters'] == f'model_bert_MRPC_{result["best_epoch"] - 1}.params'
+    assert description['labels'] == ['0', '1']
+    assert description['flags']['task_name'] == 'MRPC'
+    assert json.loads((output / 'tokenizer_config.json').read_text()) == {'do_lower_case': True}
+
+
+def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
+    """In a fresh process, from a copy at another place, without a flag of the training."""
+    output, result = mrpc
+    moved = tmp_path / 'moved'
+    moved.mkdir()
+    best = json.loads((output / 'finetune.json').read_text())['parameters']
+    for name in ('config.json', 'vocab.txt', 'tokenizer_config.json', 'finetune.json', best):
+        shutil.copy(output / name, moved)
+    ran = script(
+        *('--only_inference', '--bert_model', moved, '--output_dir', tmp_path / 'new'),
+        GLUE_DIR=str(glue),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / 'new' / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
+    assert sorted(os.listdir(tmp_path / 'new')) == ['MRPC.tsv', 'inference.log']
+    metrics = bert.metrics.describe(result['epochs'][result['best_epoch'] - 1]['dev'])
+    assert f'INFO:root:validation metrics:{metrics}\n' in ran.stderr
+    assert 'INFO:root:the text is lower-cased, by ' in ran.stderr
+    assert sorted(os.listdir(moved))[0] == 'config.json' and len(os.listdir(moved)) == 5
+
+
+def test_model_parameters(mrpc, glue_dir, tiny_bert, tmp_path):
+    output, result = mrpc
+    best = output / f'model_bert_MRPC_{result["best_epoch"] - 1}.params'
+    flags = ['--bert_model', tiny_bert, '--model_parameters', best]
+    finetune(tmp_path / 'out', '--only_inference', *flags)
+    assert (tmp_path / 'out' / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
+    # And to go on training from: the first loss is that of a trained model.
+    finetune(tmp_path / 'more', *SMALL, *flags, '--epochs', '1', '--log_interval', '1')
+    first, again = lines_of(output)[0]['loss'], lines_of(tmp_path / 'more')[0]['loss']
+    assert abs(first - again) > 1e-3
+
+
+def test_training_goes_on_from_an_output_directory(mrpc, glue_dir, tmp_path):
+    """Its encoder, with a new head: for another task, say."""
+    output, result = mrpc
+    finetune(tmp_path, '--bert_model', output, '--task_name', 'CoLA', *SMALL, '--epochs', '1')
+    description = json.loads((tmp_path / 'finetune.json').read_text())
+    assert description['flags']['task_name'] == 'CoLA'
+    assert (tmp_path / 'vocab.txt').read_bytes() == (output / 'vocab.txt').read_bytes()
+
+
+def test_other_encoder_weights(glue_dir, tiny_bert, tmp_path):
+    """--pretrained_bert_parameters equals a model directory with the same weights."""
+    from conftest import write_tiny_bert
+
+    other = write_tiny_bert(tmp_path / 'other', seed=5)
+    bert.model.load_bert(str(other))[0].save_parameters(str(tmp_path / 'other.params'))
+    short = [*SMALL, '--training_steps', '3']
+    finetune(tmp_path / 'a', '--bert_model', other, *short)
+    finetune(
+        *(tmp_path / 'b', '--bert_model', tiny_bert, *short),
+        *('--pretrained_bert_parameters', tmp_path / 'other.params'),
+    )
+    finetune(tmp_path / 'c', '--bert_model', tiny_bert, *short)
+    a, b, c = (arrays(tmp_path / name / 'model_bert_MRPC_0.params') for name in 'abc')
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert any((a[name] != c[name]).any() for name in a)
+
+
+def test_the_same_flags_give_the_same_bytes(mrpc, glue_dir, tiny_bert, tmp_path):
+    """With dropout; however often the log is written."""
+    output, _ = mrpc
+    names = [f'model_bert_MRPC_{epoch}.params' for epoch in range(3)]
+    finetune(tmp_path / 'again', '--bert_model', tiny_bert, *SMALL, '--log_interval', '5')
+    for name in [*names, 'MRPC.tsv', 'finetune.json']:
+        same = (tmp_path / 'again' / name).read_bytes() == (output / name).read_bytes()
+        assert same == (name != 'finetune.json')  # which holds seconds
+    finetune(tmp_path / 'other', '--bert_model', tiny_bert, *SMALL, '--seed', '3')
+    assert (tmp_path / 'other' / names[0]).read_bytes() != (output / names[0]).read_bytes()
+
+
+def test_training_steps_that_end_within_an_epoch(glue_dir, tiny_bert, tmp_path):
+    """8 updates of 6 an epoch: two epochs, the second of two updates, down to a rate of 0."""
+    flags = ['--training_steps', '8', *SMALL, '--log_interval', '1', '--epochs', '7']
+    result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
+    assert len(result['epochs']) == 2
+    training = [line for line in lines_of(tmp_path) if 'step' in line]
+    assert [(line['epoch'], line['step']) for line in training] == [
+        *((1, step) for step in range(1, 7)),
+        (2, 7),
+        (2, 8),
+    ]
+    assert [line['lr'] for line in training] == pytest.approx(
+        [5e-3 * (8 - step) / 8 for step in range(1, 9)]
+    )
+    log = (tmp_path / 'finetune.log').read_text()
+    assert '[Epoch 2 Batch 2/2] ' in log and '[Epoch 1 Batch 6/6] ' in log
+    assert (tmp_path / 'model_bert_MRPC_1.params').exists()
+    assert not (tmp_path / 'model_bert_MRPC_2.params').exists()
+
+
+def test_early_stop(glue_dir, tiny_bert, tmp_path):
+    """With a rate of nearly 0 the dev metric stays as it is after the first epoch."""
+    flags = ['--epochs', '9', '--early_stop', '2', '--lr', '1e-12', '--batch_size', '11']
+    result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
+    assert len(result['epochs']) == 3
+    assert result['best_epoch'] == 1
+    log = (tmp_path / 'finetune.log').read_text()
+    assert 'INFO:root:no better dev metric for 2 epochs: stopped\n' in log
+
+
+# --- equalities between ways to compute the same
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    """Dropout 0 in the head as well, which has no flag."""
+    build_head = bert.model.build_head
+    monkeypatch.setattr(bert.model, 'build_head', functools.partial(build_head, dropout=0.0))
+
+
+def assert_equal_runs(one, other):
+    """Losses, rates and metrics of all updates, dev metrics, parameters and predictions."""
+    lines, others = lines_of(one), lines_of(other)
+    assert len(lines) == len(others) > 5
+    for line, other_line in zip(lines, others):
+        assert set(line) == set(other_line)
+        for key in set(line) - {'seconds', 'dev'}:
+            assert line[key] == pytest.approx(other_line[key], rel=1e-4, abs=1e-5), key
+        if 'dev' in line:
+            assert line['dev'] == pytest.approx(other_line['dev'], abs=1e-4)
+    names = sorted(path.name for path in one.glob('*.params'))
+    assert names == sorted(path.name for path in other.glob('*.params'))
+    first, last = arrays(one / names[0]), arrays(one / names[-1])
+    moved = max(np.abs(last[name] - first[name]).max() for name in first)
+    assert moved > 1e-4  # so that equality says something
+    for name, array in arrays(other / names[-1]).items():
+        np.testing.assert_allclose(last[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert (one / 'MRPC.tsv').read_bytes() == (other / 'MRPC.tsv').read_bytes()
+
+
+EQUAL = ['--lr', '1e-3', '--epochs', '2', '--log_interval', '1', '--epsilon', '1e-4']
+
+
+@pytest.fixture
+def nineteen(tmp_path, monkeypatch):
+    """19 rows: updates of 8, 8 and 3, of which the last has less than half."""
+    write_task(tmp_path / 'glue', 'MRPC', train=19)
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+
+
+@pytest.mark.parametrize('optimizer', ['bertadam', 'adam'])
+def test_accumulated_gradients_equal_the_large_batch(
+    nineteen, tiny_bert_without_dropout, no_dropout, tmp_path, optimizer
+):
+    flags = ['--bert_model', tiny_bert_without_dropout, *EQUAL, '--optimizer', optimizer]
+    finetune(tmp_path / 'one', *flags, '--batch_size', '8')
+    finetune(tmp_path / 'two', *flags, '--batch_size', '4', '--accumulate', '2')
+    assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_two_devices_equal_one(
+    nineteen, tiny_bert_without_dropout, no_dropout, tmp_path, monkeypatch, accumulate
+):
+    flags = ['--bert_model', tiny_bert_without_dropout, *EQUAL]
+    finetune(tmp_path / 'one', *flags, '--batch_size', '8')
+    monkeypatch.setattr(bert.training, 'contexts', lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    size = ['--batch_size', str(4 // accumulate), '--accumulate', str(accumulate)]
+    finetune(tmp_path / 'two', *flags, *size)
+    assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
+
+
+def test_the_size_of_dev_batches_does_not_matter(mrpc, glue_dir, tmp_path):
+    output, _ = mrpc
+    for size in (1, 64):
+        finetune(
+            *(tmp_path, '--only_inference', '--bert_model', output),
+            *('--dev_batch_size', size, '--max_len', '128'),
+        )
+        assert (tmp_path / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
+
+
+# --- other tasks
+
+
+def test_regression(glue_dir, tiny_bert, tmp_path):
+    result = finetune(tmp_path, '--bert_model', tiny_bert, '--task_name', 'STS-B', *SMALL)
+    assert set(result['epochs'][0]['dev']) == {'pearsonr', 'spearmanr'}
+    found = predictions(tmp_path / 'STS-B.tsv')
+    assert all(re.fullmatch(r'-?\d+\.\d{3}', number) for number in found)
+    assert len(set(found)) > 1
+    assert json.loads((tmp_path / 'finetune.json').read_text())['labels'] is None
+    assert 'metrics=pearsonr:' in (tmp_path / 'finetune.log').read_text()
+    again = finetune(tmp_path / 'new', '--only_inference', '--bert_model', tmp_path)
+    assert again == {'epochs': [], 'best_epoch': None, 'test': ['STS-B.tsv']}
+    assert predictions(tmp_path / 'new' / 'STS-B.tsv') == found
+
+
+def test_mnli_and_the_diagnostic_set(glue_dir, tiny_bert, tmp_path):
+    result = finetune(
+        tmp_path, '--bert_model', tiny_bert, '--task_name', 'MNLI', *SMALL, '--epochs', '1'
+    )
+    assert result['test'] == ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']
+    for name, count in [('MNLI-m', 5), ('MNLI-mm', 6), ('AX', 7)]:
+        found = predictions(tmp_path / f'{name}.tsv')
+        assert len(found) == count
+        assert set(found) <= {'neutral', 'entailment', 'contradiction'}
+    log = (tmp_path / 'finetune.log').read_text()
+    assert re.search(r'validation metrics \(matched\):accuracy:\d\.\d{4}\n', log)
+    assert re.search(r'validation metrics \(mismatched\):accuracy:\d\.\d{4}\n', log)
+    (epoch,) = result['epochs']
+    assert set(epoch) == {'matched', 'mismatched', 'seconds'}
+    # The sets have 9 and 10 rows.
+    assert epoch['matched']['accuracy'] * 9 == pytest.approx(
+        round(epoch['matched']['accuracy'] * 9)
+    )
+
+
+def test_test_sets_that_are_not_there(tiny_bert, tmp_path, monkeypatch):
+    write_task(tmp_path / 'glue', 'MNLI')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+    shutil.rmtree(tmp_path / 'glue' / 'diagnostic')
+    (tmp_path / 'glue' / 'MNLI' / 'test_matched.tsv').unlink()
+    flags = ['--task_name', 'MNLI', '--training_steps', '1', *SMALL]
+    result = finetune(tmp_path / 'out', '--bert_model', tiny_bert, *flags)
+    assert result['test'] == ['MNLI-mm.tsv']
+
+
+def test_one_text_a_row_and_no_header(glue_dir, tiny_bert, tmp_path):
+    flags = ['--task_name', 'CoLA', '--training_steps', '2', *SMALL]
+    result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
+    assert 'INFO:root:training on 22 rows, ' in (tmp_path / 'finetune.log').read_text()
+    assert set(result['epochs'][0]['dev']) == {'mcc'}
+    found = predictions(tmp_path / 'CoLA.tsv')
+    assert len(found) == 5 and set(found) <= {'0', '1'}
+
+
+# --- own data
+
+
+def write_own(path, rows, labels=('no', 'yes'), with_label=True):
+    names = ['id', 'first', 'second'] + ['answer'] * with_label
+    table = [
+        [str(i), a, b, *([labels[c]] if with_label else [])] for i, (a, b, c) in enumerate(rows)
+    ]
+    with open(path, 'w', encoding='utf8', newline='') as file:
+        if path.suffix == '.jsonl':
+            file.writelines(json.dumps(dict(zip(names, row))) + '\n' for row in table)
+        elif path.suffix == '.csv':
+            csv.writer(file).writerows([names, *table])
+        else:
+            file.writelines('\t'.join(row) + '\n' for row in [names, *table])
+    return path
+
+
+OWN = ['--text_columns', 'first', 'second', '--label_column', 'answer']
+
+
+@pytest.mark.parametrize('extension', ['tsv', 'csv', 'jsonl'])
+def test_own_data_equals_the_task(mrpc, tiny_bert, tmp_path, extension):
+    """The rows of MRPC, in each format, give MRPC's numbers."""
+    output, result = mrpc
+    files = [
+        write_own(tmp_path / f'{name}.{extension}', sentences(count, seed), with_label=label)
+        for name, count, seed, label in [
+            ('train', 22, 1, True),
+            ('dev', 9, 2, True),
+            ('new', 5, 5, False),
+        ]
+    ]
+    own = finetune(
+        *(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL, *OWN),
+        *('--train_file', files[0], '--dev_file', files[1], '--test_file', files[2]),
+        *('--metric', 'accuracy', 'f1'),
+    )
+    assert without_seconds(own['epochs']) == without_seconds(result['epochs'])
+    for epoch in range(3):
+        mine, theirs = (
+            arrays(folder / f'model_bert_{name}_{epoch}.params')
+            for folder, name in [(tmp_path / 'out', 'own'), (output, 'MRPC')]
+        )
+        for name in theirs:
+            np.testing.assert_array_equal(mine[name], theirs[name])
+    assert own['test'] == [f'new_predictions.{extension}']
+    rows = bert.datasets.read_rows(tmp_path / 'out' / own['test'][0])
+    names = {'0': 'no', '1': 'yes'}
+    expected = [names[label] for label in predictions(output / 'MRPC.tsv')]
+    assert [row.cells['prediction'] for row in rows] == expected
+    assert [row.cells['first'] for row in rows] == [a for a, _, _ in sentences(5, 5)]
+
+
+def test_the_bundled_sample_as_own_data_equals_the_task(tiny_bert, tmp_path, monkeypatch):
+    """MRPC's own files, by the names of their columns."""
+    monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
+    short = ['--bert_model', tiny_bert, '--training_steps', '4', '--max_len', '24']
+    task = finetune(tmp_path / 'task', *short)
+    folder = ROOT / 'sample_glue' / 'MRPC'
+    own = finetune(
+        *(tmp_path / 'own', *short, '--train_file', folder / 'train.tsv'),
+        *('--dev_file', folder / 'dev.tsv', '--test_file', folder / 'test.tsv'),
+        *('--text_columns', '#1 String', '#2 String', '--label_column', 'Quality'),
+        *('--metric', 'accuracy', 'f1'),
+    )
+    assert without_seconds(own['epochs']) == without_seconds(task['epochs'])
+    rows = bert.datasets.read_rows(tmp_path / 'own' / 'test_predictions.tsv')
+    expected = predictions(tmp_path / 'task' / 'MRPC.tsv')
+    assert [row.cells['prediction'] for row in rows] == expected
+
+
+def test_three_classes_are_learned_and_predicted_in_a_fresh_process(
+    tiny_bert_without_dropout, tmp_path
+):
+    labels = ('other', 'a, "quoted" one', 'ünïcode')
+    train = write_own(tmp_path / 'train.csv', sentences(120, 1, 3), labels)
+    dev = write_own(tmp_path / 'dev.csv', sentences(30, 2, 3), labels)
+    output = tmp_path / 'out'
+    result = finetune(
+        *(
+            output,
+            '--bert_model',
+            tiny_bert_without_dropout,
+            '--train_file',
+            train,
+            '--dev_file',
+            dev,
+        ),
+        *('--text_columns', 'first', '--label_column', 'answer', '--metric', 'f1_macro'),
+        *('--lr', '2e-3', '--batch_size', '8', '--epochs', '4'),
+    )
+    assert max(epoch['dev']['f1_macro'] for epoch in result['epochs']) > 0.8
+    assert result['test'] == []
+    assert json.loads((output / 'finetune.json').read_text())['labels'] == sorted(labels)
+    rows = sentences(12, 9, 3)
+    new = write_own(tmp_path / 'new.csv', rows, with_label=False)
+    ran = script(
+        *('--only_inference', '--bert_model', output, '--test_file', new),
+        *('--output_dir', tmp_path / 'answers'),
+        GLUE_DIR=None,
+    )
+    assert ran.returncode == 0, ran.stderr
+    with open(tmp_path / 'answers' / 'new_predictions.csv', encoding='utf8', newline='') as file:
+        answers = [row['prediction'] for row in csv.DictReader(file)]
+    expected = [labels[label] for _, _, label in rows]
+    assert sum(a == b for a, b in zip(answers, expected)) >= 10
+    # And with labels: the metric that the model remembers.
+    finetune(tmp_path / 'dev_only', '--only_inference', '--bert_model', output, '--dev_file', dev)
+    best = result['epochs'][result['best_epoch'] - 1]['dev']
+    log = (tmp_path / 'dev_only' / 'inference.log').read_text()
+    assert f'validation metrics:{bert.metrics.describe(best)}\n' in log
+
+
+def test_own_regression_without_a_dev_file(tiny_bert, tmp_path):
+    """The last epoch is the one to keep; the scores come back as numbers."""
+    train = write_own(tmp_path / 'train.jsonl', sentences(12, 1), labels=('0.5', '2'))
+    output = tmp_path / 'out'
+    result = finetune(
+        *(output, '--bert_model', tiny_bert, '--train_file', train, '--test_file', train),
+        *(*OWN, '--regression', *SMALL, '--epochs', '2'),
+    )
+    assert result['best_epoch'] == 2
+    assert 'validation' not in (output / 'finetune.log').read_text()
+    rows = bert.datasets.read_rows(output / 'train_predictions.jsonl')
+    assert all(np.isfinite(float(row.cells['prediction'])) for row in rows)
+    finetune(tmp_path / 'new', '--only_inference', '--bert_model', output, '--test_file', train)
+    again = bert.datasets.read_rows(tmp_path / 'new' / 'train_predictions.jsonl')
+    assert [row.cells for row in again] == [row.cells for row in rows]
+
+
+# --- casing
+
+
+@pytest.mark.parametrize(
+    ('flags', 'line', 'lower'),
+    [
+        (['--cased'], 'the text is kept as it is, by its flag', False),
+        (['--do_lower_case'], 'the text is lower-cased, by its flag', True),
+    ],
+)
+def test_casing_flags(glue_dir, tiny_bert, tmp_path, flags, line, lower):
+    short = ['--bert_model', tiny_bert, '--training_steps', '1', *SMALL]
+    finetune(tmp_path, *short, *flags)
+    assert f'INFO:root:{line}\n' in (tmp_path / 'finetune.log').read_text()
+    # The model directory remembers it for inference.
+    assert json.loads((tmp_path / 'tokenizer_config.json').read_text()) == {'do_lower_case': lower}
+    finetune(tmp_path / 'new', '--only_inference', '--bert_model', tmp_path)
+    log = (tmp_path / 'new' / 'inference.log').read_text()
+    assert f'the text is {"lower-cased" if lower else "kept as it is"}, by {tmp_path}' in log
+
+
+# --- flags
+
+
+def test_the_original_commands():
+    """As printed, with the defaults of that time; --gpu is looked at later."""
+    command = '--task_name RTE --batch_size 32 --optimizer bertadam --epochs 3 --gpu --lr 2e-5'
+    args = finetune_classifier.parse_args(command.split())
+    assert (args.task_name, args.batch_size, args.epochs, args.lr) == ('RTE', 32, 3, 2e-5)
+    assert args.gpu and args.optimizer == 'bertadam'
+    command = '--batch_size 32 --optimizer bertadam --epochs 2 --gpu --seed 2 --lr 6e-5'
+    args = finetune_classifier.parse_args(command.split())
+    assert args.task_name == 'MRPC'
+    args = finetune_classifier.parse_args([])
+    for name, value in {
+        'task_name': 'MRPC',
+        'epochs': 3,
+        'batch_size': 32,
+        'dev_batch_size': 8,
+        'optimizer': 'bertadam',
+        'lr': 5e-5,
+        'epsilon': 1e-6,
+        'warmup_ratio': 0.1,
+        'log_interval': 10,
+        'max_len': 128,
+        'seed': 2,
+        'accumulate': 1,
+        'gpu': False,
+        'bert_model': 'bert_12_768_12',
+        'bert_dataset': 'book_corpus_wiki_en_uncased',
+        'pretrained_bert_parameters': None,
+        'model_parameters': None,
+        'output_dir': './output_dir',
+    }.items():
+        assert getattr(args, name) == value
+    assert finetune_classifier.parse_args(['--task_name', 'SST']).task_name == 'SST-2'
+
+
+@pytest.mark.parametrize(
+    ('flags', 'sentence'),
+    [
+        (['--task_name', 'RTE', '--train_file', 'a.tsv'], '--task_name and --train_file exclude'),
+        (['--text_columns', 'a'], '--text_columns goes with own data, such as --train_file'),
+        (['--regression'], '--regression goes with own data'),
+        (['--metric', 'f1'], '--metric goes with own data'),
+        (['--label_column', 'a'], '--label_column goes with own data'),
+        (['--train_file', 'a.tsv'], 'own data needs --text_columns with one or two names'),
+        (
+            ['--train_file', 'a.tsv', '--text_columns', 'a', 'b', 'c', '--label_column', 'd'],
+            'own data needs --text_columns with one or two names',
+        ),
+        (
+            ['--train_file', 'a.tsv', '--text_columns', 'a'],
+            '--train_file and --dev_file need --label_column',
+        ),
+        (
+            ['--test_file', 'a.tsv', '--text_columns', 'a'],
+            'own data needs a --train_file, or --only_inference',
+        ),
+        (
+            ['--only_inference', '--test_file', 'a.tsv', '--text_columns', 'a'],
+            '--only_inference on own data takes --dev_file and --test_file, and a --bert_model '
+            'that this script made',
+        ),
+        (
+            ['--pretrained_bert_parameters', 'a', '--model_parameters', 'b'],
+            '--pretrained_bert_parameters and --model_parameters exclude each other',
+        ),
+        (['--only_inference'], '--only_inference needs --model_parameters, or a --bert_model'),
+        (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (
+            ['--dtype', 'float16'],
+            '--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs',
+        ),
+    ],
+)
+def test_flags_that_contradict_each_other(flags, sentence):
+    with pytest.raises(UsageError) as caught:
+        finetune_classifier.parse_args(flags)
+    assert str(caught.value).startswith(sentence)
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize(
+    ('flags', 'sentence'),
+    [
+        (['--gpu', '--gpus', '0,1'], 'argument --gpus: not allowed with argument --gpu'),
+        (['--cased', '--do_lower_case'], 'not allowed with argument'),
+        (['--task_name', 'SQuAD'], "argument --task_name: invalid choice: 'SQuAD'"),
+        (['--lr', '0'], "argument --lr: '0' is not a number above 0"),
+        (['--warmup_ratio', '1'], "argument --warmup_ratio: '1' is not a number of at least 0"),
+        (['--accumulate', '0'], "argument --accumulate: '0' is not a whole number"),
+        (['--metric', 'rouge'], "argument --metric: invalid choice: 'rouge'"),
+        (['--no_such_flag'], 'unrecognized arguments: --no_such_flag'),
+    ],
+)
+def test_flags_that_the_parser_refuses(flags, sentence, capsys):
+    with pytest.raises(SystemExit) as left:
+        finetune_classifier.parse_args(flags)
+    assert left.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_flags_that_the_model_refuses(mrpc, glue_dir, tiny_bert, tmp_path):
+    output, _ = mrpc
+    for flags, sentence in [
+        (['--max_len', '129'], '--max_len 129 is more than the 128 positions of this model'),
+        (['--optimizer', 'adamm'], '--optimizer adamm is not one of '),
+        (
+            ['--optimizer', 'adam', '--bias_correction'],
+            '--bias_correction goes with --optimizer bertadam only',
+        ),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            finetune(tmp_path, '--bert_model', tiny_bert, *flags)
+        assert str(caught.value).startswith(sentence)
+    with pytest.raises(ToolkitError) as caught:
+        finetune(tmp_path, '--only_inference', '--bert_model', output, '--task_name', 'MNLI')
+    assert 'classifier.1.weight has the shape (2, 16), and this model wants (3, 16)' in str(
+        caught.value
+    )
+
+
+def test_inference_with_an_own_model_needs_a_file(tiny_bert, tmp_path):
+    train = write_own(tmp_path / 'train.csv', sentences(12, 1))
+    output = tmp_path / 'out'
+    short = ['--training_steps', '1', *SMALL]
+    finetune(output, '--bert_model', tiny_bert, '--train_file', train, *OWN, *short)
+    with pytest.raises(UsageError) as caught:
+        finetune(tmp_path / 'new', '--only_inference', '--bert_model', output)
+    assert str(caught.value) == (
+        f'--only_inference with {output}, which was trained on own data, needs a --dev_file or a '
+        '--test_file'
+    )
+
+
+# --- what goes wrong, in a process of its own where the exit matters
+
+
+def assert_refused(ran, status, sentence):
+    """One sentence after the log, and no traceback."""
+    assert ran.returncode == status, ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith(f'finetune_classifier.py: error: {sentence}'), ran.stderr
+    assert 'Traceback' not in ran.stderr
+
+
+@pytest.mark.parametrize('value', [None, '/no/such/folder'])
+def test_glue_dir_is_unset_or_wrong(tiny_bert, tmp_path, value):
+    ran = script('--bert_model', tiny_bert, '--output_dir', tmp_path / 'out', GLUE_DIR=value)
+    sentence = {
+        None: 'the environment variable GLUE_DIR is not set: ',
+        '/no/such/folder': 'GLUE_DIR=/no/such/folder is not a folder: download_glue_data.py ',
+    }[value]
+    assert_refused(ran, 2, sentence)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_gpu_without_one(glue_dir, tmp_path):
+    if bert.environment.gpu_problem([0]) is None:
+        pytest.skip('there is a GPU')
+    with pytest.raises(ToolkitError) as caught:
+        finetune(tmp_path / 'out', '--gpu')
+    assert str(caught.value).startswith('cannot train on a GPU: ')
+    assert caught.value.status == 1
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('interval', [1, 100])
+def test_a_loss_that_runs_away(glue_dir, tiny_bert, tmp_path, interval):
+    flags = ['--lr', '1e30', '--warmup_ratio', '0', '--batch_size', '4', '--optimizer', 'sgd']
+    with pytest.raises(ToolkitError) as caught:
+        finetune(tmp_path, '--bert_model', tiny_bert, *flags, '--log_interval', interval)
+    assert re.fullmatch(
+        r'the loss is (nan|inf) at epoch 1, batch \d: try a lower --lr or a longer '
+        r'--warmup_ratio; no epoch was finished',
+        str(caught.value),
+    )
+    assert not list(tmp_path.glob('*.params'))
+
+
+def test_bad_data_leaves_an_earlier_run_as_it_is(mrpc, tiny_bert, tmp_path, monkeypatch):
+    output = tmp_path / 'out'
+    shutil.copytree(mrpc[0], output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    write_task(tmp_path / 'glue', 'MRPC')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+    dev = tmp_path / 'glue' / 'MRPC' / 'dev.tsv'
+    dev.write_text(dev.read_text() + '1\tshort\n')
+    with pytest.raises(ToolkitError) as caught:
+        finetune(output, '--bert_model', tiny_bert)
+    assert str(caught.value) == f'{dev}:11: 2 columns, and column 4 is wanted'
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_a_full_disk(glue, tiny_bert, tmp_path):
+    """Files may have 16 kB: the parameters do not fit, the log does."""
+    code = (
+        'import resource, sys\n'
+        f'sys.path.insert(0, {str(ROOT)!r})\n'
+        'import finetune_classifier\n'
+        'from bert.cli import run\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))\n'
+        "sys.argv[0] = 'finetune_classifier.py'\n"
+        'run(finetune_classifier.main)\n'
+    )
+    output = tmp_path / 'out'
+    flags = ['--bert_model', tiny_bert, '--output_dir', output, *SMALL, '--epochs', '1']
+    ran = script(*flags, code=code, GLUE_DIR=str(glue))
+    assert_refused(ran, 1, f'{output}/model_bert_MRPC_0.params: could not be written')
+    assert sorted(os.listdir(output)) == [
+        'config.json',
+        'finetune.log',
+        'metrics.jsonl',
+        'tokenizer_config.json',
+        'vocab.txt',
+    ]
+
+
+def test_an_output_directory_that_cannot_be_written(glue_dir, tiny_bert, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip('root may write everywhere')
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        finetune(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL)
+
+
+def test_an_output_directory_that_is_a_file(glue, tiny_bert, tmp_path):
+    (tmp_path / 'out').write_text('')
+    flags = ['--bert_model', tiny_bert, '--output_dir', tmp_path / 'out', *SMALL]
+    assert_refused(script(*flags, GLUE_DIR=str(glue)), 1, f'{tmp_path}/out: File exists')
+
+
+# --- on a GPU, where there is one
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
+    _, expected = mrpc
+    flags = ['--bert_model', tiny_bert, '--gpu', '--dtype', dtype, *SMALL]
+    result = finetune(tmp_path, *flags)
+    assert len(result['epochs']) == 3
+    losses = [line['loss'] for line in lines_of(tmp_path) if 'step' in line]
+    assert np.isfinite(losses).all()
+    assert len(predictions(tmp_path / 'MRPC.tsv')) == 5
+    # What was trained there predicts here.
+    finetune(tmp_path / 'cpu', '--only_inference', '--bert_model', tmp_path)
+    assert len(predictions(tmp_path / 'cpu' / 'MRPC.tsv')) == 5
