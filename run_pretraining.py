@@ -406,7 +406,7 @@ def train(model, source, start, contexts, args):
     recorder = Recorder(model, trainer, loss_scale, data_order(source, cut, args), args)
     position = recorder.restore(start)
     warmup = int(args.num_steps * args.warmup_ratio)
-    logging.info('training on %s, steps %d to %d', source, start + 1, args.num_steps)
+    logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))

@@ -139,7 +139,7 @@ class Shards:
         ]
 
     def __str__(self):
-        return f'{self.count} instances in {len(self.paths)} shards'
+        return f'instances: {self.count}, shards: {len(self.paths)}'
 
     def units(self, seed, epoch, rows):
         """The units of an epoch, of as many rows or more if there are."""
@@ -220,7 +220,7 @@ class Text:
 
     def __str__(self):
         size = sum(span.stop - span.start for spans in self.spans for span in spans)
-        return f'{size} bytes of text in {len(self.spans)} pieces'
+        return f'bytes of text: {size}, pieces: {len(self.spans)}'
 
     def units(self, seed, epoch, rows):
         """The units of an epoch; ``rows`` says nothing here, a piece of text has many."""

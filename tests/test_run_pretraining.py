@@ -435,6 +435,43 @@ def test_states_are_plain_arrays(train, tmp_path):
         assert json.loads(states['progress'].item())['step'] == 6
 
 
+def test_float16_states(folder, tmp_path):
+    """The moments and the float32 copies of float16 weights come back, all bits of them."""
+
+    def build(seed):
+        training.seed_step(seed, 0)
+        model, _ = build_from_configuration(
+            folder / 'tiny/config.json', mx.cpu(), use_decoder=True, use_classifier=True
+        )
+        pretraining.finish_initialization(model, mx.cpu())
+        model.cast('float16')
+        return model, training.build_trainer(model, 'bertadam', 1e-3, 1e-6)
+
+    def states(model, trainer):
+        (updater,) = trainer._updaters
+        names = resume._indices(model, trainer)
+        return {
+            (name, kind): array.asnumpy()
+            for name, index in names.items()
+            for kind, array in resume._split(updater.states[index]).items()
+        }
+
+    model, trainer = build(0)
+    for parameter in training.trainable(model):
+        # MXNet cannot run this model on a CPU, but it can update it.
+        parameter.data()._fresh_grad = True
+        parameter.grad()[:] = mx.nd.random.normal(shape=parameter.shape).astype('float16')
+    trainer.update(1)
+    resume.save(tmp_path, 1, model, trainer, {'position': [0, 1, 2]}, keep=1)
+    other_model, other_trainer = build(1)
+    assert resume.load(tmp_path, 1, other_model, other_trainer)['position'] == [0, 1, 2]
+    whole, again = states(model, trainer), states(other_model, other_trainer)
+    assert {kind for _, kind in whole} == {'mean', 'variance', 'master'}
+    for key, array in whole.items():
+        assert array.dtype == np.float32
+        assert (array == again[key]).all()
+
+
 def test_new_run_moves_an_earlier_one_aside(train, tmp_path):
     """What --start_step auto would take for this run's must not stay; it is not deleted either."""
     train(name='run', num_steps=5)
