@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+# Tiny models gain nothing from threads, and wait for each other's where the cores are busy.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 # Real GLUE files, which the project may not ship, beside the project or where a user has them.
 REAL_GLUE = Path(os.environ.get('REAL_GLUE_DIR', ROOT.parent / 'shared' / 'data' / 'glue'))
 
