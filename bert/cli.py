@@ -42,6 +42,13 @@ def run(main):
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
         _leave(1, f'{where}{error.strerror or error}')
+    except Exception as error:
+        # MXNet's own, if it was imported at all: a sentence before pages of C++ stack.
+        if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
+            raise
+        text = str(error)
+        advice = ': try a smaller --batch_size' if 'out of memory' in text.lower() else ''
+        _leave(1, f'MXNet stopped, {text.strip().splitlines()[-1]}{advice}')
 
 
 def _leave(status, sentence):

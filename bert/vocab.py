@@ -215,8 +215,8 @@ def fingerprint(vocab):
 
 
 def has_capitals(vocab):
-    """Whether an ordinary token, one without brackets around it, has a capital letter."""
+    """Whether an ordinary token, one that is no marker such as [CLS] or <S>, has a capital."""
     return any(
-        token != token.lower() and not (token.startswith('[') and token.endswith(']'))
+        token != token.lower() and (token[0] + token[-1]) not in ('[]', '<>')
         for token in vocab.idx_to_token
     )

@@ -4,6 +4,7 @@ import argparse
 import logging
 import subprocess
 import sys
+import types
 
 import pytest
 from conftest import ROOT
@@ -156,3 +157,22 @@ def test_progress_shows_nothing_without_a_terminal(capsys):
             bar.update()
     captured = capsys.readouterr()
     assert captured.out == captured.err == ''
+
+
+def test_an_error_of_mxnet_is_one_sentence(monkeypatch, capsys):
+    """As MXNet words it when a GPU is full: pages of stack, and the reason last."""
+
+    class MXNetError(RuntimeError):
+        pass
+
+    def main():
+        raise MXNetError('Traceback:\n  0: malloc\nMXNetError: cudaMalloc failed: out of memory\n')
+
+    monkeypatch.setitem(sys.modules, 'mxnet', types.SimpleNamespace(MXNetError=MXNetError))
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.endswith(
+        ': error: MXNet stopped, MXNetError: cudaMalloc failed: out of memory: '
+        'try a smaller --batch_size\n'
+    )

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,21 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     path = tmp_path / 'text'
     path.write_bytes(b'\xef\xbb\xbfone\r\n')
     assert files.read_text(path) == 'one\r\n'
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    """The second of the two renames fails: the old folder is put back."""
+    target = tmp_path / 'model'
+    target.mkdir()
+    (target / 'old').write_text('')
+    rename = Path.rename
+
+    def fail_for_the_new_one(self, other):
+        if self.name.endswith('.new.tmp'):
+            raise OSError(5, 'Input/output error')
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, 'rename', fail_for_the_new_one)
+    with pytest.raises(OSError), files.replacing_folder(target) as temporary:
+        (temporary / 'new').write_text('')
+    assert [path.name for path in tmp_path.rglob('*')] == ['model', 'old']

@@ -141,17 +141,17 @@ def test_capitals_tell_a_cased_vocabulary(token, expected):
 def test_published_vocabularies(published_vocabularies):
     """Their sizes, casing and the ids of the special tokens, as the published models have them.
 
-    The Chinese one has no letter case but in two markers; its casing comes with the model's name.
+    The Chinese one has capitals in two markers only, <S> and <T>: its text was lower-cased.
     """
     for name, size, cased in [
         ('bert-base-uncased', 30522, False),
         ('bert-base-cased', 28996, True),
-        ('bert-base-chinese', 21128, None),
+        ('bert-base-chinese', 21128, False),
         ('bert-base-multilingual-cased', 119547, True),
     ]:
         loaded = load_vocab(published_vocabularies / f'{name}-vocab.txt')
         assert len(loaded) == size
-        assert cased is None or has_capitals(loaded) is cased
+        assert has_capitals(loaded) is cased
         assert [loaded[token] for token in SPECIALS] == [100, 0, 101, 102, 103]
 
 
