@@ -46,8 +46,9 @@ EXTRAS = {
         'nvidia-nccl-cu11',
         'nvidia-nvtx-cu11',
     ],
-    # matplotlib draws for benchmarks/. Formatting differs between releases of ruff.
-    'dev': ['docutils', 'matplotlib', 'pytest', 'ruff==0.17.6'],
+    # Formatting differs between releases of ruff.
+    'dev': ['docutils', 'pytest', 'ruff==0.17.6'],
+    'plot': ['matplotlib'],
     # torch is pinned to the release that the published parity figures were measured with.
     'parity': ['torch==2.13.0', 'transformers'],
 }
