@@ -14,9 +14,9 @@ import bert
 from bert.cli import (
     ToolkitError,
     UsageError,
+    add_device_flags,
     build_parser,
     fraction,
-    gpu_list,
     log_to_file,
     positive_float,
     positive_int,
@@ -162,15 +162,7 @@ def build_flags():
         help='share of the updates in which the learning rate rises',
     )
     training.add_argument('--seed', type=seed, default=2, help='of the order, head and dropout')
-    training.add_argument(
-        '--dtype',
-        choices=['float32', 'float16'],
-        default='float32',
-        help='float16 runs on GPUs only',
-    )
-    device = training.add_mutually_exclusive_group()
-    device.add_argument('--gpu', action='store_true', help='train on GPU 0, not the CPU')
-    device.add_argument('--gpus', type=gpu_list, metavar='0,1', help='train on these GPUs')
+    add_device_flags(training)
 
     output = parser.add_argument_group('evaluation and output')
     output.add_argument(

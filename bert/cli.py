@@ -140,6 +140,19 @@ def gpu_list(text):
     return indices
 
 
+def add_device_flags(group):
+    """Add ``--dtype``, ``--gpu`` and ``--gpus``, of which the last two exclude each other."""
+    group.add_argument(
+        '--dtype',
+        choices=['float32', 'float16'],
+        default='float32',
+        help='float16 runs on GPUs only',
+    )
+    device = group.add_mutually_exclusive_group()
+    device.add_argument('--gpu', action='store_true', help='train on GPU 0, not the CPU')
+    device.add_argument('--gpus', type=gpu_list, metavar='0,1', help='train on these GPUs')
+
+
 def start_logging():
     """Send log lines of level INFO to stderr as ``INFO:root:...``.
 
