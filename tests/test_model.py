@@ -17,6 +17,7 @@ from conftest import ROOT, tiny_vocab, write_tiny_bert
 
 from bert import model as bert_model  # bert before mxnet: see bert.environment
 from bert.cli import ToolkitError, UsageError
+from bert.encoder import SelfAttention
 from bert.model import build_bert, build_head, is_lower_case, load_bert, zoo_dataset
 from bert.vocab import Vocab
 
@@ -61,14 +62,14 @@ def stock(tiny_bert, dropout):
 
 @pytest.mark.parametrize('hybridized', [False, True])
 def test_saved_parameters_give_the_same_numbers_in_plain_gluonnlp(tiny_bert, tmp_path, hybridized):
-    """Its masked softmax against our additive mask, for valid lengths from 1 to the whole."""
+    """Its attention and LayerNorm against ours, for valid lengths from 1 to the whole."""
     ours = build_head(load_bert(str(tiny_bert))[0], 2, [mx.cpu()])
     ours.save_parameters(str(tmp_path / 'model.params'))
     theirs = stock(tiny_bert, dropout=0.1)
     theirs.load_parameters(str(tmp_path / 'model.params'))
     cells = [model.bert.encoder.transformer_cells[0].attention_cell for model in (ours, theirs)]
     assert type(cells[1]) is nlp.model.bert.DotProductSelfAttentionCell
-    assert type(cells[0]) is bert_model.SelfAttention
+    assert type(cells[0]) is SelfAttention
     if hybridized:
         ours.hybridize(static_alloc=True)
         theirs.hybridize(static_alloc=True)
@@ -125,28 +126,6 @@ def test_padding_does_not_matter(tiny_bert):
     for inputs in (wider, other):
         _, pooled = model(*inputs)
         np.testing.assert_allclose(pooled.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
-
-
-def test_attention_by_hand():
-    """softmax(q k^T / sqrt(d)) v over the valid keys, written in NumPy."""
-    cell = bert_model.SelfAttention(units=6, num_heads=2)
-    cell.initialize(mx.init.Normal(0.5))
-    rng = np.random.default_rng(2)
-    x, valid = rng.normal(size=(5, 3, 6)), np.array([5, 2, 1])
-    context, weights = cell(mx.nd.array(x), mx.nd.array(np.repeat(valid[:, None], 5, axis=1)))
-    w = {name.split('_', 1)[1]: p.data().asnumpy() for name, p in cell.collect_params().items()}
-
-    def project(name):
-        projected = x @ w[f'{name}_weight'].T + w[f'{name}_bias']
-        return projected.reshape(5, 3, 2, 3).transpose(1, 2, 0, 3)  # batch, head, length, depth
-
-    query, key, value = project('query'), project('key'), project('value')
-    scores = np.exp(query @ key.transpose(0, 1, 3, 2) / np.sqrt(3))
-    scores *= np.arange(5) < valid[:, None, None, None]
-    expected = scores / scores.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(weights.asnumpy(), expected, rtol=1e-4, atol=1e-6)
-    expected = (expected @ value).transpose(2, 0, 1, 3).reshape(5, 3, 6)
-    np.testing.assert_allclose(context.asnumpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_regression_model_by_hand(tiny_bert):

@@ -1,0 +1,132 @@
+"""Compile the operators for the processor at hand, and keep them in a cache."""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bert.files import replacing
+
+SOURCES = Path(__file__).parent
+# For the processor at hand: what is built elsewhere is not loaded, see `cache_key`.
+FLAGS = ['-std=c++17', '-O3', '-march=native', '-fno-math-errno', '-fopenmp', '-fPIC', '-w']
+COMPILERS = ('g++', 'c++', 'clang++')
+
+
+class BuildError(Exception):
+    """The operators cannot be built here, with the reason."""
+
+
+def build():
+    """Compile the operators unless the cache has them.
+
+    Returns
+    -------
+    Path
+        The library.
+
+    Raises
+    ------
+    BuildError
+        If there is no compiler, or it fails.
+    """
+    compiler = find_compiler()
+    library = cache_folder() / cache_key(compiler) / 'bert_ops.so'
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with locked(library.parent / 'lock'):
+        if not library.exists():
+            start = time.time()
+            compile_library(compiler, library)
+            logging.info('operators: built for this processor in %.0fs', time.time() - start)
+    return library
+
+
+def find_compiler():
+    """The C++ compiler: that of ``CXX``, or the first of :data:`COMPILERS`."""
+    names = [os.environ['CXX']] if os.environ.get('CXX') else COMPILERS
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    raise BuildError(f'there is no C++ compiler {" or ".join(names)}')
+
+
+def mxnet_folder():
+    """Where MXNet is installed, without importing it."""
+    return Path(importlib.util.find_spec('mxnet').submodule_search_locations[0])
+
+
+def cache_folder():
+    """Where the libraries are kept."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(root) / 'mxnet-bert-toolkit'
+
+
+def source_files():
+    """The C++ files, those of MXNet's interface included."""
+    mxnet = mxnet_folder()
+    interface = [mxnet / 'src' / 'lib_api.cc', mxnet / 'include' / 'mxnet' / 'lib_api.h']
+    return sorted(SOURCES.glob('*.cc')) + sorted(SOURCES.glob('*.h')) + interface
+
+
+def cache_key(compiler):
+    """A name for what is built from these sources, by this compiler, for this processor."""
+    version = subprocess.run([compiler, '--version'], capture_output=True, check=False).stdout
+    mxnet = (mxnet_folder() / 'libinfo.py').read_bytes()  # names its version
+    parts = [' '.join(FLAGS).encode(), version, mxnet, processor().encode()]
+    parts += [path.read_bytes() for path in source_files()]
+    return hashlib.sha256(b'\0'.join(parts)).hexdigest()[:32]
+
+
+def processor():
+    """What ``-march=native`` depends on: the model and the instructions of the processor."""
+    wanted = ('model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
+    try:
+        lines = Path('/proc/cpuinfo').read_text().split('\n\n')[0].splitlines()
+    except OSError:
+        return f'{platform.machine()} {platform.processor()}'
+    return '\n'.join(line for line in lines if line.startswith(wanted))
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Let one process at a time build; the others wait and find the library."""
+    import fcntl
+
+    with open(path, 'w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compile_library(compiler, library):
+    """Compile all sources side by side, link them, and put the library in its place."""
+    sources = [path for path in source_files() if path.suffix == '.cc']
+    include = f'-I{mxnet_folder() / "include"}'
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compile_one(source):
+            target = Path(folder) / f'{source.stem}.o'
+            run([compiler, *FLAGS, include, '-c', str(source), '-o', str(target)])
+            return str(target)
+
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(compile_one, sources))
+        with replacing(library) as temporary:
+            run([compiler, '-shared', '-fopenmp', *objects, '-o', str(temporary)])
+
+
+def run(command):
+    """Run a compiler; what it says of a failure is the error."""
+    done = subprocess.run(command, capture_output=True, check=False, encoding='utf8')
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ['']
+        first = next((line for line in lines if 'error' in line), lines[-1])
+        raise BuildError(f'{Path(command[0]).name} failed: {first.strip()}')

@@ -1,0 +1,59 @@
+// What the operators share: reading their attributes, and telling MXNet of their shapes and types.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mxnet/lib_api.h"
+
+using namespace mxnet::ext;
+
+using Attributes = std::unordered_map<std::string, std::string>;
+using Tensors = std::vector<MXTensor>;
+using Types = std::vector<int>;
+using Shapes = std::vector<std::vector<unsigned>>;
+
+// `require` has checked by then that the attribute is there.
+inline double number(const Attributes& attributes, const char* name) {
+  return std::stod(attributes.at(name));
+}
+
+// For setParseAttrs: refuse a call that lacks an attribute.
+inline MXReturnValue require(const Attributes& attributes, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (!attributes.count(name)) {
+      MX_ERROR_MSG << "the attribute " << name << " is missing";
+      return MX_FAIL;
+    }
+  }
+  return MX_SUCCESS;
+}
+
+// For setInferType: everything is float32, inputs that have no type yet (below 0) included.
+inline MXReturnValue float32_only(const Attributes&, Types* inputs, Types* outputs) {
+  for (int& type : *inputs) {
+    if (type < 0) type = kFloat32;
+    if (type != kFloat32) {
+      MX_ERROR_MSG << "this operator computes with float32 only";
+      return MX_FAIL;
+    }
+  }
+  std::fill(outputs->begin(), outputs->end(), static_cast<int>(kFloat32));
+  return MX_SUCCESS;
+}
+
+inline MXReturnValue wrong_shape(const char* what) {
+  MX_ERROR_MSG << what;
+  return MX_FAIL;
+}
+
+// MXNet gives no memory to the gradient of an input that needs none.
+inline bool wanted(MXTensor& gradient) { return gradient.data_ptr != nullptr; }
+
+inline void fill_zeros(MXTensor& gradient) {
+  if (wanted(gradient)) std::fill_n(gradient.data<float>(), gradient.size(), 0.0f);
+}

@@ -1,0 +1,59 @@
+// Vectors of floats as wide as the processor's registers, and the exponential of the softmax.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#ifdef __AVX512F__
+constexpr int64_t kVector = 16;
+#else
+constexpr int64_t kVector = 8;
+#endif
+
+typedef float Vector __attribute__((vector_size(kVector * sizeof(float)), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(kVector * sizeof(int32_t))));
+
+inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
+inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+
+// exp(x) for x <= 0 within 2 units in the last place: 2^n * 2^f with |f| <= 1/2, the latter by
+// the Taylor series of exp(f ln 2). Below the smallest normal number it is 0. NaN stays NaN.
+inline Vector exponential(Vector x) {
+  constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23: adding it rounds
+  const Vector n = (x * 1.44269504f + kToInteger) - kToInteger;
+  const Vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vector y = r * (1.0f / 5040) + 1.0f / 720;
+  y = y * r + 1.0f / 120;
+  y = y * r + 1.0f / 24;
+  y = y * r + 1.0f / 6;
+  y = y * r + 0.5f;
+  y = y * r + 1.0f;
+  y = y * r + 1.0f;
+  const Integers power = (__builtin_convertvector(n, Integers) + 127) << 23;
+  y *= reinterpret_cast<const Vector&>(power);
+  return x < -87.0f ? Vector{} : y;
+}
+
+// Turn a row of scores into exp(score - max), zeros from `valid` to `padded`, a multiple of
+// kVector; their sum.
+inline float exponentials(float* scores, int64_t valid, int64_t padded) {
+  constexpr float kLowest = std::numeric_limits<float>::lowest();
+  std::fill(scores + valid, scores + padded, kLowest);
+  Vector highest = vector_at(scores);
+  for (int64_t j = kVector; j < padded; j += kVector) {
+    const Vector x = vector_at(scores + j);
+    highest = x > highest ? x : highest;
+  }
+  float maximum = highest[0];
+  for (int64_t i = 1; i < kVector; ++i) maximum = std::max(maximum, highest[i]);
+  Vector sums{};
+  for (int64_t j = 0; j < padded; j += kVector) {
+    const Vector y = exponential(vector_at(scores + j) - maximum);
+    vector_at(scores + j) = y;
+    sums += y;
+  }
+  float sum = 0;
+  for (int64_t i = 0; i < kVector; ++i) sum += sums[i];
+  return sum;
+}
