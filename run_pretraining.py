@@ -393,7 +393,7 @@ def train(model, source, start, contexts, args):
     if cut.parts > 1:
         bert.training.accumulate_gradients(model)
     parameters = bert.training.trainable(model)
-    loss = bert.pretraining.build_loss()
+    loss = bert.pretraining.build_loss(contexts)
     loss_scale = bert.training.LossScale(args.dtype)
     recorder = Recorder(model, trainer, loss_scale, data_order(source, cut, args), args)
     position = recorder.restore(start)
@@ -601,7 +601,7 @@ def evaluate(model, source, contexts, args):
     dict of str to float
         See :meth:`bert.pretraining.Tally.metrics`.
     """
-    loss = bert.pretraining.build_loss()
+    loss = bert.pretraining.build_loss(contexts)
     tally, pending = bert.pretraining.Tally(), deque()
     with progress(source.count, 'evaluation', 'row') as bar:
         batches = bert.pretraining_dataset.evaluation(source, args.batch_size_eval, args.seed)

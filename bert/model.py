@@ -163,7 +163,7 @@ def load_bert(
         if not pretrained:
             initialize(bert, ctx)
             infer_shapes(bert)
-    speed_up(bert, has_fused_operators(ctx))
+    speed_up(bert, ops.serve_on(ctx if isinstance(ctx, (list, tuple)) else [ctx]))
     return bert, vocab
 
 
@@ -244,7 +244,7 @@ def build_from_configuration(path, ctx, use_pooler=True, use_decoder=False, use_
         'use_classifier': use_classifier,
     }
     bert, vocab = _build_local(settings, path.parent, ctx, heads)
-    speed_up(bert, has_fused_operators(ctx))
+    speed_up(bert, ops.serve_on(ctx if isinstance(ctx, (list, tuple)) else [ctx]))
     return bert, vocab
 
 
@@ -298,12 +298,6 @@ def plain_vocab(vocab):
     while tokens[-1] == f'[unnamed{len(tokens) - 1}]':
         tokens.pop()
     return Vocab(tokens, **{name: getattr(vocab, name) for name in SPECIAL_TOKENS})
-
-
-def has_fused_operators(ctx):
-    """Whether :mod:`bert.ops` serves these contexts: the CPU only, and where they can be built."""
-    devices = ctx if isinstance(ctx, (list, tuple)) else [ctx]
-    return all(device.device_type.startswith('cpu') for device in devices) and ops.available()
 
 
 def is_lower_case(source, dataset, vocab):

@@ -3,12 +3,24 @@
 import mxnet as mx
 import numpy as np
 
+from bert import ops
+
 # What PretrainingLoss counts, in this order.
 STATISTICS = ('mlm_loss', 'mlm_correct', 'nsp_loss', 'nsp_correct')
 
 
 class PretrainingLoss(mx.gluon.HybridBlock):
-    """Masked-LM and next-sentence cross entropy, and how many answers are right."""
+    """Masked-LM and next-sentence cross entropy, and how many answers are right.
+
+    Parameters
+    ----------
+    fused : bool
+        Whether to use :func:`bert.ops.cross_entropy`: MXNet's own are slow over a vocabulary.
+    """
+
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
 
     def hybrid_forward(
         self, F, nsp_scores, mlm_scores, mlm_labels, mlm_weights, nsp_labels, factors
@@ -30,13 +42,21 @@ class PretrainingLoss(mx.gluon.HybridBlock):
         (1,) array, (4,) array
             The objective and, without gradients, the sums named in :data:`STATISTICS`.
         """
-        mlm_loss = F.sum(-F.pick(F.log_softmax(mlm_scores), mlm_labels) * mlm_weights)
-        nsp_loss = F.sum(-F.pick(F.log_softmax(nsp_scores), nsp_labels))
-        mlm_correct = F.sum((F.argmax(mlm_scores, axis=-1) == mlm_labels) * mlm_weights)
-        nsp_correct = F.sum(F.argmax(nsp_scores, axis=-1) == nsp_labels)
+        mlm_labels, mlm_weights = F.reshape(mlm_labels, -1), F.reshape(mlm_weights, -1)
+        mlm_losses, mlm_best = self.cross_entropy(F, F.reshape(mlm_scores, (-3, 0)), mlm_labels)
+        nsp_losses, nsp_best = self.cross_entropy(F, nsp_scores, nsp_labels)
+        mlm_loss, nsp_loss = F.sum(mlm_losses * mlm_weights), F.sum(nsp_losses)
+        mlm_correct = F.sum((mlm_best == mlm_labels) * mlm_weights)
+        nsp_correct = F.sum(nsp_best == nsp_labels)
         losses = F.concat(mlm_loss, nsp_loss, dim=0)
         statistics = F.concat(mlm_loss, mlm_correct, nsp_loss, nsp_correct, dim=0)
         return F.sum(losses * factors), F.stop_gradient(statistics)
+
+    def cross_entropy(self, F, scores, labels):
+        """The loss of each row of (rows, classes) scores, and its best class."""
+        if self.fused:
+            return ops.cross_entropy(F, scores, labels)
+        return -F.pick(F.log_softmax(scores), labels), F.argmax(scores, axis=-1)
 
 
 class Tally:
@@ -80,9 +100,9 @@ def finish_initialization(model, ctx):
     mx.nd.waitall()
 
 
-def build_loss():
-    """A hybridized :class:`PretrainingLoss`."""
-    loss = PretrainingLoss()
+def build_loss(contexts):
+    """A hybridized :class:`PretrainingLoss` for these contexts."""
+    loss = PretrainingLoss(fused=ops.serve_on(contexts))
     loss.hybridize()
     return loss
 

@@ -37,6 +37,18 @@ def minilm():
     return Path(spec.submodule_search_locations[0]) / 'model'
 
 
+@pytest.fixture(params=['stock', 'fused'])
+def operators(request, monkeypatch):
+    """MXNet's own operators, then the fused ones."""
+    from bert import ops
+
+    if request.param == 'stock':
+        monkeypatch.setattr(ops, 'available', lambda: False)
+    elif not ops.available():
+        pytest.skip('the fused operators cannot be built here')
+    return request.param
+
+
 SPECIALS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
 WORDS = (
     'the a an of to in on at and or not is are was were be has had it he she they we you i '

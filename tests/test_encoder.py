@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert import ops  # bert before mxnet: see bert.environment
+# bert before mxnet: see bert.environment
 from bert.encoder import Encoder, SelfAttention, attention_mask, read_first_only, speed_up
 
 import gluonnlp as nlp  # isort: skip
@@ -12,12 +12,10 @@ import mxnet as mx  # isort: skip
 LENGTH, ROWS = 21, 6
 
 
-@pytest.fixture(params=['stock', 'fused'])
-def fused(request):
-    """Whether to use the fused operators."""
-    if request.param == 'fused' and not ops.available():
-        pytest.skip('the fused operators cannot be built here')
-    return request.param == 'fused'
+@pytest.fixture
+def fused(operators):
+    """Whether the fused operators are used."""
+    return operators == 'fused'
 
 
 def gluonnlp_bert(dropout=0.0, **settings):

@@ -70,7 +70,7 @@ class ReferenceBERTAdam:
             p.grad = None
 
 
-def test_encoder_outputs_equal_transformers(without_dropout, real_glue):
+def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operators):
     """Encodings of valid tokens and pooled outputs of 64 real pairs, within 1e-5."""
     model, vocab = load_bert(str(without_dropout))
     encoded, _ = encode_mrpc(real_glue, tasks.TASKS['MRPC'].dev[0], vocab)
@@ -86,7 +86,7 @@ def test_encoder_outputs_equal_transformers(without_dropout, real_glue):
         assert np.abs(pooled.asnumpy() - expected.pooler_output.numpy()).max() < 1e-5
 
 
-def test_fine_tuning_equals_pytorch(without_dropout, real_glue):
+def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
     """40 updates on real MRPC: each loss within 2e-4, the logits at the end within 1e-3."""
     encoder, vocab = load_bert(str(without_dropout))
     ctx = training.contexts([])

@@ -83,13 +83,13 @@ def reference_loss(reference, batch):
     )
 
 
-def test_pretraining_equals_pytorch(model_folder, shard):
+def test_pretraining_equals_pytorch(model_folder, shard, operators):
     """20 updates: both losses of every step within 5e-4."""
     model, vocab = load_bert(str(model_folder), use_decoder=True, use_classifier=True)
     model.hybridize(static_alloc=True)
     contexts = training.contexts([])
     trainer = training.build_trainer(model, 'bertadam', LEARNING_RATE, run_pretraining.EPSILON)
-    parameters, loss = training.trainable(model), pretraining.build_loss()
+    parameters, loss = training.trainable(model), pretraining.build_loss(contexts)
     reference = load_reference(model_folder).train()
     reference_adam = ReferenceBERTAdam(reference.named_parameters())
 

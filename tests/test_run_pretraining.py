@@ -174,7 +174,7 @@ def test_training_learns(train, folder):
 
 
 @pytest.mark.parametrize('num_masks', [1, 3, 5, 7])
-def test_losses_by_numpy(folder, num_masks):
+def test_losses_by_numpy(folder, num_masks, operators):
     """Both losses against NumPy, on encodings that were gathered by NumPy; odd sizes."""
     model, _ = build_from_configuration(
         folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
@@ -191,7 +191,7 @@ def test_losses_by_numpy(folder, num_masks):
         rng.integers(0, 2, (rows, num_masks)).astype(np.float32),
         rng.integers(0, 2, rows),
     )
-    loss = pretraining.build_loss()
+    loss = pretraining.build_loss([mx.cpu()])
     objective, sums = pretraining.statistics(model, loss, batch, mx.cpu(), (0.5, 0.25))
 
     encodings, _, nsp_scores, _ = model(

@@ -42,8 +42,12 @@ def available():
 
 def serve(array):
     """Whether the operators compute with arrays like this one: float32, on the CPU."""
-    on_cpu = array.context.device_type.startswith('cpu')
-    return on_cpu and array.dtype == np.float32 and available()
+    return array.dtype == np.float32 and serve_on([array.context])
+
+
+def serve_on(contexts):
+    """Whether the operators serve these contexts: the CPU only, and where they can be built."""
+    return all(ctx.device_type.startswith('cpu') for ctx in contexts) and available()
 
 
 def seed(F):
