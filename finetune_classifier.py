@@ -207,8 +207,7 @@ def check_args(args):
     shortest = 3 if own and len(args.text_columns) == 1 else 5
     if args.max_len < shortest:
         raise UsageError(f'--max_len {args.max_len} leaves no room for text: {shortest} at least')
-    if args.dtype == 'float16' and not (args.gpu or args.gpus):
-        raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')
+    bert.environment.check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
 
 
 def check_own_data(args):
@@ -248,6 +247,8 @@ def main(argv=None):
     """
     args = parse_args(argv)
     bert.environment.check_mxnet()
+    if args.dtype == 'bfloat16':
+        bert.environment.prepare_bfloat16()
     memory = start_logging()
     logging.info(args)
     contexts = bert.training.contexts(args.gpus or [0] * args.gpu)
@@ -331,7 +332,7 @@ def build_model(args, task, contexts):
         parameters = bert.checkpoint.read_finetuned(args.bert_model)['parameters']
     if parameters:
         bert.model.load_finetuned(model, parameters)
-    model.cast(args.dtype)
+    bert.model.cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
 

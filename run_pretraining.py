@@ -243,8 +243,7 @@ def check_args(args):
         raise UsageError('--profile goes with --do-training')
     if args.profile and not Path(args.profile).absolute().parent.is_dir():
         raise UsageError(f'--profile {args.profile}: there is no such folder')
-    if args.dtype == 'float16' and not (args.gpu or args.gpus):
-        raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')
+    bert.environment.check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
 
 
 def is_configuration(name):
@@ -263,6 +262,8 @@ def main(argv=None):
     """
     args = parse_args(argv)
     bert.environment.check_mxnet()
+    if args.dtype == 'bfloat16':
+        bert.environment.prepare_bfloat16()
     memory = start_logging()
     if args.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
@@ -329,7 +330,7 @@ def build_model(args, contexts):
     if not pretrained:
         logging.info('the weights of the model are random, for training from scratch')
     bert.pretraining.finish_initialization(model, contexts[0])
-    model.cast(args.dtype)
+    bert.model.cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
 

@@ -144,9 +144,10 @@ def add_device_flags(group):
     """Add ``--dtype``, ``--gpu`` and ``--gpus``, of which the last two exclude each other."""
     group.add_argument(
         '--dtype',
-        choices=['float32', 'float16'],
+        choices=['float32', 'float16', 'bfloat16'],
         default='float32',
-        help='float16 runs on GPUs only',
+        help='of the matrix products: float16, and all else in it too, on GPUs only; bfloat16 on '
+        'CPUs only that have it',
     )
     device = group.add_mutually_exclusive_group()
     device.add_argument('--gpu', action='store_true', help='train on GPU 0, not the CPU')

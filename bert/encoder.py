@@ -6,6 +6,7 @@ elsewhere MXNet's own with the padding masked by an addition; and, for a model t
 encoding of the first token, a last layer that computes no more than that.
 """
 
+import numpy as np
 from gluonnlp.model import bert as gluon_bert
 from gluonnlp.model.transformer import PositionwiseFFN
 from mxnet.gluon import nn
@@ -14,6 +15,9 @@ from bert import ops
 
 # Subtracted from the attention scores of padding. exp(-1e4) is exactly 0, and it fits float16.
 MASKED_SCORE = -1e4
+
+# MXNet's name for the type, which numpy lacks.
+BFLOAT16 = np.dtype([('bfloat16', np.uint16)])
 
 
 def speed_up(bert, fused):
@@ -49,6 +53,22 @@ def read_first_only(bert):
     are the same; with 6 layers a seventh of the products is saved, with 12 a fourteenth.
     """
     bert.encoder.first_only = bert.encoder.transformer_cells[-1].first_only = True
+
+
+def use_bfloat16(bert):
+    """Compute the matrix products in bfloat16, but for those within the attention.
+
+    The parameters, their gradients and everything else stay float32: as with PyTorch's autocast,
+    the inputs of a product are rounded to bfloat16, and its sums are kept in float32 until they
+    are complete. The heads on the pooled encoding, of one row each, stay float32.
+    """
+    for layer in bert.encoder.transformer_cells:
+        layer.attention_cell.bfloat16 = True
+        for dense in (layer.proj, layer.ffn.ffn_1, layer.ffn.ffn_2):
+            dense.__class__ = Bfloat16Dense
+    if hasattr(bert, 'decoder'):
+        for dense in (bert.decoder[0], bert.decoder[3]):
+            dense.__class__ = Bfloat16Dense
 
 
 class Encoder(gluon_bert.BERTEncoder):
@@ -154,7 +174,17 @@ class Layer(gluon_bert.BERTEncoderCell):
 
 
 class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2)."""
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2).
+
+    Attributes
+    ----------
+    bfloat16 : bool
+        Whether the projections are computed in bfloat16.
+    site : int
+        See :func:`bert.ops.self_attention`.
+    """
+
+    bfloat16 = False
 
     def hybrid_forward(
         self,
@@ -192,14 +222,24 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         if seed is not None:
             settings = {'heads': self._num_heads, 'rate': self._dropout, 'site': self.site}
             if queries is None:
-                projections = project(F, inputs, self.units, query, key, value)
+                projections = self.project(F, inputs, query, key, value)
                 return ops.self_attention(F, projections, attended, seed, **settings), None
-            projected = project(F, queries, self.units, query)
-            keys_values = project(F, inputs, self.units, key, value)
+            projected = self.project(F, queries, query)
+            keys_values = self.project(F, inputs, key, value)
             return ops.attention(F, projected, keys_values, attended, seed, **settings), None
         if queries is None:
             return self.attend_interleaved(F, inputs, attended, query, key, value)
         return self.attend_some(F, inputs, queries, attended, query, key, value)
+
+    def project(self, F, inputs, *projections):
+        """One product for several (weight, bias), side by side."""
+        weights, biases = zip(*projections)
+        weight, bias = (
+            arrays[0] if len(arrays) == 1 else F.concat(*arrays, dim=0)
+            for arrays in (weights, biases)
+        )
+        units = len(projections) * self.units
+        return fully_connected(F, inputs, weight, bias, units, self.bfloat16)
 
     def attend_interleaved(self, F, inputs, mask, query, key, value):
         """All queries, with the operators that want query, key and value of each head together."""
@@ -208,8 +248,8 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
             *[w.reshape(shape=(heads, -1, 0), reverse=True) for w, _ in (query, key, value)], dim=1
         ).reshape(shape=(-1, 0), reverse=True)
         bias = F.concat(*[b.reshape(shape=(heads, -1)) for _, b in (query, key, value)], dim=1)
-        projections = F.FullyConnected(
-            inputs, weight, bias.reshape(-1), num_hidden=3 * self.units, flatten=False
+        projections = fully_connected(
+            F, inputs, weight, bias.reshape(-1), 3 * self.units, self.bfloat16
         )
         scores = F.contrib.interleaved_matmul_selfatt_qk(projections, heads=heads)
         weights = self.dropout_layer(F.softmax(scores if mask is None else scores + mask, axis=-1))
@@ -223,25 +263,31 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         def split(array):  # to (batch * heads, positions, width)
             return array.reshape(shape=(0, -1, width)).transpose((1, 0, 2))
 
-        queried = split(project(F, queries, self.units, query)) / width**0.5
-        scores = F.batch_dot(queried, split(project(F, inputs, self.units, key)), transpose_b=True)
+        queried = split(self.project(F, queries, query)) / width**0.5
+        scores = F.batch_dot(queried, split(self.project(F, inputs, key)), transpose_b=True)
         if mask is not None:
             scores = scores + F.slice_like(mask, scores)
         weights = self.dropout_layer(F.softmax(scores, axis=-1))
-        context = F.batch_dot(weights, split(project(F, inputs, self.units, value)))
+        context = F.batch_dot(weights, split(self.project(F, inputs, value)))
         context = context.transpose((1, 0, 2)).reshape(shape=(0, -1, self.units))
         return context, weights.reshape(shape=(-1, heads, 0, 0), reverse=True)
 
 
-def project(F, inputs, units, *projections):
-    """One product for several (weight, bias) of ``units`` outputs each, side by side."""
-    weights, biases = zip(*projections)
-    weight, bias = (
-        arrays[0] if len(arrays) == 1 else F.concat(*arrays, dim=0) for arrays in (weights, biases)
-    )
-    return F.FullyConnected(
-        inputs, weight, bias, num_hidden=len(projections) * units, flatten=False
-    )
+def fully_connected(F, inputs, weight, bias, units, bfloat16):
+    """The product of a dense layer, over the last axis; the result is of the inputs' type."""
+    if not bfloat16:
+        return F.FullyConnected(inputs, weight, bias, num_hidden=units, flatten=False)
+    rounded = [F.amp_cast(array, dtype=BFLOAT16) for array in (inputs, weight, bias)]
+    outputs = F.FullyConnected(*rounded, num_hidden=units, flatten=False)
+    return F.amp_cast(outputs, dtype='float32')
+
+
+class Bfloat16Dense(nn.Dense):
+    """A dense layer over the last axis that multiplies in bfloat16."""
+
+    def hybrid_forward(self, F, x, weight, bias):
+        """Transform (..., inputs) into (..., units), both float32."""
+        return fully_connected(F, x, weight, bias, self._units, bfloat16=True)
 
 
 class FeedForward(PositionwiseFFN):

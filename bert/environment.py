@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from bert.cli import ToolkitError
+from bert.cli import ToolkitError, UsageError
 
 # The compute capabilities that the mxnet-cu112 1.9.1 wheel can serve. It holds machine code for
 # 5.0, 6.0, 7.0, 8.0 and 8.6 and no PTX; code serves later minor versions of the same major one.
@@ -154,3 +154,51 @@ def _compute_capability(driver, index):
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         capability.append(value.value)
     return tuple(capability)
+
+
+def check_dtype(dtype, on_gpu, flags=None):
+    """Refuse a ``--dtype`` that the device cannot compute with.
+
+    Parameters
+    ----------
+    dtype : str
+        ``float32``, ``float16`` or ``bfloat16``.
+    on_gpu : bool
+    flags : set of str, optional
+        Names of the processor's instructions; defaults to this one's.
+    """
+    if dtype == 'float16' and not on_gpu:
+        raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')
+    if dtype == 'bfloat16':
+        if on_gpu:
+            raise UsageError('--dtype bfloat16 is for CPUs: MXNet has no bfloat16 on GPUs')
+        if 'avx512_bf16' not in (processor_flags() if flags is None else flags):
+            raise UsageError(
+                '--dtype bfloat16 needs a processor with the instructions avx512_bf16 '
+                '(Intel from Cooper Lake, AMD from Zen 4), and this one has none'
+            )
+
+
+def processor_flags():
+    """The names of the processor's instructions, empty where Linux does not tell."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith('flags')), '').split())
+
+
+# From Linux's arch_prctl(2): a program must ask before it uses the registers of AMX.
+ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA = 158, 0x1023, 18
+
+
+def prepare_bfloat16():
+    """Let MXNet's oneDNN use the matrix unit AMX, if the processor has one.
+
+    This oneDNN, 2.4, leaves it alone unless told, and then its products in bfloat16 take longer
+    than those in float32. It reads the variable before its first product.
+    """
+    if 'amx_bf16' in processor_flags():
+        libc = ctypes.CDLL(None)
+        if libc.syscall(ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA) == 0:
+            os.environ.setdefault('DNNL_MAX_CPU_ISA', 'AVX512_CORE_AMX')

@@ -12,7 +12,7 @@ from mxnet.gluon import nn
 
 from bert import checkpoint, ops
 from bert.cli import ToolkitError, UsageError
-from bert.encoder import read_first_only, speed_up
+from bert.encoder import read_first_only, speed_up, use_bfloat16
 from bert.files import read_json
 from bert.vocab import OTHER_SPELLINGS, SPECIAL_TOKENS, Vocab, has_capitals, load_vocab
 
@@ -268,6 +268,18 @@ def set_encoder(bert, parameters, path):
 def load_finetuned(model, path):
     """Load a Gluon parameter file of a fine-tuned model, its classifier included."""
     checkpoint.set_parameters(model, checkpoint.read_gluon(path), path)
+
+
+def cast(model, dtype):
+    """Have a BERT, or a model with one, compute in ``float32``, ``float16`` or ``bfloat16``.
+
+    In float16 the parameters are float16 too; in bfloat16 they stay float32, and the matrix
+    products of the encoder and of the masked-LM head alone are computed in bfloat16.
+    """
+    if dtype == 'bfloat16':
+        use_bfloat16(getattr(model, 'bert', model))
+    else:
+        model.cast(dtype)
 
 
 def initialize(block, ctx):
