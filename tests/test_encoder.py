@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-# bert before mxnet: see bert.environment
-from bert.encoder import Encoder, SelfAttention, attention_mask, read_first_only, speed_up
+from bert import environment  # bert before mxnet: see there
+from bert.encoder import (
+    Encoder,
+    SelfAttention,
+    attention_mask,
+    fully_connected,
+    read_first_only,
+    speed_up,
+    use_bfloat16,
+)
 
 import gluonnlp as nlp  # isort: skip
 import mxnet as mx  # isort: skip
@@ -233,3 +241,40 @@ def test_dropout_is_on_in_training_only_and_follows_the_seed(fused):
     assert np.abs(trained - evaluated).max() > 1e-3
     np.testing.assert_array_equal(pooled(1, True), trained)
     assert np.abs(pooled(2, True) - trained).max() > 1e-3
+
+
+@pytest.mark.parametrize('first_only', [False, True])
+def test_bfloat16_rounds_the_products_only(fused, first_only):
+    """Outputs and gradients within a few roundings of 2^-9; parameters and gradients float32."""
+    if 'avx512_bf16' not in environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
+    bert = gluonnlp_bert()
+    speed_up(bert, fused)
+    if first_only:
+        read_first_only(bert)
+    expected, expected_gradients = outputs_and_gradients(bert, batch())
+    use_bfloat16(bert)
+    bert.hybridize(static_alloc=True)
+    found, gradients = outputs_and_gradients(bert, batch())
+    for array, other in zip(found, expected):
+        assert array.dtype == np.float32
+        difference = np.abs(array.asnumpy() - other.asnumpy()).max()
+        assert 1e-5 < difference < 0.05
+    for name, gradient in expected_gradients.items():
+        assert gradients[name].dtype == np.float32
+        if 'proj_key.bias' not in name:
+            error = np.linalg.norm(gradients[name] - gradient) / np.linalg.norm(gradient)
+            assert error < 0.05, name
+
+
+def test_bfloat16_is_that_of_pytorch_autocast():
+    """A dense layer against PyTorch's, both of inputs rounded to bfloat16."""
+    torch = pytest.importorskip('torch')
+    if 'avx512_bf16' not in environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
+    rng = np.random.default_rng(1)
+    x, w, b = (rng.normal(size=shape).astype('float32') for shape in ((5, 7, 48), (32, 48), 32))
+    found = fully_connected(mx.nd, *map(mx.nd.array, (x, w, b)), 32, bfloat16=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        expected = torch.nn.functional.linear(*map(torch.from_numpy, (x, w, b)))
+    np.testing.assert_allclose(found.asnumpy(), expected.float().numpy(), rtol=2**-7, atol=1e-2)

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 import bert
 from bert import environment
-from bert.cli import ToolkitError
+from bert.cli import ToolkitError, UsageError
 
 
 def python(code, **environ):
@@ -241,3 +241,50 @@ def test_modules_are_attributes_and_others_are_not():
     assert bert.schedule.learning_rate(1, 1.0, 0, 2) == 0.5
     with pytest.raises(AttributeError, match="module 'bert' has no attribute 'nothing'"):
         _ = bert.nothing
+
+
+# --- the type of the matrix products
+
+
+def test_float32_runs_everywhere():
+    environment.check_dtype('float32', on_gpu=False, flags=set())
+    environment.check_dtype('float32', on_gpu=True, flags=set())
+    environment.check_dtype('float16', on_gpu=True, flags=set())
+    environment.check_dtype('bfloat16', on_gpu=False, flags={'avx512_bf16'})
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'on_gpu', 'sentence'),
+    [
+        ('float16', False, 'needs --gpu or --gpus: MXNet has no float16 on CPUs'),
+        ('bfloat16', True, 'is for CPUs: MXNet has no bfloat16 on GPUs'),
+        ('bfloat16', False, 'needs a processor with the instructions avx512_bf16'),
+    ],
+)
+def test_a_type_that_the_device_lacks_is_refused(dtype, on_gpu, sentence):
+    with pytest.raises(UsageError, match=f'--dtype {dtype} {sentence}'):
+        environment.check_dtype(dtype, on_gpu, flags={'avx2', 'avx512f'})
+
+
+@pytest.mark.parametrize(
+    ('flags', 'permitted', 'expected'),
+    [({'amx_bf16'}, 0, 'AVX512_CORE_AMX'), ({'amx_bf16'}, -1, None), ({'avx512_bf16'}, 0, None)],
+)
+def test_amx_is_asked_for_where_the_processor_has_it(monkeypatch, flags, permitted, expected):
+    class Library:
+        def syscall(self, *numbers):
+            assert numbers == (158, 0x1023, 18)
+            return permitted
+
+    monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
+    monkeypatch.setattr(environment, 'processor_flags', lambda: flags)
+    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: Library())
+    environment.prepare_bfloat16()
+    assert os.environ.pop('DNNL_MAX_CPU_ISA', None) == expected
+
+
+def test_the_user_may_forbid_amx(monkeypatch):
+    monkeypatch.setenv('DNNL_MAX_CPU_ISA', 'AVX2')
+    monkeypatch.setattr(environment, 'processor_flags', lambda: {'amx_bf16'})
+    environment.prepare_bfloat16()
+    assert os.environ['DNNL_MAX_CPU_ISA'] == 'AVX2'

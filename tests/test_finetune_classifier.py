@@ -400,6 +400,22 @@ def test_two_devices_equal_one(
     assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
 
 
+def test_bfloat16(mrpc, glue_dir, tiny_bert, tmp_path):
+    """Losses near those in float32, and float32 parameters in the file."""
+    if 'avx512_bf16' not in bert.environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
+    output, _ = mrpc
+    finetune(tmp_path, '--bert_model', tiny_bert, '--dtype', 'bfloat16', *SMALL)
+    losses = [
+        np.array([line['loss'] for line in lines_of(folder) if 'step' in line])
+        for folder in (output, tmp_path)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    assert np.abs(losses[1] - losses[0]).max() > 0
+    parameters = mx.nd.load(str(tmp_path / 'model_bert_MRPC_0.params'))
+    assert {array.dtype for array in parameters.values()} == {np.float32}
+
+
 def test_the_size_of_dev_batches_does_not_matter(mrpc, glue_dir, tmp_path):
     output, _ = mrpc
     for size in (1, 64):
