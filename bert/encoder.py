@@ -33,7 +33,12 @@ def speed_up(bert, fused):
     encoder.__class__ = Encoder
     encoder.fused = fused
     encoder.first_only = False
-    encoder.layer_norm.__class__ = LayerNorm
+    layer_norms = [encoder.layer_norm]
+    if hasattr(bert, 'decoder'):
+        layer_norms.append(bert.decoder[2])
+    for layer_norm in layer_norms:
+        layer_norm.__class__ = LayerNorm
+        layer_norm.fused = fused
     for number, cell in enumerate(encoder.transformer_cells):
         cell.__class__ = Layer
         cell.first_only = False
@@ -96,7 +101,7 @@ class Encoder(gluon_bert.BERTEncoder):
         fused = self.fused and not self._output_attention
         # From here on, a seed means the fused operators.
         seed = ops.seed(F) if fused else None
-        encodings = self.layer_norm(encodings, seed)
+        encodings = self.layer_norm(encodings)
         if fused:
             attended = valid_lengths(F, inputs) if valid_length is None else valid_length
         elif valid_length is not None:
@@ -300,11 +305,16 @@ class FeedForward(PositionwiseFFN):
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm over the last axis."""
+    """LayerNorm over the last axis.
 
-    def hybrid_forward(self, F, data, seed, gamma, beta):
-        """Normalise; the fused operator is used where there is a seed."""
-        if seed is not None:
+    Attributes
+    ----------
+    fused : bool
+    """
+
+    def hybrid_forward(self, F, data, gamma, beta):
+        """Normalise."""
+        if self.fused:
             return ops.layer_norm(F, data, gamma, beta, self._epsilon)
         return F.LayerNorm(data, gamma, beta, axis=-1, eps=self._epsilon)
 
