@@ -25,7 +25,7 @@ from bert.cli import (
     seed,
     start_logging,
 )
-from bert.files import write_json, write_text
+from bert.files import replacing, write_json, write_text
 
 EPILOG = """\
 examples:
@@ -38,6 +38,10 @@ examples:
 
 # What a fine-tuned model remembers of its flags, so that --only_inference need not be told.
 REMEMBERED = ('task_name', 'text_columns', 'label_column', 'regression', 'metric', 'max_len')
+
+# What the model gives for each row of the dev and test sets, by the name of the set (dev, matched,
+# MRPC, MNLI-m): glue.py makes its reports and submissions of it.
+OUTPUTS = 'outputs.npz'
 
 
 def parse_args(argv=None):
@@ -262,14 +266,20 @@ def main(argv=None):
     log_to_file(memory, output / ('inference.log' if args.only_inference else 'finetune.log'))
     if args.only_inference:
         result = {'epochs': [], 'best_epoch': None}
-        for dataset in datasets['dev']:
-            report_metrics(dataset, evaluate(model, dataset, task, contexts, args))
     else:
         saver = Saver(output, task, model, vocab, lower, args)
         result = train(model, datasets, task, contexts, saver, args)
-    result['test'] = [
-        write_test_predictions(model, dataset, task, contexts, args) for dataset in datasets['test']
-    ]
+    outputs = {}
+    for dataset in datasets['dev']:
+        values = outputs[dataset.split.name or 'dev'] = predict_all(model, dataset, contexts, args)
+        if args.only_inference:
+            report_metrics(dataset, measure(values, dataset, task))
+    result['test'] = []
+    for dataset in datasets['test']:
+        name = Path(dataset.split.submission).stem or 'test'
+        values = outputs[name] = predict_all(model, dataset, contexts, args)
+        result['test'].append(write_test_predictions(values, dataset, task, args))
+    write_outputs(output / OUTPUTS, outputs)
     return result
 
 
@@ -554,7 +564,11 @@ def log_training(epoch, number, count, step, loss, rate, metrics, saver):
 
 def evaluate(model, dataset, task, contexts, args):
     """The task's metrics over a whole dev set."""
-    outputs = predict_all(model, dataset, contexts, args)
+    return measure(predict_all(model, dataset, contexts, args), dataset, task)
+
+
+def measure(outputs, dataset, task):
+    """The task's metrics for the outputs (N, classes) of a dev set."""
     return bert.metrics.compute(task.metrics, dataset.labels, decide(outputs, task))
 
 
@@ -580,15 +594,22 @@ def report_metrics(dataset, metrics):
     logging.info('validation metrics%s:%s', name, bert.metrics.describe(metrics))
 
 
-def write_test_predictions(model, dataset, task, contexts, args):
-    """Predict a test set, as GLUE's server wants it or beside the rows of the user's file.
+def write_outputs(path, outputs):
+    """Write the outputs (N, classes) of each set, before any softmax, to an ``.npz`` file."""
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+        np.savez(file, **outputs)
+
+
+def write_test_predictions(outputs, dataset, task, args):
+    """Write the predictions for a test set, from its outputs (N, classes): as GLUE's server
+    wants them, or beside the rows of the user's file.
 
     Returns
     -------
     str
         The name of the file.
     """
-    predictions = label_names(predict_all(model, dataset, contexts, args), task)
+    predictions = label_names(outputs, task)
     output = Path(args.output_dir)
     if task.name == 'own':
         source = Path(dataset.split.path)

@@ -62,7 +62,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.8,<3.13',  # MXNet 1.9.1 needs numpy 1, which ends before Python 3.13
     packages=find_packages(include=['bert', 'bert.*']),
-    package_data={'bert.ops': ['*.cc', '*.h']},  # compiled at first use
+    package_data={
+        'bert': ['published/*/*.json'],
+        'bert.ops': ['*.cc', '*.h'],  # compiled at first use
+    },
     scripts=[
         'create_pretraining_data.py',
         'download_glue_data.py',

@@ -146,6 +146,62 @@ def gpu_problem(indices, driver=None):
     return None
 
 
+def describe():
+    """What a result depends on beside its settings, for a report.
+
+    Returns
+    -------
+    dict of str to str
+        Versions of the software, the processor, its cores and memory, and the GPUs.
+    """
+    import platform
+
+    import psutil
+
+    import bert
+
+    packages = [*installed_wheels(), 'gluonnlp', 'numpy', 'scikit-learn', 'scipy', 'tokenizers']
+    return {
+        'toolkit': bert.__version__,
+        'Python': platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        'system': platform.platform(),
+        'processor': processor_name(),
+        'physical cores': str(psutil.cpu_count(logical=False) or 'unknown'),
+        'memory': f'{psutil.virtual_memory().total / 2**30:.0f} GiB',
+        'GPUs': ', '.join(gpu_names()) or 'none',
+    }
+
+
+def processor_name():
+    """What the processor calls itself."""
+    import platform
+
+    # Linux tells it here only.
+    with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf8') as file:
+        for line in file:
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def gpu_names(driver=None):
+    """The names of all GPUs that the NVIDIA driver finds; none where there is no driver."""
+    try:
+        driver = driver or ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return []
+    count, name, device = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    names = []
+    for index in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(name.value.decode(errors='replace'))
+    return names
+
+
 def _compute_capability(driver, index):
     """(major, minor) of one GPU; 75 and 76 are the CUDA driver's numbers of the two attributes."""
     device, value, capability = ctypes.c_int(), ctypes.c_int(), []

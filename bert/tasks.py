@@ -19,6 +19,7 @@ class Split:
     has_header: bool = True
     name: str = ''  # tells the dev sets of MNLI apart
     submission: str = ''  # the file that GLUE's server wants for a test set
+    rows: Optional[int] = None  # as GLUE hands it out
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,15 @@ class Task:
         return self.labels is None
 
 
-def _glue(folder, columns, label, labels=('0', '1'), test_columns=None, **keywords):
+def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **keywords):
     """A row of the table below, for tasks that have one dev and one test set."""
+    train, dev, test = rows
+    answers = f'{folder}.tsv'
     return Task(
         name=folder,
-        train=Split(f'{folder}/train.tsv', columns, label),
-        dev=(Split(f'{folder}/dev.tsv', columns, label),),
-        test=(Split(f'{folder}/test.tsv', test_columns or columns, submission=f'{folder}.tsv'),),
+        train=Split(f'{folder}/train.tsv', columns, label, rows=train),
+        dev=(Split(f'{folder}/dev.tsv', columns, label, rows=dev),),
+        test=(Split(f'{folder}/test.tsv', test_columns or columns, submission=answers, rows=test),),
         labels=labels,
         **keywords,
     )
@@ -54,7 +57,7 @@ ENTAILMENT = ('entailment', 'not_entailment')
 NLI = ('neutral', 'entailment', 'contradiction')
 
 # The published logs of GluonNLP have the metrics of GLUE (Wang et al. 2018, table 1).
-_COLA = _glue('CoLA', (3,), 1, test_columns=(1,), metrics=('mcc',))
+_COLA = _glue('CoLA', (3,), 1, (8551, 1043, 1063), test_columns=(1,), metrics=('mcc',))
 TASKS = {
     task.name: task
     for task in [
@@ -64,28 +67,37 @@ TASKS = {
             train=replace(_COLA.train, has_header=False),
             dev=(replace(_COLA.dev[0], has_header=False),),
         ),
-        _glue('SST-2', (0,), 1, test_columns=(1,)),
-        _glue('MRPC', (3, 4), 0, metrics=('accuracy', 'f1')),
-        _glue('STS-B', (7, 8), 9, labels=None, metrics=('pearsonr', 'spearmanr')),
-        _glue('QQP', (3, 4), 5, test_columns=(1, 2), metrics=('accuracy', 'f1')),
+        _glue('SST-2', (0,), 1, (67349, 872, 1821), test_columns=(1,)),
+        _glue('MRPC', (3, 4), 0, (3668, 408, 1725), metrics=('accuracy', 'f1')),
+        _glue(
+            'STS-B', (7, 8), 9, (5749, 1500, 1379), labels=None, metrics=('pearsonr', 'spearmanr')
+        ),
+        _glue(
+            'QQP',
+            (3, 4),
+            5,
+            (363846, 40430, 390965),
+            test_columns=(1, 2),
+            metrics=('accuracy', 'f1'),
+        ),
         Task(
             name='MNLI',
-            train=Split('MNLI/train.tsv', (8, 9), 11),
+            train=Split('MNLI/train.tsv', (8, 9), 11, rows=392702),
             dev=(
-                Split('MNLI/dev_matched.tsv', (8, 9), 15, name='matched'),
-                Split('MNLI/dev_mismatched.tsv', (8, 9), 15, name='mismatched'),
+                Split('MNLI/dev_matched.tsv', (8, 9), 15, name='matched', rows=9815),
+                Split('MNLI/dev_mismatched.tsv', (8, 9), 15, name='mismatched', rows=9832),
             ),
             test=(
-                Split('MNLI/test_matched.tsv', (8, 9), submission='MNLI-m.tsv'),
-                Split('MNLI/test_mismatched.tsv', (8, 9), submission='MNLI-mm.tsv'),
+                Split('MNLI/test_matched.tsv', (8, 9), submission='MNLI-m.tsv', rows=9796),
+                Split('MNLI/test_mismatched.tsv', (8, 9), submission='MNLI-mm.tsv', rows=9847),
                 # The diagnostic set has no training data: MNLI's model answers it.
-                Split('diagnostic/diagnostic.tsv', (1, 2), submission='AX.tsv'),
+                Split('diagnostic/diagnostic.tsv', (1, 2), submission='AX.tsv', rows=1104),
             ),
             labels=NLI,
         ),
-        _glue('QNLI', (1, 2), 3, labels=ENTAILMENT),
-        _glue('RTE', (1, 2), 3, labels=ENTAILMENT),
-        _glue('WNLI', (1, 2), 3),
+        _glue('QNLI', (1, 2), 3, (104743, 5463, 5463), labels=ENTAILMENT),
+        _glue('RTE', (1, 2), 3, (2490, 277, 3000), labels=ENTAILMENT),
+        _glue('WNLI', (1, 2), 3, (635, 71, 146)),
     ]
 }
 OTHER_NAMES = {'SST': 'SST-2'}

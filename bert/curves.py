@@ -1,0 +1,129 @@
+"""Pictures of losses and metrics over the epochs, drawn with matplotlib."""
+
+import io
+from typing import NamedTuple
+
+from bert.cli import ToolkitError
+from bert.files import replacing
+from bert.logs import dev_curves, loss_curve, training_curve
+
+NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
+WIDTH, HEIGHT = 4.6, 3.2  # of a panel, in inches
+
+
+class Curve(NamedTuple):
+    """One line of a panel."""
+
+    label: str
+    x: list
+    y: list
+    is_published: bool = False
+
+
+class Panel(NamedTuple):
+    """One pair of axes, over the epochs."""
+
+    title: str
+    curves: list
+
+
+def check_matplotlib():
+    """Refuse to go on where there is no matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ToolkitError(NEEDED) from None
+
+
+def collect_panels(own, published, metric):
+    """The panels of a task: its loss, the first metric in training, and each dev metric.
+
+    Parameters
+    ----------
+    own, published : dict of str to bert.logs.Log
+        By the label of their curves.
+    metric : str or None
+        The metric in training that is shown.
+
+    Returns
+    -------
+    list of Panel
+        Only such that have an own curve.
+    """
+    logs = {**own, **published}
+
+    def panel(title, find):
+        curves = [Curve(label, *find(log), label in published) for label, log in logs.items()]
+        return Panel(title, [curve for curve in curves if curve.x])
+
+    panels = [panel('training loss', loss_curve)]
+    if metric:
+        panels.append(panel(f'training {metric}', lambda log: training_curve(log, metric)))
+    for key in dict.fromkeys(key for log in own.values() for key in dev_curves(log)):
+        panels.append(panel(' '.join(key), lambda log, key=key: dev_curves(log).get(key, ((), ()))))
+    return [panel for panel in panels if any(not curve.is_published for curve in panel.curves)]
+
+
+def draw(panels, columns=2):
+    """A figure with the panels, row by row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout='constrained')
+    for number, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        for curve in panel.curves:
+            style = (
+                {'color': 'black', 'linestyle': '--', 'linewidth': 2}
+                if curve.is_published
+                else {'linewidth': 1.3}
+            )
+            # A few points, such as one an epoch, are shown as points too.
+            marker = 'o' if len(curve.x) <= 20 else None
+            axes.plot(curve.x, curve.y, label=curve.label, marker=marker, markersize=3.5, **style)
+        axes.set(title=panel.title, xlabel='epoch')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.legend(fontsize='small', framealpha=0.6)
+    return figure
+
+
+def scatter(gold, predicted, title):
+    """A figure of predicted numbers over those of the dev set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, WIDTH), layout='constrained')
+    axes = figure.add_subplot()
+    axes.plot(gold, predicted, '.', markersize=3, alpha=0.4)
+    ends = [float(min(gold)), float(max(gold))]
+    axes.plot(ends, ends, color='black', linewidth=1)
+    axes.set(title=title, xlabel='label', ylabel='prediction')
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def render(figure, kind):
+    """The bytes of a figure as ``svg`` or ``png``; the same figure makes the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    metadata = {'Date': None} if kind == 'svg' else {'Software': None}
+    with matplotlib.rc_context({'svg.hashsalt': 'bert'}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure, path):
+    """Write a figure as ``path.svg`` and as ``path.png``."""
+    for kind in ('svg', 'png'):
+        with replacing(f'{path}.{kind}') as temporary:
+            temporary.write_bytes(render(figure, kind))
