@@ -8,7 +8,7 @@ from bert.files import replacing
 from bert.logs import dev_curves, loss_curve, training_curve
 
 NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
-WIDTH, HEIGHT = 4.6, 3.2  # of a panel, in inches
+WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel, and of its legend, in inches
 
 
 class Curve(NamedTuple):
@@ -17,6 +17,7 @@ class Curve(NamedTuple):
     label: str
     x: list
     y: list
+    number: int = 0  # its colour or dashes, the same in all panels
     is_published: bool = False
 
 
@@ -50,10 +51,13 @@ def collect_panels(own, published, metric):
     list of Panel
         Only such that have an own curve.
     """
-    logs = {**own, **published}
 
     def panel(title, find):
-        curves = [Curve(label, *find(log), label in published) for label, log in logs.items()]
+        curves = [
+            Curve(label, *find(log), number, logs is published)
+            for logs in (own, published)
+            for number, (label, log) in enumerate(logs.items())
+        ]
         return Panel(title, [curve for curve in curves if curve.x])
 
     panels = [panel('training loss', loss_curve)]
@@ -76,23 +80,37 @@ def draw(panels, columns=2):
 
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout='constrained')
+    labels = {curve.label for panel in panels for curve in panel.curves}
+    # Many seeds stand in two columns a panel, long labels in one of the whole figure.
+    legend_columns = columns if len(labels) <= 6 * columns else 2 * columns
+    if max(map(len, labels)) > 50:
+        legend_columns = 1
+    height = HEIGHT * rows + LEGEND_LINE * -(-len(labels) // legend_columns)
+    figure = Figure(figsize=(WIDTH * columns, height), layout='constrained')
+    handles = {}
     for number, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, number)
         for curve in panel.curves:
-            style = (
-                {'color': 'black', 'linestyle': '--', 'linewidth': 2}
-                if curve.is_published
-                else {'linewidth': 1.3}
-            )
+            style = {'linewidth': 1.3, 'color': f'C{curve.number}'}
+            if curve.is_published:
+                dashes = ('--', ':', '-.')[curve.number % 3]
+                style = {'linewidth': 2, 'color': 'black', 'linestyle': dashes}
             # A few points, such as one an epoch, are shown as points too.
             marker = 'o' if len(curve.x) <= 20 else None
-            axes.plot(curve.x, curve.y, label=curve.label, marker=marker, markersize=3.5, **style)
+            (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
+            handles.setdefault(curve.label, line)
         axes.set(title=panel.title, xlabel='epoch')
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
-        axes.legend(fontsize='small', framealpha=0.6)
+    figure.legend(
+        handles.values(),
+        [label.replace('$', r'\$') for label in handles],  # a dollar sign begins a formula
+        loc='outside lower left',
+        ncols=legend_columns,
+        fontsize='small',
+        frameon=False,
+    )
     return figure
 
 

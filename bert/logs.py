@@ -141,14 +141,15 @@ def _position(line):
 
 
 def differing_flags(one, other):
-    """The flags that two logs tell differently; what a log does not tell is None.
+    """The flags that both logs tell, and differently.
 
     Returns
     -------
     dict of str to (value, value)
     """
-    names = dict.fromkeys([*one.flags, *other.flags])
-    pairs = {name: (one.flags.get(name), other.flags.get(name)) for name in names}
+    pairs = {
+        name: (one.flags[name], other.flags[name]) for name in one.flags if name in other.flags
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

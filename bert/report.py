@@ -21,18 +21,20 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
 h1, h2, h3 { line-height: 1.2; }
 h2 { border-top: 2px solid #1c1c1c; margin-top: 2.5rem; padding-top: .7rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums;
+        overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #ddd; }
 th { font-weight: 600; vertical-align: bottom; }
 thead th { white-space: normal; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 tr.first td { border-top: 2px solid #888; }
-.pictures { display: grid; gap: 1rem;
+.pictures { display: grid; gap: 1rem; margin: 1.5rem 0;
             grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 .pictures img { width: 100%; height: auto; max-width: 36rem; }
-.matrix td { min-width: 4rem; text-align: center; position: static; }
-.matrix td small { display: block; opacity: .8; }
+.matrix td, .matrix thead th + th { min-width: 4rem; text-align: center; position: static; }
+.matrix th { vertical-align: middle; }
+.matrix td small { display: block; }
 ol.rows { padding-left: 2rem; }
 ol.rows li { margin-bottom: .8rem; }
 ol.rows small { color: #555; }
@@ -40,6 +42,9 @@ ol.rows p { margin: .1rem 0; }
 pre { background: #f3f3f3; padding: .7rem; white-space: pre-wrap; font-size: .875rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dd { margin: 0; }
+@media (max-width: 40rem) {
+  td:first-child { white-space: normal; min-width: 6rem; }
+}
 """
 
 
@@ -93,8 +98,8 @@ def write_page(title, command, tables, sections, machines, has_pictures):
     body += [format_section(section, has_pictures) for section in sections]
     body.append(f'<h2>How it was made</h2><pre>{escape(command)}</pre>{format_machines(machines)}')
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
         f'<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
         + '\n'.join(body)
         + '\n</body>\n</html>\n'
@@ -133,7 +138,7 @@ def format_lines(head, lines, first=None):
     """A table, from texts; above the line that begins with ``first`` is a rule."""
     header = ''.join(f'<th>{escape(cell)}</th>' for cell in head)
     body = ''.join(
-        f'<tr{" class=first" if line[0] == first else ""}>'
+        ('<tr class="first">' if line[0] == first else '<tr>')
         + ''.join(f'<td>{escape(cell)}</td>' for cell in line)
         + '</tr>\n'
         for line in lines
@@ -173,7 +178,7 @@ def picture(figure, description):
     An image, because the names inside of two SVGs in one page would clash.
     """
     data = base64.b64encode(curves.render(figure, 'svg')).decode()
-    return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{data}">'
+    return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{data}"/>'
 
 
 def scatter_picture(evaluation):
@@ -209,8 +214,7 @@ def format_confusion(matrix, task):
     for label, row in zip(task.labels, matrix):
         shares = row / max(row.sum(), 1)
         cells = ''.join(
-            f'<td style="background: rgba(31, 119, 180, {share:.2f})'
-            f'{"; color: #fff" if share > 0.6 else ""}">'
+            f'<td style="background: rgba(31, 119, 180, {0.6 * share:.2f})">'
             f'{count:.1f}<small>{share:.0%}</small></td>'
             for count, share in zip(row, shares)
         )

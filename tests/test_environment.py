@@ -143,6 +143,10 @@ class FakeDriver:
         device._obj.value = 100 + index  # a handle is not an index
         return 0
 
+    def cuDeviceGetName(self, name, length, device):
+        name.value = f'GPU with handle {device.value}'.encode()[: length - 1]
+        return 0
+
     def cuDeviceGetAttribute(self, value, attribute, device):
         value._obj.value = self.capabilities[device.value - 100][{75: 0, 76: 1}[attribute]]
         return 0
@@ -191,6 +195,33 @@ def test_a_cpu_wheel_has_no_gpus(monkeypatch):
     monkeypatch.setattr(environment, 'installed_wheels', lambda: ['mxnet'])
     problem = environment.gpu_problem([0], FakeDriver((8, 6)))
     assert problem.startswith('the installed mxnet has no GPU support: pip uninstall mxnet')
+
+
+def test_gpu_names(monkeypatch):
+    names = ['GPU with handle 100', 'GPU with handle 101']
+    assert environment.gpu_names(FakeDriver((8, 6), (9, 0))) == names
+    assert environment.gpu_names(FakeDriver(init=100)) == []
+
+    def fail(name, mode=0):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, 'CDLL', fail)
+    assert environment.gpu_names() == []
+
+
+def test_describe(monkeypatch):
+    """Versions as the packages tell them, and this machine; everything is text."""
+    import numpy
+    import psutil
+
+    monkeypatch.setattr(environment, 'gpu_names', lambda: ['A', 'B'])
+    told = environment.describe()
+    assert all(isinstance(value, str) and value for value in told.values())
+    assert told['numpy'] == numpy.__version__
+    assert told['toolkit'] == bert.__version__
+    assert told['Python'] == '.'.join(map(str, sys.version_info[:3]))
+    assert told['GPUs'] == 'A, B'
+    assert abs(int(told['memory'].split()[0]) * 2**30 - psutil.virtual_memory().total) < 2**30
 
 
 def test_cuda_libraries_are_loaded_in_order_from_the_first_folder(tmp_path, monkeypatch):

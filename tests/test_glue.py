@@ -1,7 +1,6 @@
-"""glue.py with a tiny random BERT: real runs, resuming after a kill, failures, the statistics."""
+"""glue.py with a tiny random BERT: real runs, resuming after a kill, failures, what it writes."""
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -9,15 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+import xml.etree.ElementTree as ElementTree
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 import glue
-from bert.cli import ToolkitError, UsageError
+from bert import recipes, submission
+from bert.cli import UsageError
+from bert.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'glue.py'
@@ -71,7 +74,7 @@ def without_seconds(printed):
 
 
 def folder_of(output, seed, task='MRPC'):
-    (folder,) = output.glob(f'{task}-seed{seed}-*')
+    (folder,) = (output / task).glob(f'seed-{seed}-*')
     return folder
 
 
@@ -81,13 +84,19 @@ def losses(folder):
     return [values['loss'] for values in map(json.loads, lines) if 'loss' in values]
 
 
+def run_lines(printed):
+    """The log lines about single runs."""
+    return [line for line in printed.splitlines() if re.match(r'INFO:root:\[\d+/\d+\]', line)]
+
+
 def test_two_seeds(finished):
     """One folder a run, with the record; the progress lines and the table say the same."""
     output, done = finished
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r'MRPC-seed1-[0-9a-f]{8}', folder_of(output, 1).name)
-    assert len(list(output.iterdir())) == 3  # results.csv too
-    lines = [line for line in done.stderr.splitlines() if line.startswith('INFO:root:')]
+    assert re.fullmatch(r'seed-1-[0-9a-f]{8}', folder_of(output, 1).name)
+    written = {'results.csv', 'results.txt', 'results.md', 'results.rst', 'report.html'}
+    assert {path.name for path in output.iterdir()} == {'MRPC', *written}
+    lines = run_lines(done.stderr)
     assert len(lines) == 2
     for seed, line in zip([1, 2], lines):
         folder = folder_of(output, seed)
@@ -96,6 +105,11 @@ def test_two_seeds(finished):
         assert (record['task'], record['seed']) == ('MRPC', seed)
         assert (record['epochs'], record['best_epoch']) == (kept['epochs'], kept['best_epoch'])
         assert record['settings']['lr'] == 0.01 and record['settings']['warmup_ratio'] == 0.1
+        assert record['settings']['devices'] == 0
+        assert record['machine']['mxnet'] == '1.9.1'
+        assert record['machine']['threads of a run'] == '1'
+        # Of the parameters only the best epoch's are left.
+        assert [path.name for path in folder.glob('*.params')] == [kept['parameters']]
         assert f'seed={seed},' in (folder / 'run.log').read_text()  # the child's own Namespace
         last, best = record['epochs'][-1]['dev'], record['epochs'][record['best_epoch'] - 1]['dev']
         cells = [
@@ -106,15 +120,11 @@ def test_two_seeds(finished):
         ]
         assert table(done.stdout)[str(seed)] == cells
         assert line.startswith(f'INFO:root:[{seed}/2] MRPC seed {seed}: last accuracy {cells[0]}, ')
-    assert list(table(done.stdout)) == [
-        'seed',
-        '1',
-        '2',
-        'mean',
-        'deviation',
-        '95 % from',
-        '95 % to',
-    ]
+    rows = table(done.stdout)
+    assert list(rows)[:4] == ['seed', '1', '2', 'mean']
+    # The tiny model is not that of any published run.
+    assert rows['published 2019-01'] == ['other model', '-', '-', 'other model', '-', '-']
+    assert done.stderr.splitlines()[-1].startswith('INFO:root:2 of 2 runs; ')
 
 
 def test_csv_has_the_unrounded_table(finished):
@@ -127,14 +137,15 @@ def test_csv_has_the_unrounded_table(finished):
     assert float(rows[2]['last f1']) == pytest.approx((first + second) / 2)
     assert {row['task'] for row in rows} == {'MRPC'}
     assert rows[2]['best epoch'] == ''
-    for row in rows:
+    for row in rows[:-2]:
         assert table(done.stdout)[row['seed']][0] == f'{float(row["last accuracy"]):.4f}'
+    assert [row['last accuracy'] for row in rows[-2:]] == ['other model'] * 2
 
 
 def test_finished_runs_are_not_done_again(finished, command, environment, tmp_path):
     """From another folder and with the learning rate spelled otherwise: the same table, soon."""
     output, done = finished
-    records = {path: path.stat().st_mtime_ns for path in output.glob('*/*')}
+    records = {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')}
     again = subprocess.run(
         [*command, '--lr', '0.01', '--seeds', '1', '2', '--output_dir', str(output)],
         env=environment,
@@ -145,15 +156,17 @@ def test_finished_runs_are_not_done_again(finished, command, environment, tmp_pa
     )
     assert again.returncode == 0
     assert again.stdout == done.stdout
-    assert {path: path.stat().st_mtime_ns for path in output.glob('*/*')} == records
+    assert {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')} == records
+    assert all(line.endswith(' (done before)') for line in run_lines(again.stderr))
 
 
 def test_resume_after_a_kill(finished, command, environment, tmp_path):
     """SIGKILL in the second run ends its process too; then only that run is done again."""
-    first = shutil.copytree(folder_of(finished[0], 1), tmp_path / folder_of(finished[0], 1).name)
+    name = folder_of(finished[0], 1).name
+    first = shutil.copytree(folder_of(finished[0], 1), tmp_path / 'MRPC' / name)
     line = [*command, '--seeds', '1', '2', '--output_dir', str(tmp_path)]
     process = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(tmp_path.glob('MRPC-seed2-*/run.log')), process)
+    wait_for(lambda: list(tmp_path.glob('MRPC/seed-2-*/run.log')), process)
     wait_for(lambda: psutil.Process(process.pid).children(), process)
     (child,) = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGKILL)
@@ -185,77 +198,24 @@ def wait_for(condition, process):
 
 def test_a_failing_run_is_told_and_the_others_go_on(finished, command, environment, tmp_path):
     """RTE's files are missing; MRPC after it is in the table all the same."""
-    for folder in finished[0].glob('MRPC-seed1-*'):
-        shutil.copytree(folder, tmp_path / folder.name)
+    folder = folder_of(finished[0], 1)
+    shutil.copytree(folder, tmp_path / 'MRPC' / folder.name)
     line = [*command, '--tasks', 'RTE', 'MRPC', '--seeds', '1', '--output_dir', str(tmp_path)]
     done = call(line, environment)
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
-    told, after, last = done.stderr.strip().split('\n')
+    told, after, *_, total, last = done.stderr.strip().split('\n')
     assert told.startswith('ERROR:root:[1/2] RTE seed 1 failed: finetune_classifier.py: error: ')
     assert 'download_glue_data.py' in told
     log = folder_of(tmp_path, 1, 'RTE') / 'run.log'
     assert told.endswith(f'its log is {log}') and log.is_file()
     assert after.startswith('INFO:root:[2/2] MRPC seed 1: ')
+    assert total.startswith('INFO:root:1 of 2 runs; ')
     assert last == 'glue.py: error: 1 of 2 runs failed: RTE seed 1'
+    assert (tmp_path / 'report.html').is_file()
     assert done.stdout.startswith('\nMRPC\n')
     assert table(done.stdout)['deviation'] == ['-'] * 6
     assert not (log.parent / 'result.json').exists()
-
-
-def test_explain_failure(tmp_path):
-    log = tmp_path / 'run.log'
-    log.write_bytes(b'INFO:root:step\nValueError: \xff no\n\n')
-    assert glue.explain_failure(1, log) == f'ValueError: \ufffd no; its log is {log}'
-    killed = glue.explain_failure(-9, log)
-    assert killed == f'ended by signal 9 (Killed); its log is {log}'
-    log.write_text('')
-    assert glue.explain_failure(1, log).startswith('it wrote nothing; ')
-
-
-def test_statistics_by_hand():
-    """Of .80, .84, .88: mean .84; squared deviations .0016 twice and 0, over n - 1 = 2: .04.
-
-    Student's t with 2 degrees of freedom has its 97.5 % quantile at 4.302653 (any printed table),
-    so the interval's half is 4.302653 * .04 / sqrt(3) = .099365.
-    """
-    assert glue.summarize([0.80, 0.84, 0.88]) == pytest.approx(
-        {'mean': 0.84, 'deviation': 0.04, '95 % from': 0.740635, '95 % to': 0.939365}, abs=1e-6
-    )
-
-
-def test_a_table_of_one_seed():
-    """No deviation and no interval, shown as '-'; nothing is averaged over epoch numbers."""
-    record = {
-        'epochs': [
-            {'dev': {'mcc': 0.25}, 'seconds': 4.0},
-            {'dev': {'mcc': 0.5}, 'seconds': 4.0},
-            {'dev': {'mcc': 0.375}, 'seconds': 4.0},
-        ],
-        'best_epoch': 2,
-        'seconds': 15.04,
-    }
-    assert glue.format_table(glue.tabulate({7: glue.measures(record)})) == (
-        'seed       last mcc  best epoch  best mcc  seconds\n'
-        '7            0.3750           2    0.5000     15.0\n'
-        'mean         0.3750           -    0.5000     15.0\n'
-        'deviation         -           -         -        -\n'
-        '95 % from         -           -         -        -\n'
-        '95 % to           -           -         -        -'
-    )
-
-
-def test_both_dev_sets_of_mnli():
-    epoch = {'matched': {'accuracy': 0.8}, 'mismatched': {'accuracy': 0.9}, 'seconds': 4.0}
-    values = glue.measures({'epochs': [epoch], 'best_epoch': 1, 'seconds': 5.0})
-    assert values == {
-        'last matched accuracy': 0.8,
-        'last mismatched accuracy': 0.9,
-        'best epoch': 1,
-        'best matched accuracy': 0.8,
-        'best mismatched accuracy': 0.9,
-        'seconds': 5.0,
-    }
 
 
 @pytest.mark.parametrize(
@@ -270,6 +230,17 @@ def test_both_dev_sets_of_mnli():
             + ('--label_column', '--regression', '--metric')
         ],
         (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (['--ensemble'], '--ensemble goes with --submission'),
+        (['--check-submission', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
+        (['--compare-log', 'a', 'b', '--jobs=2'], '--jobs does not go with --compare-log'),
+        (
+            ['--recipe', 'small-data', '--tasks', 'RTE', 'QQP', 'SST'],
+            'the recipe small-data has no QQP, SST-2: it has CoLA, MRPC, STS-B, RTE',
+        ),
+        (
+            ['--jobs', '3', '--gpus', '0,1'],
+            '--jobs 3 with 2 --gpus: each run has a GPU of its own',
+        ),
     ],
 )
 def test_refused_flags(flags, sentence):
@@ -309,15 +280,31 @@ def test_missing_glue_dir(monkeypatch, tmp_path):
 
 def test_tasks_and_seeds():
     """Each once, in the order given; SST is SST-2; the defaults."""
-    args, _, given = glue.parse_args(
+    args, passed = glue.parse_args(
         ['--lr', '1e-5', '--tasks', 'SST', 'RTE', 'SST-2', '--seeds', '3', '1', '3', '--gpu']
     )
     assert (args.tasks, args.seeds) == (['SST-2', 'RTE'], [3, 1])
-    assert given == ['--lr', '1e-5', '--gpu']
-    args, _, given = glue.parse_args([])
-    assert (args.tasks, args.seeds, given) == (['MRPC'], [1, 2, 3, 4, 5], [])
-    args, _, _ = glue.parse_args(['--tasks', 'all'])
+    assert passed['RTE'][0] == ['--lr', '1e-5', '--gpu']
+    args, passed = glue.parse_args([])
+    assert (args.tasks, args.seeds, passed['MRPC'][0]) == (['MRPC'], [1, 2, 3, 4, 5], [])
+    args, _ = glue.parse_args(['--tasks', 'all'])
     assert len(args.tasks) == 9
+
+
+def test_recipe():
+    """Its tasks are the default, and the flags that are given override its own."""
+    args, passed = glue.parse_args(['--recipe', '2019-01'])
+    assert args.tasks == ['MRPC', 'RTE', 'SST-2', 'MNLI']
+    assert (passed['SST-2'][1].batch_size, passed['SST-2'][1].epochs) == (16, 4)
+    assert (passed['MNLI'][1].lr, passed['MNLI'][1].max_len) == (5e-5, 80)
+    args, passed = glue.parse_args(['--recipe', '2019-01', '--tasks', 'MRPC', '--lr', '1e-5'])
+    assert args.tasks == ['MRPC']
+    assert (passed['MRPC'][1].lr, passed['MRPC'][1].epochs) == (1e-5, 3)
+
+
+def plan(*flags, data='.'):
+    args, passed = glue.parse_args(list(flags))
+    return glue.make_plan(*passed[args.tasks[0]], Path(data), args.jobs)
 
 
 def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
@@ -325,49 +312,233 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     (tmp_path / 'model').mkdir()
 
     def name(*flags, data='.'):
-        _, passed, _ = glue.parse_args(list(flags))
-        return glue.digest(glue.collect_settings(passed, Path(data)))
+        return glue.digest(plan(*flags, data=data).settings)
 
     plain = name()
     assert name('--lr', '5e-5', '--tasks', 'RTE', '--seeds', '9', '--output_dir', 'x') == plain
     assert name('--bert_model', 'model') == name('--bert_model', f'{tmp_path}/model')
     assert name(data=tmp_path) == plain
+    assert name('--jobs', '2') == plain
+    gpu = name('--gpu')
+    assert name('--gpus', '1') == gpu
+    assert name('--gpus', '3,1', '--jobs', '2') == gpu
     others = [name('--lr', '6e-5'), name('--bias_correction'), name(data='model')]
-    assert len({plain, *others}) == 4
+    assert len({plain, gpu, name('--gpus', '0,1'), *others}) == 6
+    # The same settings by a recipe and by hand.
+    by_hand = name('--epochs', '3', '--lr', '2e-5', '--batch_size', '32')
+    assert name('--recipe', '2019-01', '--tasks', 'RTE') == by_hand
 
 
-def test_a_run_of_another_process_is_waited_for(tmp_path, caplog):
-    """Two of this script in one folder: the second takes what the first has done."""
-    caplog.set_level('INFO')
-    results = []
-    with open(tmp_path / 'run.log', 'ab') as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        run = glue.Run('MRPC', 1, tmp_path)
-        thread = threading.Thread(target=lambda: results.append(glue.do_run(run, {}, [])))
-        thread.start()
-        end = time.time() + 10
-        while 'waiting' not in caplog.text and time.time() < end:
-            time.sleep(0.01)
-        assert f'{tmp_path}: waiting for another process' in caplog.text
-        (tmp_path / 'result.json').write_text('{"epochs": []}')
-    thread.join(timeout=10)
-    assert results == [{'epochs': []}]
+def test_devices_of_jobs():
+    """One at once has all GPUs; of several each sees its own as number 0."""
+    assert plan('--gpus', '2,3').devices == [2, 3]
+    assert plan('--gpu', '--jobs', '3').devices == [0, 1, 2]
+    several = plan('--gpus', '2,3', '--jobs', '2')
+    assert several.devices == [2, 3]
+    assert several.command[-2:] == ['--gpus', '0']
+    assert plan('--jobs', '3').devices == []
 
 
-def test_a_damaged_record_is_told(tmp_path):
-    run = glue.Run('MRPC', 1, tmp_path)
-    (tmp_path / 'result.json').write_text('{"epochs"')
-    with pytest.raises(ToolkitError, match='result.json: not a JSON object'):
-        glue.do_run(run, {}, [])
+def compared(monkeypatch, *flags):
+    """Why runs with these flags cannot be compared, by recipe, on data of the right size."""
+    monkeypatch.setattr(glue, 'is_whole', lambda task, data: True)
+    args, passed = glue.parse_args(list(flags))
+    name = args.tasks[0]
+    made = glue.make_plan(*passed[name], Path('.'), args.jobs)
+    return {r: reason for r, _, reason in glue.compare_published(name, made, Path('.'))}
+
+
+def test_published_figures_only_for_the_published_settings(monkeypatch, tmp_path):
+    short = ['--epochs', '3', '--lr', '2e-5']
+    assert compared(monkeypatch, *short) == {'2019-01': None, '2020-01': 'other recipe'}
+    assert compared(monkeypatch, '--recipe', '2020-01', '--tasks', 'MRPC', '--gpu') == {
+        '2019-01': 'other recipe',
+        '2020-01': None,
+    }
+    # Two devices make batches of 64.
+    assert compared(monkeypatch, *short, '--gpus', '0,1')['2019-01'] == 'other recipe'
+    assert compared(monkeypatch, *short, '--bias_correction')['2019-01'] == 'other recipe'
+    for model in (['--bert_model', str(tmp_path)], ['--bert_dataset', 'wiki_cn']):
+        assert set(compared(monkeypatch, *short, *model).values()) == {'other model'}
+    # Indifferent to the result.
+    assert compared(monkeypatch, *short, '--log_interval', '50')['2019-01'] is None
+    assert compared(monkeypatch, '--tasks', 'QNLI') == {}
+
+
+def test_other_data(data):
+    """32 rows are not MRPC's 3,668."""
+    args, passed = glue.parse_args(['--epochs', '3', '--lr', '2e-5'])
+    made = glue.make_plan(*passed['MRPC'], data, 1)
+    reasons = {r: reason for r, _, reason in glue.compare_published('MRPC', made, data)}
+    assert reasons['2019-01'] == 'other data'
+
+
+def test_real_mrpc_is_whole(real_glue):
+    assert glue.is_whole(TASKS['MRPC'], real_glue)
 
 
 def test_help_waits_for_no_large_library():
     code = (
         'import sys, glue\n'
         'try: glue.main(["--help"])\n'
-        'except SystemExit: print(sorted({"mxnet", "scipy", "sklearn", "tqdm"} & set(sys.modules)))'
+        'except SystemExit:\n'
+        '    large = {"mxnet", "scipy", "sklearn", "tqdm", "matplotlib"}\n'
+        '    print(sorted(large & set(sys.modules)))'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert '--seeds' in done.stdout and done.stdout.endswith('[]\n')
+
+
+def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
+    """As one after the other; on one core each has one thread."""
+    line = [*command, '--seeds', '1', '2', '--jobs', '2', '--output_dir', str(tmp_path)]
+    done = call(line, environment)
+    assert done.returncode == 0, done.stderr
+    assert without_seconds(done.stdout) == without_seconds(finished[1].stdout)
+    for seed in (1, 2):
+        assert losses(folder_of(tmp_path, seed)) == losses(folder_of(finished[0], seed))
+
+
+def test_outputs_are_those_of_the_best_epoch(finished, data):
+    """From them the metric that chose the epoch, and the predictions that were written."""
+    folder = folder_of(finished[0], 1)
+    record = json.loads((folder / 'result.json').read_text())
+    best = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
+    with np.load(folder / 'outputs.npz', allow_pickle=False) as file:
+        assert sorted(file) == ['MRPC', 'dev']
+        dev, test = file['dev'], file['MRPC']
+    lines = (data / 'MRPC' / 'dev.tsv').read_text('utf8').splitlines()[1:]
+    labels = [int(line.split('\t')[0]) for line in lines]
+    assert np.mean(dev.argmax(axis=1) == labels) == best
+    written = (folder / 'MRPC.tsv').read_text().splitlines()[1:]
+    assert [line.split('\t')[1] for line in written] == [str(i) for i in test.argmax(axis=1)]
+
+
+def test_report_of_real_runs(finished, data):
+    """The command, the numbers of the table, and the pairs of the dev set."""
+    page = (finished[0] / 'report.html').read_text('utf8')
+    root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
+    text = ' '.join(root.itertext())
+    assert f'GLUE_DIR={data} glue.py --bert_model' in text
+    for cells in table(finished[1].stdout).values():
+        assert all(cell in text for cell in cells)
+    item = next(root.iter('ol')).find('li')
+    assert item is None or item.find('p').text in (data / 'MRPC' / 'dev.tsv').read_text('utf8')
+    assert 'toolkit' in text and '1.9.1' in text
+
+
+def test_the_tables_are_the_same_in_all_forms(finished):
+    output, done = finished
+    assert (output / 'results.txt').read_text() == done.stdout[1:]
+    cells = table(done.stdout)['mean']
+    for name, start in [('results.md', '| mean'), ('results.rst', 'mean ')]:
+        (line,) = [x for x in (output / name).read_text().split('\n') if x.startswith(start)]
+        assert line.replace('|', ' ').replace('\\-', '-').split()[1:] == cells
+
+
+@pytest.fixture(scope='module')
+def whole(finished, data, command, environment, tmp_path_factory):
+    """A GLUE_DIR whose MRPC test set has as many rows as GLUE's, and three seeds run on it."""
+    folder = tmp_path_factory.mktemp('whole')
+    shutil.copytree(data / 'MRPC', folder / 'data' / 'MRPC')
+    header, *lines = (data / 'MRPC' / 'test.tsv').read_text('utf8').splitlines(True)
+    rows = (lines * 1725)[:1725]
+    (folder / 'data' / 'MRPC' / 'test.tsv').write_text(header + ''.join(rows), 'utf8')
+    line = [*command, '--seeds', '1', '2', '3', '--submission', str(folder / 'glue.zip')]
+    line += ['--output_dir', str(folder / 'out')]
+    return folder, line, {**environment, 'GLUE_DIR': str(folder / 'data')}
+
+
+def predictions(path, name):
+    with zipfile.ZipFile(path) as archive:
+        lines = archive.read(name).decode().splitlines()[1:]
+    return [line.split('\t')[1] for line in lines]
+
+
+def test_submission(whole):
+    """The best run's answers, a majority for the rest, and an ensemble from the same runs."""
+    folder, line, variables = whole
+    done = call(line, variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith('glue.zip: complete, 11 files with 426309 predictions\n')
+    best = {}
+    for seed in (1, 2, 3):
+        record = json.loads((folder_of(folder / 'out', seed) / 'result.json').read_text())
+        best[seed] = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
+    chosen = max(best, key=best.get)
+    assert f'INFO:root:MRPC.tsv: seed {chosen}, the best of 3 by the dev set' in done.stderr
+    assert 'INFO:root:RTE.tsv: no run, every prediction is entailment' in done.stderr
+    assert done.stderr.count('no run, every prediction is') == 10
+    written = (folder_of(folder / 'out', chosen) / 'MRPC.tsv').read_text().splitlines()[1:]
+    assert predictions(folder / 'glue.zip', 'MRPC.tsv') == [x.split('\t')[1] for x in written]
+    assert set(predictions(folder / 'glue.zip', 'AX.tsv')) == {'contradiction'}
+
+    # The mean of the probabilities, by arithmetic of its own.
+    again = call([*line, '--ensemble'], variables)
+    assert again.returncode == 0, again.stderr
+    assert 'INFO:root:MRPC.tsv: the mean of 3 runs' in again.stderr
+    total = 0
+    for seed in (1, 2, 3):
+        values = np.exp(np.load(folder_of(folder / 'out', seed) / 'outputs.npz')['MRPC'])
+        total = total + values / values.sum(axis=1, keepdims=True)
+    expected = ['1' if yes > no else '0' for no, yes in total]
+    assert predictions(folder / 'glue.zip', 'MRPC.tsv') == expected
+
+    # A run without outputs is named, and the submission of before is left as it was.
+    path = folder_of(folder / 'out', 2) / 'outputs.npz'
+    path.rename(path.with_suffix('.away'))
+    before = (folder / 'glue.zip').read_bytes()
+    failed = call([*line, '--ensemble'], variables)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith(f'glue.py: error: {path} has no outputs for ')
+    assert (folder / 'glue.zip').read_bytes() == before
+
+
+def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_path):
+    """Before anything is run."""
+    line = [*command, '--submission', str(tmp_path / 'a.zip'), '--output_dir', str(tmp_path / 'o')]
+    done = call(line, environment)
+    path = data / 'MRPC' / 'test.tsv'
+    expected = f"glue.py: error: {path} has 4 rows, and GLUE's file 1725: --submission needs all"
+    assert (done.returncode, done.stderr.strip()) == (1, f'{expected} of them')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_submission(tmp_path):
+    """Each defect on a line, status 1; without GLUE_DIR and without MXNet."""
+    with zipfile.ZipFile(tmp_path / 'glue.zip', 'w') as archive:
+        for name in ('CoLA.tsv', 'readme.txt'):
+            archive.writestr(name, 'index\tprediction\n')
+    variables = {name: value for name, value in os.environ.items() if name != 'GLUE_DIR'}
+    done = call([sys.executable, SCRIPT, '--check-submission', tmp_path / 'glue.zip'], variables)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "'readme.txt' does not belong to a submission",
+        *(f'{name} is missing' for name in submission.FILES if name != 'CoLA.tsv'),
+        'CoLA.tsv: has 0 predictions, and the test set 1063 rows',
+    ]
+    assert done.stderr == f'glue.py: error: {tmp_path / "glue.zip"}: 12 defects\n'
+
+
+def test_compare_log(finished, tmp_path, capsys):
+    """A published curve with the log of an own run; the numbers are those of the two."""
+    pytest.importorskip('matplotlib')
+    own = folder_of(finished[0], 1) / 'finetune.log'
+    published = recipes.PUBLISHED / '2019-01' / 'MRPC.json'
+    rows = glue.main(['--compare-log', str(published), str(own), '--output_dir', str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert 'lr: A 2e-05, B 0.01' in printed and 'batches an epoch: A 119, B 2' in printed
+    dev = next(row for row in rows if (row['epoch'], row['line']) == ('1', 'dev'))
+    record = json.loads((own.parent / 'result.json').read_text())
+    assert dev['accuracy A'] == '0.8309'
+    assert dev['accuracy B'] == f'{record["epochs"][0]["dev"]["accuracy"]:.4f}'
+    assert ' '.join(rows[0].values()) in ' '.join(printed.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['comparison.png', 'comparison.svg']
+
+
+def test_without_matplotlib(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    assert not glue.can_draw()
+    assert 'curves need matplotlib' in caplog.text

@@ -1,0 +1,191 @@
+"""Reading the lines of the original scripts, of both years, and comparing two logs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bert import logs, recipes
+from bert.cli import ToolkitError
+
+# As the script of 2019 wrote them; the first line is shortened.
+FIRST = """\
+INFO:root:Namespace(accumulate=None, batch_size=32, gpu=True, lr=2e-05, optimizer='bertadam')
+INFO:root:BERTClassifier(
+INFO:root:[Epoch 1 Batch 10/20] loss=0.6000, lr=0.0000059, metrics=accuracy:0.7000,f1:0.8000
+INFO:root:[Epoch 1 Batch 20/20] loss=0.5000, lr=0.0000118, metrics=accuracy:0.7500,f1:0.8100
+INFO:root:validation metrics:accuracy:0.8309,f1:0.7159
+INFO:root:Time cost=54.4s
+INFO:root:[Epoch 2 Batch 10/20] loss=0.4000, lr=-0.0000003, metrics=accuracy:0.9000,f1:0.9000
+INFO:root:validation metrics:accuracy:0.8873,f1:0.7009
+INFO:root:Time cost=52.9s
+"""
+# As that of 2020: with the time, another sign, lines of the evaluation, and a summary.
+SECOND = """\
+INFO:root:04:17:33 Namespace(accumulate=None, gpu=0, lr=2e-05, batch_size=16)
+INFO:root:04:17:43 [Epoch 1 Batch 20/30] loss=0.7015, lr=0.0000032, metrics:accuracy:0.6500
+INFO:root:04:17:59 [Batch 10/51] loss=0.3347, metrics:accuracy:0.9000
+INFO:root:04:18:00 validation metrics:accuracy:0.8260
+INFO:root:04:18:00 Time cost=1.14s, throughput=357.62 samples/s
+INFO:root:04:18:01 Time cost=21.72s
+INFO:root:04:19:20 Best model at epoch 3. Validation metrics:accuracy:0.8873
+"""
+
+
+def test_the_lines_of_2019():
+    log = logs.parse_log(FIRST)
+    assert log.flags == {
+        'accumulate': None,
+        'batch_size': 32,
+        'gpu': True,
+        'lr': 2e-5,
+        'optimizer': 'bertadam',
+    }
+    assert len(log.training) == 3
+    assert log.training[1] == {
+        'epoch': 1,
+        'batch': 20,
+        'batches': 20,
+        'loss': 0.5,
+        'lr': 1.18e-5,
+        'metrics': {'accuracy': 0.75, 'f1': 0.81},
+    }
+    assert log.training[2]['lr'] == -3e-7
+    assert log.validation == [
+        {'epoch': 1, 'dev': {'accuracy': 0.8309, 'f1': 0.7159}, 'seconds': 54.4},
+        {'epoch': 2, 'dev': {'accuracy': 0.8873, 'f1': 0.7009}, 'seconds': 52.9},
+    ]
+
+
+def test_the_lines_of_2020():
+    """The time of the evaluation is not that of the epoch, and the summary is no further one."""
+    log = logs.parse_log(SECOND)
+    assert log.flags == {'accumulate': None, 'gpu': 0, 'lr': 2e-5, 'batch_size': 16}
+    assert [line['loss'] for line in log.training] == [0.7015]
+    assert log.validation == [{'epoch': 1, 'dev': {'accuracy': 0.826}, 'seconds': 21.72}]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'On MNLI Matched: \nvalidation metrics:accuracy:0.8455\n'
+        'On MNLI Mismatched: \nvalidation metrics:accuracy:0.8466\nTime cost=2.0s',
+        'validation metrics (matched):accuracy:0.8455\n'
+        'validation metrics (mismatched):accuracy:0.8466\nTime cost=2.0s',
+    ],
+)
+def test_both_dev_sets_of_mnli(text):
+    """In the lines of 2019, and in those of finetune_classifier.py."""
+    assert logs.parse_log(text).validation == [
+        {
+            'epoch': 1,
+            'matched': {'accuracy': 0.8455},
+            'mismatched': {'accuracy': 0.8466},
+            'seconds': 2.0,
+        }
+    ]
+
+
+def test_a_log_that_breaks_off():
+    """The last dev metrics count without a time; a loss may be no number."""
+    text = FIRST.rpartition('INFO')[0].replace('loss=0.4000', 'loss=nan')
+    log = logs.parse_log(text)
+    assert log.validation[-1] == {'epoch': 2, 'dev': {'accuracy': 0.8873, 'f1': 0.7009}}
+    assert log.training[-1]['loss'] != log.training[-1]['loss']
+
+
+def test_what_is_no_log(tmp_path):
+    path = tmp_path / 'a.log'
+    path.write_text('nothing\n[Epoch 1 Batch x/2] loss=1.2.3, lr=0, metrics=a:b\n')
+    with pytest.raises(ToolkitError, match='a.log: has no line of a fine-tuning log'):
+        logs.read_log(path)
+
+
+def test_flags_that_are_no_constants():
+    assert logs.parse_flags('a=1, b=<function f>') == {}
+    assert logs.parse_flags("a='x, b=2', c=[1, 2]") == {'a': 'x, b=2', 'c': [1, 2]}
+    assert logs.parse_flags('a=print(1)') == {}
+
+
+def test_curves():
+    log = logs.parse_log(FIRST)
+    assert logs.loss_curve(log) == ([0.5, 1.0, 1.5], [0.6, 0.5, 0.4])
+    assert logs.training_curve(log, 'f1') == ([0.5, 1.0, 1.5], [0.8, 0.81, 0.9])
+    assert logs.training_curve(log, 'mcc') == ([], [])
+    assert logs.dev_curves(log) == {
+        ('dev', 'accuracy'): ([1, 2], [0.8309, 0.8873]),
+        ('dev', 'f1'): ([1, 2], [0.7159, 0.7009]),
+    }
+
+
+def test_compare_line_by_line():
+    """Batch 20 of epoch 1 is in both; what only one of them has stands beside a dash."""
+    rows = logs.compare_lines(logs.parse_log(FIRST), logs.parse_log(SECOND))
+    assert [(row['epoch'], row['line']) for row in rows] == [
+        ('1', '10'),
+        ('1', '20'),
+        ('1', 'dev'),
+        ('2', '10'),
+        ('2', 'dev'),
+    ]
+    assert rows[1] == {
+        'epoch': '1',
+        'line': '20',
+        'loss A': '0.5000',
+        'loss B': '0.7015',
+        'loss B-A': '+0.2015',
+        'lr A': '0.0000118',
+        'lr B': '0.0000032',
+        'accuracy A': '0.7500',
+        'accuracy B': '0.6500',
+        'accuracy B-A': '-0.1000',
+        'f1 A': '0.8100',
+        'f1 B': '-',
+        'f1 B-A': '-',
+        'seconds A': '-',
+        'seconds B': '-',
+    }
+    assert (rows[2]['accuracy B-A'], rows[2]['seconds A'], rows[2]['seconds B']) == (
+        '-0.0049',
+        '54.4',
+        '21.7',
+    )
+    assert (rows[3]['loss A'], rows[3]['loss B']) == ('0.4000', '-')
+    one, other = logs.parse_log(FIRST), logs.parse_log(SECOND)
+    assert logs.differing_flags(one, other) == {'batch_size': (32, 16), 'gpu': (True, 0)}
+
+
+# The logs that were published, beside the project or where a user has them.
+ORIGINALS = Path(
+    os.environ.get(
+        'PUBLISHED_LOG_DIR', Path(__file__).resolve().parents[2] / 'shared/data/published'
+    )
+)
+
+
+@pytest.mark.parametrize(('task', 'name'), [('MRPC', 'mrpc'), ('RTE', 'rte'), ('SST-2', 'sst')])
+def test_the_published_curves_are_those_of_the_logs(task, name):
+    path = ORIGINALS / f'finetuned_{name}.log'
+    if not path.is_file():
+        pytest.skip(f'no published log {path}')
+    log, kept = logs.read_log(path), logs.read_log(recipes.PUBLISHED / '2019-01' / f'{task}.json')
+    if task == 'MRPC':  # the mean over batches that the log calls F1 is left out
+        for values in [
+            *(row['metrics'] for row in log.training),
+            *(e['dev'] for e in log.validation),
+        ]:
+            del values['f1']
+    assert kept == log
+    # Counted in the file, not by the parser.
+    lines = path.read_text().splitlines()
+    assert len(log.training) == sum('Batch' in line for line in lines)
+    assert len(log.validation) == sum('validation' in line for line in lines)
+
+
+def test_curves_that_were_kept_as_json(tmp_path):
+    line = json.dumps({'training': [], 'validation': [{'epoch': 1, 'dev': {'mcc': 0.5}}]})
+    (tmp_path / 'kept.json').write_text(line)
+    assert logs.read_log(tmp_path / 'kept.json') == logs.Log(
+        {}, [], [{'epoch': 1, 'dev': {'mcc': 0.5}}]
+    )
