@@ -151,6 +151,11 @@ def mrpc(glue, tiny_bert, tmp_path_factory):
     return output, result
 
 
+def read_outputs(folder):
+    with np.load(folder / 'outputs.npz', allow_pickle=False) as file:
+        return dict(file)
+
+
 def test_exactly_these_files(mrpc):
     output, result = mrpc
     assert sorted(os.listdir(output)) == [
@@ -162,6 +167,7 @@ def test_exactly_these_files(mrpc):
         'model_bert_MRPC_0.params',
         'model_bert_MRPC_1.params',
         'model_bert_MRPC_2.params',
+        'outputs.npz',
         'tokenizer_config.json',
         'vocab.txt',
     ]
@@ -249,7 +255,13 @@ def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / 'new' / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
-    assert sorted(os.listdir(tmp_path / 'new')) == ['MRPC.tsv', 'inference.log']
+    assert sorted(os.listdir(tmp_path / 'new')) == ['MRPC.tsv', 'inference.log', 'outputs.npz']
+    # What the model gives for both sets, bit for bit.
+    mine, theirs = read_outputs(tmp_path / 'new'), read_outputs(output)
+    assert sorted(mine) == sorted(theirs) == ['MRPC', 'dev']
+    assert mine['dev'].shape == (9, 2) and mine['MRPC'].shape == (5, 2)
+    for name in mine:
+        np.testing.assert_array_equal(mine[name], theirs[name])
     metrics = bert.metrics.describe(result['epochs'][result['best_epoch'] - 1]['dev'])
     assert f'INFO:root:validation metrics:{metrics}\n' in ran.stderr
     assert 'INFO:root:the text is lower-cased, by ' in ran.stderr
@@ -528,6 +540,9 @@ def test_own_data_equals_the_task(mrpc, tiny_bert, tmp_path, extension):
         for name in theirs:
             np.testing.assert_array_equal(mine[name], theirs[name])
     assert own['test'] == [f'new_predictions.{extension}']
+    mine, theirs = read_outputs(tmp_path / 'out'), read_outputs(output)
+    np.testing.assert_array_equal(mine['dev'], theirs['dev'])
+    np.testing.assert_array_equal(mine['test'], theirs['MRPC'])
     rows = bert.datasets.read_rows(tmp_path / 'out' / own['test'][0])
     names = {'0': 'no', '1': 'yes'}
     expected = [names[label] for label in predictions(output / 'MRPC.tsv')]
