@@ -214,7 +214,7 @@ def run_tasks(args, passed, command):
         write_text(output / f'results.{extension}', bert.results.format_document(tables, style))
     print(f'\n{bert.results.format_document(tables, "text")}', end='', flush=True)
     if records:
-        told = f'GLUE_DIR={shlex.quote(str(data))} {shlex.join(command)}'
+        told = format_command(data, command)
         write_report(output, told, tables, records, folders, plans, data, has_pictures)
     failed = [str(r) for r in runs if r.seed not in records.get(r.task, {})]
     if args.submission:
@@ -229,6 +229,20 @@ def run_tasks(args, passed, command):
     if failed:
         raise ToolkitError(f'{len(failed)} of {len(runs)} runs failed: {", ".join(failed)}')
     return tables
+
+
+def format_command(data, words):
+    """A command as one types it, each flag on a line.
+
+    >>> print(format_command('glue data', ['glue.py', '--tasks', 'RTE', '--gpu']))
+    GLUE_DIR='glue data' glue.py \\
+        --tasks RTE \\
+        --gpu
+    """
+    text = f'GLUE_DIR={shlex.quote(str(data))}'
+    for word in words:
+        text += (' \\\n    ' if word.startswith('--') else ' ') + shlex.quote(word)
+    return text
 
 
 def make_plan(flags, meant, data, jobs):
@@ -272,6 +286,8 @@ def check_needs(args, plans, data):
         raise ToolkitError(problem)
     if not args.submission:
         return
+    if Path(args.submission).is_dir():
+        raise UsageError(f'--submission {args.submission} is a folder, not a file to write')
     for task in (bert.tasks.TASKS[name] for name in args.tasks):
         for split in task.test:
             # The diagnostic set is fetched apart, and can be filled.

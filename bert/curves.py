@@ -100,7 +100,7 @@ def draw(panels, columns=2):
             (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
             handles.setdefault(curve.label, line)
         axes.set(title=panel.title, xlabel='epoch')
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
     figure.legend(

@@ -13,7 +13,8 @@ import numpy as np
 from bert import curves
 from bert.results import HEAD, MEAN_INTERVAL, format_cell, metric_name
 
-MOST_SHOWN = 20  # of the rows that most runs get wrong
+HARD_HEADING = 'the rows that most runs get wrong'
+MOST_SHOWN = 20  # of them
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
@@ -30,7 +31,7 @@ thead th { white-space: normal; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 tr.first td { border-top: 2px solid #888; }
 .pictures { display: grid; gap: 1rem; margin: 1.5rem 0;
-            grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
+            grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .pictures img { width: 100%; height: auto; max-width: 36rem; }
 .matrix td, .matrix thead th + th { min-width: 4rem; text-align: center; position: static; }
 .matrix th { vertical-align: middle; }
@@ -167,7 +168,8 @@ def format_section(section, has_pictures):
         else:
             parts.append(f'<h3>{name}: confusion matrix</h3>')
             parts.append(format_confusion(confusion(evaluation, section.task), section.task))
-        parts.append(f'<h3>{name}: the rows that most runs get wrong</h3>')
+        hard = 'the largest errors' if section.task.is_regression else HARD_HEADING
+        parts.append(f'<h3>{name}: {hard}</h3>')
         parts.append(format_hard(evaluation, section.task))
     return '\n'.join(parts)
 

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+import bert
 import glue
 from bert import recipes, submission
 from bert.cli import UsageError
@@ -421,7 +422,7 @@ def test_report_of_real_runs(finished, data):
     page = (finished[0] / 'report.html').read_text('utf8')
     root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
     text = ' '.join(root.itertext())
-    assert f'GLUE_DIR={data} glue.py --bert_model' in text
+    assert f'GLUE_DIR={data} glue.py \\\n    --bert_model ' in text
     for cells in table(finished[1].stdout).values():
         assert all(cell in text for cell in cells)
     item = next(root.iter('ol')).find('li')
@@ -504,6 +505,11 @@ def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_p
     expected = f"glue.py: error: {path} has 4 rows, and GLUE's file 1725: --submission needs all"
     assert (done.returncode, done.stderr.strip()) == (1, f'{expected} of them')
     assert list(tmp_path.iterdir()) == []
+    done = call([*line, '--submission', str(tmp_path)], environment)
+    assert (done.returncode, done.stderr.strip()) == (
+        2,
+        f'glue.py: error: --submission {tmp_path} is a folder, not a file to write',
+    )
 
 
 def test_check_submission(tmp_path):
@@ -542,3 +548,103 @@ def test_without_matplotlib(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     assert not glue.can_draw()
     assert 'curves need matplotlib' in caplog.text
+
+
+def write_tasks(folder, names=tuple(TASKS)):
+    """GLUE files of tasks with test sets of the real size, and ten rows otherwise."""
+    for task in (TASKS[name] for name in names):
+        for split in (task.train, *task.dev, *task.test):
+            columns = (*split.text_columns, split.label_column or 0)
+            lines = ['header\n'] if split.has_header else []
+            for row in range(10 if split.label_column is not None else split.rows):
+                cells = ['x'] * (max(columns) + 1)
+                for column in split.text_columns:
+                    cells[column] = f'{task.name} {row}'
+                if split.label_column is not None:
+                    label = f'{row / 2}' if task.is_regression else task.labels[row % 2]
+                    cells[split.label_column] = label
+                lines.append('\t'.join(cells) + '\n')
+            (folder / split.path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / split.path).write_text(''.join(lines), 'utf8')
+
+
+def pretend_to_run(runs, plans, jobs):
+    """In place of :func:`bert.runs.do_runs`: the records and files of runs, made up.
+
+    The dev accuracy of seed s is .5 + .1 s; in the outputs it is always the last class that wins,
+    or the score 7.
+    """
+    rng = np.random.default_rng(1)
+    records = {}
+    for current in runs:
+        task = TASKS[current.task]
+        value = 0.5 + 0.1 * current.seed
+        dev = {split.name or 'dev': dict.fromkeys(task.metrics, value) for split in task.dev}
+        records[current] = {
+            'epochs': [{**dev, 'seconds': 1.0}],
+            'best_epoch': 1,
+            'seconds': 2.0,
+            'machine': {'mxnet': '1.9.1'},
+        }
+        current.folder.mkdir(parents=True)
+        lines = [f'validation metrics ({split.name}):' for split in task.dev if split.name]
+        lines = [line + f'accuracy:{value:.4f}' for line in lines or ['validation metrics:']]
+        (current.folder / 'finetune.log').write_text('\n'.join([*lines, 'Time cost=1.0s']))
+        sizes = {split.name or 'dev': 10 for split in task.dev}
+        sizes.update({split.submission[:-4]: split.rows for split in task.test})
+        classes = 1 if task.is_regression else len(task.labels)
+        outputs = {name: rng.normal(0, 0.1, (rows, classes)) for name, rows in sizes.items()}
+        for values in outputs.values():
+            values[:, -1] += 7
+        np.savez(current.folder / 'outputs.npz', **outputs)
+    return records
+
+
+def test_all_tasks(tmp_path, monkeypatch, capsys):
+    """The score of GLUE, a section for each dev set, and no file of the submission filled."""
+    write_tasks(tmp_path / 'data')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
+    monkeypatch.setattr(bert.runs, 'do_runs', pretend_to_run)
+    monkeypatch.setattr(glue, 'can_draw', lambda: False)  # which takes longer than all the rest
+    line = ['--tasks', 'all', '--seeds', '2', '1', '--submission', str(tmp_path / 'glue.zip')]
+    tables = glue.main([*line, '--output_dir', str(tmp_path / 'out')])
+    assert list(tables) == [*TASKS, 'GLUE']
+    score = {row['seed']: row['last score'] for row in tables['GLUE']}
+    assert (score[2], score[1]) == pytest.approx((0.7, 0.6))
+    assert score['mean'] == pytest.approx(0.65)
+    mnli = {row['seed']: row for row in tables['MNLI']}
+    assert mnli['published 2019-01']['last mismatched accuracy'] == 'other recipe'
+    assert 'GLUE\n\nseed ' in capsys.readouterr().out
+
+    page = (tmp_path / 'out' / 'report.html').read_text('utf8')
+    root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
+    headings = [element.text for element in root.iter('h3')]
+    assert 'MNLI matched: confusion matrix' in headings
+    assert 'MNLI mismatched: the rows that most runs get wrong' in headings
+    assert 'STS-B: confusion matrix' not in headings
+
+    for name, answers in submission.FILES.items():
+        expected = answers.labels[-1] if answers.labels else '5.000'
+        assert set(predictions(tmp_path / 'glue.zip', name)) == {expected}
+
+
+def test_a_submission_without_the_diagnostic_set(tmp_path, monkeypatch):
+    """MNLI's own files are answered by its model, AX.tsv is filled."""
+    write_tasks(tmp_path / 'data', ['MNLI'])
+    shutil.rmtree(tmp_path / 'data' / 'diagnostic')
+
+    def without_diagnostic(runs, plans, jobs):
+        records = pretend_to_run(runs, plans, jobs)
+        for current in records:
+            with np.load(current.folder / 'outputs.npz') as file:
+                kept = {name: file[name] for name in file if name != 'AX'}
+            np.savez(current.folder / 'outputs.npz', **kept)
+        return records
+
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
+    monkeypatch.setattr(bert.runs, 'do_runs', without_diagnostic)
+    line = ['--tasks', 'MNLI', '--seeds', '1', '--submission', str(tmp_path / 'glue.zip')]
+    glue.main([*line, '--output_dir', str(tmp_path / 'out')])
+    assert set(predictions(tmp_path / 'glue.zip', 'MNLI-mm.tsv')) == {'contradiction'}
+    assert set(predictions(tmp_path / 'glue.zip', 'AX.tsv')) == {'contradiction'}
+    assert submission.check(tmp_path / 'glue.zip') == []
