@@ -209,13 +209,15 @@ def run_tasks(args, passed, command):
         if done
     }
 
-    tables = make_tables(records, plans, data)
-    for style, extension in STYLES.items():
-        write_text(output / f'results.{extension}', bert.results.format_document(tables, style))
-    print(f'\n{bert.results.format_document(tables, "text")}', end='', flush=True)
+    tables = {}
     if records:
-        told = format_command(data, command)
-        write_report(output, told, tables, records, folders, plans, data, has_pictures)
+        published = {task: compare_published(task, plans[task], data) for task in records}
+        tables = make_tables(records, published)
+        for style, extension in STYLES.items():
+            write_text(output / f'results.{extension}', bert.results.format_document(tables, style))
+        print(f'\n{bert.results.format_document(tables, "text")}', end='', flush=True)
+        sections = make_sections(tables, records, folders, published, data)
+        write_report(output, format_command(data, command), tables, sections, records, has_pictures)
     failed = [str(r) for r in runs if r.seed not in records.get(r.task, {})]
     if args.submission:
         without = [task for task in args.tasks if task not in records]
@@ -311,12 +313,12 @@ def can_draw():
     return True
 
 
-def make_tables(records, plans, data):
+def make_tables(records, published):
     """The table of each task that has a record, and of GLUE's score where all tasks have."""
     tables = {}
     for name, done in records.items():
         measured = {number: bert.results.measures(record) for number, record in done.items()}
-        tables[name] = bert.results.tabulate(measured, compare_published(name, plans[name], data))
+        tables[name] = bert.results.tabulate(measured, published[name])
     if len(records) == len(bert.tasks.TASKS):
         scores = bert.results.macro_average(records)
         if scores:
@@ -354,19 +356,29 @@ def is_whole(task, data):
     )
 
 
-def write_report(output, command, tables, records, folders, plans, data, has_pictures):
-    """Write ``report.html``, and for each task ``curves.svg`` and ``curves.png``."""
+def make_sections(tables, records, folders, published, data):
+    """What the report shows of each task, from what its runs wrote.
+
+    Returns
+    -------
+    list of bert.report.Section
+    """
     sections = []
     for name, done in records.items():
         task = bert.tasks.TASKS[name]
-        panels = collect_panels(task, done, folders, compare_published(name, plans[name], data))
-        if has_pictures:
-            bert.curves.save(bert.curves.draw(panels), output / name / 'curves')
+        panels = collect_panels(task, done, folders, published[name])
         evaluations = [
             collect_evaluation(task, split, [folders[name, number] for number in done], data)
             for split in task.dev
         ]
         sections.append(bert.report.Section(task, tables[name], panels, evaluations))
+    return sections
+
+
+def write_report(output, command, tables, sections, records, has_pictures):
+    """Write ``report.html``, and for each task ``curves.svg`` and ``curves.png``."""
+    for section in sections if has_pictures else ():
+        bert.curves.save(bert.curves.draw(section.panels), output / section.task.name / 'curves')
     machines = {}
     for record in (record for done in records.values() for record in done.values()):
         for name, value in record['machine'].items():

@@ -1,5 +1,6 @@
 """Runs of finetune_classifier.py in processes of their own: several at once, each only once."""
 
+import contextlib
 import ctypes
 import fcntl
 import logging
@@ -69,8 +70,8 @@ def do_runs(runs, plans, jobs):
         The records of all but the failed ones; see :func:`finish`.
     """
     records = {}
-    with progress(len(runs), 'runs', 'run') as bar:
-        outcomes = each_outcome(runs, plans, jobs)
+    outcomes = each_outcome(runs, plans, jobs)
+    with contextlib.closing(outcomes), progress(len(runs), 'runs', 'run') as bar:
         for count, (current, outcome, remark) in enumerate(outcomes, 1):
             if isinstance(outcome, Exception):
                 logging.error('[%d/%d] %s failed: %s', count, len(runs), current, outcome)

@@ -155,3 +155,17 @@ def published_vocabularies():
     if not (VOCABULARIES / 'bert-base-uncased-vocab.txt').is_file():
         pytest.skip(f'no published vocabularies in {VOCABULARIES}')
     return VOCABULARIES
+
+
+# GluonNLP's logs of early 2019, beside the project or where a user has them.
+PUBLISHED_LOGS = Path(
+    os.environ.get('PUBLISHED_LOG_DIR', ROOT.parent / 'shared' / 'data' / 'published')
+)
+
+
+@pytest.fixture(scope='session')
+def published_logs():
+    """The folder of ``finetuned_mrpc.log`` and its like."""
+    if not (PUBLISHED_LOGS / 'finetuned_mrpc.log').is_file():
+        pytest.skip(f'no published logs in {PUBLISHED_LOGS}')
+    return PUBLISHED_LOGS

@@ -512,6 +512,17 @@ def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_p
     )
 
 
+def test_all_runs_failed(data, command, environment, tmp_path):
+    """The results of before are left as they were."""
+    (tmp_path / 'results.csv').write_text('earlier')
+    line = [*command, '--tasks', 'RTE', '--seeds', '1', '--output_dir', str(tmp_path)]
+    done = call(line, environment)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr.splitlines()[-1] == 'glue.py: error: 1 of 1 runs failed: RTE seed 1'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['RTE', 'results.csv']
+    assert (tmp_path / 'results.csv').read_text() == 'earlier'
+
+
 def test_check_submission(tmp_path):
     """Each defect on a line, status 1; without GLUE_DIR and without MXNet."""
     with zipfile.ZipFile(tmp_path / 'glue.zip', 'w') as archive:

@@ -1,8 +1,6 @@
 """Reading the lines of the original scripts, of both years, and comparing two logs."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -156,19 +154,9 @@ def test_compare_line_by_line():
     assert logs.differing_flags(one, other) == {'batch_size': (32, 16), 'gpu': (True, 0)}
 
 
-# The logs that were published, beside the project or where a user has them.
-ORIGINALS = Path(
-    os.environ.get(
-        'PUBLISHED_LOG_DIR', Path(__file__).resolve().parents[2] / 'shared/data/published'
-    )
-)
-
-
 @pytest.mark.parametrize(('task', 'name'), [('MRPC', 'mrpc'), ('RTE', 'rte'), ('SST-2', 'sst')])
-def test_the_published_curves_are_those_of_the_logs(task, name):
-    path = ORIGINALS / f'finetuned_{name}.log'
-    if not path.is_file():
-        pytest.skip(f'no published log {path}')
+def test_the_published_curves_are_those_of_the_logs(published_logs, task, name):
+    path = published_logs / f'finetuned_{name}.log'
     log, kept = logs.read_log(path), logs.read_log(recipes.PUBLISHED / '2019-01' / f'{task}.json')
     if task == 'MRPC':  # the mean over batches that the log calls F1 is left out
         for values in [
