@@ -61,7 +61,7 @@ def finished(command, environment, tmp_path_factory):
 
 
 def call(line, environment):
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def table(printed):
