@@ -47,7 +47,7 @@ EXTRAS = {
         'nvidia-nvtx-cu11',
     ],
     # Formatting differs between releases of ruff.
-    'dev': ['docutils', 'pytest', 'ruff==0.17.6'],
+    'dev': ['docutils', 'matplotlib>=3.7', 'pytest', 'ruff==0.17.6'],
     'plot': ['matplotlib>=3.7'],  # legends outside of the axes
     # torch is pinned to the release that the published parity figures were measured with.
     'parity': ['torch==2.13.0', 'transformers'],

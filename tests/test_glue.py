@@ -205,7 +205,9 @@ def test_a_failing_run_is_told_and_the_others_go_on(finished, command, environme
     done = call(line, environment)
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
-    told, after, *_, total, last = done.stderr.strip().split('\n')
+    lines = done.stderr.strip().split('\n')
+    told, after = (line for line in lines if re.search(r':\[\d/2\] ', line))
+    total, last = lines[-2:]
     assert told.startswith('ERROR:root:[1/2] RTE seed 1 failed: finetune_classifier.py: error: ')
     assert 'download_glue_data.py' in told
     log = folder_of(tmp_path, 1, 'RTE') / 'run.log'
