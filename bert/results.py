@@ -131,7 +131,7 @@ def compare(recipe, figures, reason, rows, summaries):
 
 def macro_average(records):
     """GLUE's score of each seed that has all tasks: the mean over tasks of the mean of their
-    metrics (Wang et al. 2018, section 3; the diagnostic set has no part in it).
+    metrics (Wang et al. 2018; the diagnostic set has no part in it).
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ COMMANDS = {
     ('2020-01', 'QQP'): '--batch_size 32 --lr 2e-5 --epochs 5 --warmup_ratio 0.1',
     ('2020-01', 'MNLI'): '--batch_size 48 --lr 2e-5 --warmup_ratio 0.1 --epochs 4',
     ('2020-01', 'RTE'): '--batch_size 32 --lr 2e-5 --epochs 5',
-    # 2006.04884, table 3: 20 epochs, batches of 16, rate 2e-5, epsilon 1e-6, a tenth of warm-up.
+    # As in the configuration files published with 2006.04884.
     **{
         ('small-data', task): '--batch_size 16 --lr 2e-5 --epochs 20 --bias_correction '
         '--epsilon 1e-6 --warmup_ratio 0.1'
