@@ -64,21 +64,18 @@ def main(argv=None):
 
 def measure_all(text, vocab, folder, copies, runs):
     """The rows of the table, as pairs of text."""
-    short, out = folder / 'short.txt', folder / 'out.npz'
-    short.write_text('One line.\n\nAnother line.\n')
+    short, out = write_short(folder), folder / 'out.npz'
 
-    def generate(path, *flags):
-        command = [ROOT / 'create_pretraining_data.py', f'--input_file={path}', *FLAGS, *flags]
-        return min(execute([*command, f'--vocab_file={vocab}'])[:2] for _ in range(runs))
+    def best(*flags):
+        return min(generate(vocab, *flags) for _ in range(runs))
 
-    tokenizer = min(float(execute(['-c', TOKENIZE, text, vocab])[2]) for _ in range(runs))
-    start_up, _ = generate(short, f'--output_file={out}')
-    seconds, memory = generate(text, f'--output_file={out}')
+    tokenizer = min(tokenize(text, vocab) for _ in range(runs))
+    start_up, _ = best(f'--input_file={short}', f'--output_file={out}')
+    seconds, memory = best(f'--input_file={text}', f'--output_file={out}')
     size = out.stat().st_size / 1e6
-    many = ','.join([str(text)] * copies)
-    outputs = [f'--output_dir={folder}', '--num_outputs=2']
-    single, _ = generate(many, *outputs, '--num_workers=1')
-    double, _ = generate(many, *outputs, '--num_workers=2')
+    many = [f'--input_file={",".join([str(text)] * copies)}', f'--output_dir={folder}']
+    single, _ = best(*many, '--num_outputs=2', '--num_workers=1')
+    double, _ = best(*many, '--num_outputs=2', '--num_workers=2')
     net = seconds - start_up
     return [
         ("GluonNLP's tokenizer, the text once", f'{tokenizer:.2f} s'),
@@ -92,6 +89,24 @@ def measure_all(text, vocab, folder, copies, runs):
         (f'the text {copies} times, 2 outputs, 2 workers', f'{double:.2f} s'),
         ('  speed-up', f'{single / double:.2f}'),
     ]
+
+
+def write_short(folder):
+    """A text of two lines, to measure the start-up with."""
+    path = folder / 'short.txt'
+    path.write_text('One line.\n\nAnother line.\n')
+    return path
+
+
+def tokenize(text, vocab):
+    """Seconds that GluonNLP's tokenizer takes to read the text once."""
+    return float(execute(['-c', TOKENIZE, text, vocab])[2])
+
+
+def generate(vocab, *flags):
+    """Seconds and peak memory of create_pretraining_data.py, its start-up included."""
+    command = [ROOT / 'create_pretraining_data.py', *FLAGS, f'--vocab_file={vocab}', *flags]
+    return execute(command)[:2]
 
 
 def execute(command):

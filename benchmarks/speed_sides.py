@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""One side of speed.py: a process that does the same work whenever it is told to.
+
+speed.py starts it with a description of the work (:class:`Work`, as JSON) and writes a line to its
+standard input for every turn; it answers with the seconds. A process for each side, because MXNet
+and PyTorch bring thread pools of their own.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import bert  # noqa: E402
+from bert.cli import ToolkitError, run  # noqa: E402
+
+LEARNING_RATE = 5e-5
+EPSILON = 1e-6
+MAX_LENGTH = 128
+# Rows and columns of the matrices whose product tells what the machine can do.
+PRODUCT_SIZE = 2048
+
+
+class Work(NamedTuple):
+    """What a process is to do."""
+
+    kind: str  # train, infer, mrpc, pretrain or product
+    framework: str  # mxnet or pytorch
+    model: str  # a folder with config.json and vocab.txt, and for mrpc the weights
+    steps: int  # in a turn
+    batch_size: int
+    length: int = MAX_LENGTH
+    masks: int = 20  # tokens of a row to be predicted, in pretrain
+    padding: str = 'grouped'  # how the batches of mrpc are made: max, batch or grouped
+    dtype: str = 'float32'  # bfloat16 is PyTorch's autocast
+    compiled: bool = False  # whether PyTorch's model goes through torch.compile
+    gathered: bool = True  # whether PyTorch's masked-LM head sees the masked positions only
+
+
+def main(argv=None):
+    """Get ready, then do a turn for each line of standard input."""
+    work = Work(**json.loads((argv or sys.argv[1:])[0]))
+    answers = os.fdopen(os.dup(1), 'w', buffering=1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    batches, weight = make_batches(work)
+    build = {
+        ('product', 'mxnet'): build_product,
+        ('pretrain', 'mxnet'): build_pretraining,
+        ('pretrain', 'pytorch'): build_pytorch_pretraining,
+    }
+    if work.framework == 'mxnet' and os.environ.get('BERT_STOCK_OPS') != '1':
+        check_operators()
+    usual = build_classifier if work.framework == 'mxnet' else build_pytorch_classifier
+    step, wait = build.get((work.kind, work.framework), usual)(work)
+    count = 0
+
+    def turn():
+        nonlocal count
+        start = time.perf_counter()
+        for batch in batches:
+            count += 1
+            step(batch, count)
+        wait()
+        return (time.perf_counter() - start) * weight
+
+    turn()  # builds graphs and allocates memory
+    answers.write('{}\n')
+    for _ in sys.stdin:
+        answers.write(json.dumps({'seconds': turn()}) + '\n')
+
+
+def check_operators():
+    """Refuse to time MXNet's own operators under another name."""
+    if not bert.ops.available():
+        raise ToolkitError('the fused operators cannot be used: python -m bert.ops says why')
+
+
+def make_batches(work):
+    """The batches of a turn, and what the seconds of a turn are multiplied by.
+
+    Returns
+    -------
+    list, float
+        The factor makes seconds a step, or with ``mrpc`` seconds an epoch.
+    """
+    if work.kind == 'mrpc':
+        return mrpc_batches(work)
+    if work.kind == 'product':
+        return [None] * work.steps, 1 / work.steps
+    rng = np.random.default_rng(1)
+    vocab_size = bert.checkpoint.read_config(Path(work.model))['vocab_size']
+    shape = (work.batch_size, work.length)
+    ids = rng.integers(0, vocab_size, shape).astype(np.int32)
+    token_types = np.tile(np.arange(work.length) >= work.length // 2, (work.batch_size, 1))
+    inputs = ids, token_types.astype(np.int32), np.full(len(ids), work.length, np.float32)
+    labels = rng.integers(0, 2, len(ids)).astype(np.int32)
+    batch = inputs, labels
+    if work.kind == 'pretrain':
+        shape = (work.batch_size, work.masks)
+        rows = [rng.choice(work.length, work.masks, replace=False) for _ in range(len(ids))]
+        batch = bert.pretraining_dataset.Batch(
+            *inputs,
+            mlm_positions=np.sort(rows).astype(np.int32),
+            mlm_labels=rng.integers(0, vocab_size, shape).astype(np.int32),
+            mlm_weights=np.ones(shape, np.float32),
+            nsp_labels=labels,
+        )
+    return [batch] * work.steps, 1 / work.steps
+
+
+def mrpc_batches(work):
+    """Some batches of an epoch of MRPC, which stand for all: from the narrowest to the widest."""
+    task = bert.tasks.TASKS['MRPC']
+    examples = bert.datasets.read_glue(bert.datasets.glue_folder(), task, task.train)
+    vocab = bert.vocab.load_vocab(Path(work.model) / 'vocab.txt')
+    tokenizer = bert.tokenizer.build_tokenizer(vocab, lower=True)
+    encoded = bert.transform.encode(examples.texts, tokenizer, vocab, MAX_LENGTH)
+    rng = np.random.default_rng(1)
+    count = len(examples.labels)
+    if work.padding == 'grouped':
+        epoch = bert.batches.training_batches(encoded.lengths, work.batch_size, rng)
+    else:
+        starts = range(work.batch_size, count, work.batch_size)
+        epoch = np.split(rng.permutation(count), starts)
+    width = MAX_LENGTH if work.padding == 'max' else None
+    # The middle of each of as many equal parts of the epoch, once it is sorted by width.
+    epoch.sort(key=lambda rows: encoded.lengths[rows].max())
+    steps = min(work.steps, len(epoch))
+    chosen = [epoch[int((i + 0.5) * len(epoch) / steps)] for i in range(steps)]
+    rng.shuffle(chosen)
+    batches = [
+        (widen(bert.transform.pad_batch(encoded, rows), width, encoded), examples.labels[rows])
+        for rows in chosen
+    ]
+    return batches, len(epoch) / steps
+
+
+def widen(inputs, width, encoded):
+    """The same batch with further columns of padding, up to a width if there is one."""
+    ids, token_types, lengths = inputs
+    further = ((0, 0), (0, (width or ids.shape[1]) - ids.shape[1]))
+    ids = np.pad(ids, further, constant_values=encoded.padding)
+    return ids, np.pad(token_types, further), lengths
+
+
+def build_product(work):
+    """One large product of two float32 matrices a step, with MXNet's FullyConnected."""
+    from mxnet import nd
+
+    left, right = (nd.random.normal(shape=(PRODUCT_SIZE, PRODUCT_SIZE)) for _ in range(2))
+
+    def step(batch, number):
+        nd.FullyConnected(left, right, no_bias=True, flatten=False, num_hidden=PRODUCT_SIZE)
+
+    return step, nd.waitall
+
+
+def build_classifier(work):
+    """Steps of finetune_classifier.py: training, or with ``infer`` the outputs only.
+
+    Returns
+    -------
+    function of a batch and the number of the step from 1, function without arguments
+        The step, which may return before it is done, and what waits for all steps.
+    """
+    ctx = bert.training.contexts([])
+    if work.kind == 'mrpc':
+        encoder, _ = bert.model.load_bert(work.model, ctx=ctx)
+    else:
+        encoder, _ = bert.model.build_from_configuration(f'{work.model}/config.json', ctx)
+    model = bert.model.build_head(encoder, 2, ctx)
+    model.hybridize(static_alloc=True)
+    wait = bert.training.mx.nd.waitall
+    if work.kind == 'infer':
+        return lambda batch, number: bert.training.predict(model, batch[0], ctx[0]), wait
+    loss_function = bert.training.loss_of(2)
+    update = build_update(model)
+
+    def step(batch, number):
+        inputs, labels = batch
+        bert.training.seed_step(1, number)
+        bert.training.forward_backward(model, loss_function, inputs, labels, ctx[0], scale=1)
+        update(len(labels))
+
+    return step, wait
+
+
+def build_pretraining(work):
+    """Training steps of run_pretraining.py; see :func:`build_classifier`."""
+    ctx = bert.training.contexts([])
+    model, _ = bert.model.build_from_configuration(
+        f'{work.model}/config.json', ctx, use_decoder=True, use_classifier=True
+    )
+    bert.pretraining.finish_initialization(model, ctx[0])
+    model.hybridize(static_alloc=True)
+    loss = bert.pretraining.build_loss()
+    update = build_update(model)
+
+    def step(batch, number):
+        bert.training.seed_step(1, number)
+        bert.pretraining.gradients(model, loss, [batch], ctx, scale=1)
+        update(1)
+
+    return step, bert.training.mx.nd.waitall
+
+
+def build_update(model):
+    """What clips the gradients, sums over so many samples, and updates the weights."""
+    trainer = bert.training.build_trainer(model, 'bertadam', LEARNING_RATE, EPSILON)
+    parameters = bert.training.trainable(model)
+    loss_scale = bert.training.LossScale('float32')
+    return lambda samples: bert.training.update(
+        trainer, parameters, samples, LEARNING_RATE, loss_scale
+    )
+
+
+def build_pytorch_classifier(work):
+    """The same as :func:`build_classifier`, with transformers' model."""
+    import torch
+    import transformers
+
+    auto = transformers.AutoModelForSequenceClassification
+    if work.kind == 'mrpc':
+        model = auto.from_pretrained(work.model, attn_implementation='sdpa')
+    else:
+        config = transformers.AutoConfig.from_pretrained(work.model)
+        model = auto.from_config(config, attn_implementation='sdpa')
+    call = prepare_pytorch(model, work)
+
+    def infer(batch, number):
+        with torch.inference_mode():
+            return call(**pytorch_inputs(*batch[0])).logits
+
+    def loss(batch):
+        inputs, labels = batch
+        return call(**pytorch_inputs(*inputs), labels=torch.from_numpy(labels).long()).loss
+
+    step = infer if work.kind == 'infer' else pytorch_training(model, loss)
+    return step, lambda: None
+
+
+def build_pytorch_pretraining(work):
+    """The same as :func:`build_pretraining`, with transformers' model.
+
+    As it comes it computes the scores of all tokens of the vocabulary at every position.
+    ``gathered`` does what can be done about that in a few lines.
+    """
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(work.model)
+    auto = transformers.AutoModelForPreTraining
+    model = auto.from_config(config, attn_implementation='sdpa')
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    class Gathered(torch.nn.Module):
+        """The loss of transformers' model, whose masked-LM head sees the masked positions."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs, positions, labels, nsp_labels):
+            encodings, pooled = self.model.bert(**inputs, return_dict=False)[:2]
+            masked = encodings[torch.arange(len(encodings))[:, None], positions]
+            scores, nsp_scores = self.model.cls(masked, pooled)
+            mlm_loss = cross_entropy(scores.flatten(0, 1), labels.flatten())
+            return mlm_loss + cross_entropy(nsp_scores, nsp_labels)
+
+    call = prepare_pytorch(Gathered() if work.gathered else model, work)
+
+    def loss(batch):
+        inputs = pytorch_inputs(batch.ids, batch.token_types, batch.valid_lengths)
+        positions, labels, nsp_labels = (
+            torch.from_numpy(array).long()
+            for array in (batch.mlm_positions, batch.mlm_labels, batch.nsp_labels)
+        )
+        if work.gathered:
+            return call(inputs, positions, labels, nsp_labels)
+        everywhere = torch.full(batch.ids.shape, -100).scatter(1, positions, labels)
+        return call(**inputs, labels=everywhere, next_sentence_label=nsp_labels).loss
+
+    return pytorch_training(model, loss), lambda: None
+
+
+def prepare_pytorch(model, work):
+    """What calls the model, with as many threads as MXNet has, in training mode or not."""
+    import torch
+
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    model.train(work.kind != 'infer')
+    compiled = torch.compile(model) if work.compiled else model
+
+    def call(*args, **kwargs):
+        with torch.autocast('cpu', torch.bfloat16, enabled=work.dtype == 'bfloat16'):
+            return compiled(*args, **kwargs)
+
+    return call
+
+
+def pytorch_inputs(ids, token_types, lengths):
+    """The arrays that :func:`bert.transform.pad_batch` makes, by transformers' names."""
+    import torch
+
+    ids, token_types, lengths = map(torch.from_numpy, (ids, token_types, lengths))
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    return {
+        'input_ids': ids.long(),
+        'token_type_ids': token_types.long(),
+        # Without one, attention need not add anything to its scores.
+        'attention_mask': None if mask.all() else mask.long(),
+    }
+
+
+def pytorch_training(model, loss):
+    """A training step: the fused AdamW, and the same clipping."""
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, eps=EPSILON, weight_decay=0.01, fused=True
+    )
+
+    def step(batch, number):
+        loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+if __name__ == '__main__':
+    run(main)
