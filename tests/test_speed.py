@@ -1,0 +1,222 @@
+"""benchmarks/speed.py: flags, figures from made-up times, and a tiny real run."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from bert.cli import ToolkitError, UsageError
+
+SCRIPT = ROOT / 'benchmarks' / 'speed.py'
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """The script as a module, whose folder is on the path as when it is run."""
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    spec = importlib.util.spec_from_file_location('speed', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def with_pytorch(speed, monkeypatch):
+    """As if PyTorch were installed."""
+    monkeypatch.setattr(speed.importlib.util, 'find_spec', lambda name: True)
+
+
+def test_flags(speed):
+    args = speed.parse_args('--only infer-6x384 datagen --only mrpc-epoch --steps 3'.split())
+    assert args.only == ['infer-6x384', 'datagen', 'mrpc-epoch']
+    assert (args.turns, args.steps, args.json) == (7, 3, None)
+    with pytest.raises(SystemExit) as left:
+        speed.parse_args(['--only', 'infer-5x384'])
+    assert left.value.code == 2
+
+
+def test_without_pytorch_it_says_what_to_install(speed, monkeypatch):
+    monkeypatch.setattr(speed.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ToolkitError, match=r"pip install '\.\[parity\]'") as refused:
+        speed.main(['--only', 'train-6x384'])
+    assert refused.value.status == 1
+
+
+@pytest.mark.parametrize('name', ['mrpc-epoch', 'datagen'])
+def test_what_is_missing_is_told_before_anything_is_measured(
+    name, speed, with_pytorch, monkeypatch, tmp_path, tiny_bert
+):
+    monkeypatch.delenv('GLUE_DIR', raising=False)
+    with pytest.raises(UsageError, match=f'{name} needs a --bert_model'):
+        speed.main(['--only', 'infer-6x384', name])
+    flags = ['--only', name, '--bert_model', str(tiny_bert)]
+    with pytest.raises(UsageError, match='GLUE_DIR is not set'):
+        speed.main(flags)
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path))
+    with pytest.raises(ToolkitError, match='MRPC/train.tsv, which download_glue_data.py'):
+        speed.main(flags)
+    monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
+    with pytest.raises(UsageError, match='--json no/such/folder.json: there is no such folder'):
+        speed.main([*flags, '--json', 'no/such/folder.json'])
+
+
+def test_help_names_every_line(speed):
+    ran = subprocess.run([sys.executable, SCRIPT, '--help'], capture_output=True, text=True)
+    assert ran.returncode == 0
+    for name in (
+        'train-12x768 train-6x384 infer-12x768 infer-6x384 mrpc-epoch pretrain-12x768 datagen'
+    ).split():
+        assert name in speed.LINES
+        assert name in ran.stdout
+
+
+def test_turns_alternate(speed):
+    calls = []
+    seconds = speed.take_turns(
+        {name: lambda name=name: calls.append(name) or len(calls) for name in 'abc'}, 3, 'test'
+    )
+    assert ''.join(calls) == 'abccbaabc'
+    assert seconds == {'a': [1, 6, 7], 'b': [2, 5, 8], 'c': [3, 4, 9]}
+
+
+# A product of 2048 x 2048 matrices has 17.18 billion operations: 171.8 a second.
+PRODUCT = [0.1, 0.1, 9.0]
+
+
+def test_row_of_a_step(speed):
+    """Median and quartiles by hand; the share from the products of a BERT base, by hand too."""
+    seconds = {
+        'product': PRODUCT,
+        'ours': [2.0, 9.0, 2.2, 2.1, 2.4],
+        'stock': [4.4] * 5,
+        'pytorch': [3.3] * 5,
+        'pytorch_bfloat16': [1.1] * 5,
+        'pytorch_compiled': [3.0] * 5,
+    }
+    row = speed.make_row('train-12x768', seconds)
+    assert [row[key] for key in ('name', 'ours_s', 'stock_s', 'pytorch_s')] == [
+        'train-12x768',
+        2.2,
+        4.4,
+        3.3,
+    ]
+    assert row['ratio'] == pytest.approx(1.5)
+    assert row['ours_spread_s'] == pytest.approx(2.4 - 2.1)
+    assert row['matrix_gflops'] == pytest.approx(171.8, rel=1e-3)
+    # A position costs two operations for each of 12 x 768 x 768 weights a layer, and two products
+    # of 768 with 128 keys; a row the pooler. Three times that, for 1024 positions and 8 rows.
+    layers = 12 * 1024 * (2 * 12 * 768**2 + 4 * 128 * 768)
+    operations = 3 * (layers + 8 * 2 * 768**2)
+    assert row['pytorch_share'] == pytest.approx(operations / 171.8e9 / 3.3, rel=1e-3)
+    # Here 1016 positions of the last layer have keys and values only.
+    operations -= 3 * 1016 * (2 * 10 * 768**2 + 4 * 128 * 768)
+    assert row['ours_share'] == pytest.approx(operations / 171.8e9 / 2.2, rel=1e-3)
+    assert 'pytorch_bfloat16_share' not in row
+    table = speed.describe_row(row).splitlines()
+    assert [line.split()[-1] for line in table] == ['1.00', '2.00', '1.50', '0.50', '1.36']
+    assert table[0].split() == ['train-12x768', 'here', '2.200', '0.300', '132', '%', '1.00']
+    assert {len(line) for line in [*table, speed.heading()]} == {len(table[0])}
+
+
+def test_row_of_pretraining_refers_to_the_better_way(speed):
+    seconds = {
+        'product': PRODUCT,
+        'ours': [2.0],
+        'stock': [5.0],
+        'pytorch_whole': [4.0],
+        'pytorch_gathered': [3.0],
+        'pytorch_compiled': [1.0],
+    }
+    row = speed.make_row('pretrain-12x768', seconds)
+    assert (row['pytorch_s'], row['ratio']) == (3.0, 1.5)
+    # The masked-LM head at 1024 positions, or at 8 x 20: one 768 x 768 layer and 30,522 scores.
+    operations = [
+        row[f'pytorch_{side}_share'] * row[f'pytorch_{side}_s'] for side in ('whole', 'gathered')
+    ]
+    head = 3 * (1024 - 160) * 2 * 768 * (768 + 30522)
+    assert operations[0] - operations[1] == pytest.approx(head / 171.8e9, rel=1e-3)
+
+
+def test_row_of_an_epoch(speed):
+    seconds = {
+        'product': PRODUCT,
+        'ours': [80.0],
+        'stock': [130.0],
+        'pytorch_max': [280.0],
+        'pytorch_batch': [160.0],
+        'pytorch_grouped': [120.0],
+    }
+    row = speed.make_row('mrpc-epoch', seconds)
+    assert (row['pytorch_s'], row['ratio'], row['ratio_max']) == (120.0, 1.5, 3.5)
+    assert 'padded to 128' in speed.describe_row(row)
+
+
+def test_row_of_data_generation(speed):
+    row = speed.make_row('datagen', {'ours': [0.5], 'gluonnlp': [0.8]})
+    assert (row['ours_s'], row['stock_s'], row['pytorch_s']) == (0.5, None, None)
+    assert row['ratio'] == pytest.approx(1.6)
+    assert "GluonNLP's tokenizer" in speed.describe_row(row)
+
+
+def test_batches_of_an_epoch(speed, tiny_bert, monkeypatch):
+    """All of them, if as many steps are asked for; padded to 128, or less and less."""
+    import speed_sides
+
+    monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
+    positions = {}
+    for padding in ('max', 'batch', 'grouped'):
+        work = speed_sides.Work('mrpc', 'mxnet', str(tiny_bert), 10**6, 8, padding=padding)
+        batches, weight = speed_sides.make_batches(work)
+        assert weight == 1
+        widths = [inputs[0].shape[1] for inputs, _ in batches]
+        positions[padding] = sum(inputs[0].size for inputs, _ in batches)
+        assert (set(widths) == {128}) == (padding == 'max')
+        rows = [
+            tuple(row[:n]) for (ids, _, ns), _ in batches for row, n in zip(ids, ns.astype(int))
+        ]
+        if padding == 'max':
+            expected = sorted(rows)
+        assert sorted(rows) == expected
+    assert positions['max'] > positions['batch'] > positions['grouped']
+    few, weight = speed_sides.make_batches(work._replace(steps=4))
+    assert len(few) * weight == len(batches)
+
+
+def test_a_side_that_fails_is_told_in_a_sentence(speed, tmp_path):
+    work = speed.Work('infer', 'mxnet', str(tmp_path / 'nothing'), 1, 1)
+    with speed.Process('ours', work) as process:
+        with pytest.raises(ToolkitError, match='here stopped: .*nothing'):
+            process.answer()
+        with pytest.raises(ToolkitError, match='here stopped: .*nothing'):
+            process.turn()
+
+
+@pytest.mark.parametrize('name', ['train-12x768', 'infer-6x384', 'pretrain-12x768', 'mrpc-epoch'])
+def test_tiny_run(name, speed, tiny_bert, monkeypatch, tmp_path, capsys):
+    """All sides of a line do their work, with tiny sizes."""
+    pytest.importorskip('torch')
+    pytest.importorskip('transformers')
+    if not speed.bert.ops.available():
+        pytest.skip('the fused operators cannot be built here')
+    monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
+    line = speed.LINES[name]
+    if line.layers:
+        line = line._replace(
+            batch_size=2, layers=2, units=8, heads=2, length=12, masks=3, vocab_size=50
+        )
+    monkeypatch.setitem(speed.LINES, name, line)
+    monkeypatch.setattr(speed, 'PAUSE', 0)
+    path = tmp_path / 'rows.json'
+    flags = ['--turns', '1', '--steps', '2', '--bert_model', str(tiny_bert), '--json', str(path)]
+    rows = speed.main(['--only', name, '--bfloat16', *flags])
+    assert json.loads(path.read_text()) == rows
+    (row,) = rows
+    assert row['name'] == name
+    assert min(row[key] for key in ('ours_s', 'stock_s', 'pytorch_s', 'ratio')) > 0
+    printed = capsys.readouterr().out.splitlines()
+    assert 'GFLOP/s' in printed[0]
+    assert printed[2:] == speed.describe_row(row).splitlines()
+    assert len(printed) == 2 + {'train': 4, 'infer': 4, 'pretrain': 5, 'mrpc': 5}[line.kind]
