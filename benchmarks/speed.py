@@ -43,7 +43,8 @@ from bert.cli import ToolkitError, UsageError, build_parser, positive_int, progr
 from bert.files import write_json  # noqa: E402
 
 VOCAB_SIZE = 30522  # of BERT base
-# After a turn the threads of a process spin for a moment before they sleep.
+# After a turn the threads of a process spin for a moment before they sleep. While another has its
+# turn, it then takes no processor time (measured).
 PAUSE = 0.3
 
 
