@@ -21,8 +21,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -101,8 +99,9 @@ PYTORCH_PRETRAIN = {
         ('gathered', 'PyTorch, scores at masks'),
     ]
 }
-PYTORCH_BFLOAT16 = {
-    'pytorch_bfloat16': Side('PyTorch, bfloat16', {'framework': 'pytorch', 'dtype': 'bfloat16'})
+BFLOAT16 = {
+    'ours_bfloat16': Side('here, bfloat16', {'framework': 'mxnet', 'dtype': 'bfloat16'}),
+    'pytorch_bfloat16': Side('PyTorch, bfloat16', {'framework': 'pytorch', 'dtype': 'bfloat16'}),
 }
 PYTORCH_COMPILED = {
     'pytorch_compiled': Side('PyTorch, compiled', {'framework': 'pytorch', 'compiled': True})
@@ -112,7 +111,7 @@ EAGER = (*PYTORCH, *PYTORCH_MRPC, *PYTORCH_PRETRAIN)
 TITLES = {'product': 'one matrix product', 'gluonnlp': "GluonNLP's tokenizer"}
 TITLES.update(
     (name, side.title)
-    for sides in (OURS, PYTORCH, PYTORCH_MRPC, PYTORCH_PRETRAIN, PYTORCH_BFLOAT16, PYTORCH_COMPILED)
+    for sides in (OURS, PYTORCH, PYTORCH_MRPC, PYTORCH_PRETRAIN, BFLOAT16, PYTORCH_COMPILED)
     for name, side in sides.items()
 )
 
@@ -139,7 +138,9 @@ def parse_args(argv=None):
         '--steps', type=positive_int, help='of a turn (default: what takes a second or a few)'
     )
     parser.add_argument(
-        '--bfloat16', action='store_true', help='bfloat16 as well: autocast in PyTorch'
+        '--bfloat16',
+        action='store_true',
+        help='bfloat16 as well, where all steps are alike; in PyTorch by autocast',
     )
     parser.add_argument(
         '--compile', action='store_true', help='torch.compile as well, where all steps are alike'
@@ -166,7 +167,10 @@ def main(argv=None):
         product = stack.enter_context(Process('product', Work('product', 'mxnet', '', 4, 0)))
         product.answer()
         rate = rate_of([product.turn() for _ in range(args.turns)])
-        machine = {'processor': processor(), 'threads': int(os.environ['OMP_NUM_THREADS'])}
+        machine = {
+            'processor': bert.environment.processor_name(),
+            'threads': int(os.environ['OMP_NUM_THREADS']),
+        }
         print(describe_machine(machine, rate))
         print(heading())
         for name in names:
@@ -204,15 +208,6 @@ def check(names, args):
             )
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise UsageError(f'--json {args.json}: there is no such folder')
-
-
-def processor():
-    """The name of the processor."""
-    with contextlib.suppress(OSError):
-        found = re.search(r'^model name\s*: (.+)', Path('/proc/cpuinfo').read_text(), re.M)
-        if found:
-            return found.group(1)
-    return platform.processor() or platform.machine()
 
 
 class Process:
@@ -308,7 +303,7 @@ def sides_of(line, args):
         return {**OURS, **PYTORCH_MRPC}
     sides = {**OURS, **(PYTORCH_PRETRAIN if line.kind == 'pretrain' else PYTORCH)}
     if args.bfloat16:
-        sides.update(PYTORCH_BFLOAT16)
+        sides.update(BFLOAT16)
     if args.compile:
         sides.update(PYTORCH_COMPILED)
     return sides
@@ -397,7 +392,7 @@ def make_row(name, seconds):
         is none. Of each further side its ``_s``, and of every side ``_spread_s``, the distance
         between the quartiles, and where it has one its ``_share`` of the ``matrix_gflops``. Of
         mrpc-epoch also ``ratio_max``, to padding to the maximum, and of datagen ``gluonnlp_s``,
-        which ``ratio`` refers to.
+        which ``ratio`` refers to. With bfloat16 ``ratio_bfloat16``, both in it.
     """
     line = LINES[name]
     row = {'name': name, 'ours_s': None, 'stock_s': None, 'pytorch_s': None, 'ratio': None}
@@ -414,6 +409,8 @@ def make_row(name, seconds):
     row['ratio'] = (row['pytorch_s'] or row['gluonnlp_s']) / row['ours_s']
     if line.kind == 'mrpc':
         row['ratio_max'] = row['pytorch_max_s'] / row['ours_s']
+    if 'ours_bfloat16' in sides:
+        row['ratio_bfloat16'] = row['pytorch_bfloat16_s'] / row['ours_bfloat16_s']
     row['sides'] = sides
     return row
 

@@ -38,7 +38,7 @@ class Work(NamedTuple):
     length: int = MAX_LENGTH
     masks: int = 20  # tokens of a row to be predicted, in pretrain
     padding: str = 'grouped'  # how the batches of mrpc are made: max, batch or grouped
-    dtype: str = 'float32'  # bfloat16 is PyTorch's autocast
+    dtype: str = 'float32'  # or bfloat16, in PyTorch by autocast
     compiled: bool = False  # whether PyTorch's model goes through torch.compile
     gathered: bool = True  # whether PyTorch's masked-LM head sees the masked positions only
 
@@ -56,6 +56,9 @@ def main(argv=None):
     }
     if work.framework == 'mxnet' and os.environ.get('BERT_STOCK_OPS') != '1':
         check_operators()
+    if work.framework == 'mxnet' and work.dtype == 'bfloat16':
+        bert.environment.check_dtype(work.dtype, on_gpu=False)
+        bert.environment.prepare_bfloat16()
     usual = build_classifier if work.framework == 'mxnet' else build_pytorch_classifier
     step, wait = build.get((work.kind, work.framework), usual)(work)
     count = 0
@@ -175,6 +178,7 @@ def build_classifier(work):
     else:
         encoder, _ = bert.model.build_from_configuration(f'{work.model}/config.json', ctx)
     model = bert.model.build_head(encoder, 2, ctx)
+    bert.model.cast(model, work.dtype)
     model.hybridize(static_alloc=True)
     wait = bert.training.mx.nd.waitall
     if work.kind == 'infer':
@@ -198,8 +202,9 @@ def build_pretraining(work):
         f'{work.model}/config.json', ctx, use_decoder=True, use_classifier=True
     )
     bert.pretraining.finish_initialization(model, ctx[0])
+    bert.model.cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    loss = bert.pretraining.build_loss()
+    loss = bert.pretraining.build_loss(ctx)
     update = build_update(model)
 
     def step(batch, number):
