@@ -284,13 +284,13 @@ MXReturnValue attention_backward(const Attributes& attributes, Tensors* in, Tens
 MXReturnValue infer_shape(const Attributes& attributes, Shapes* in, Shapes* out) {
   const bool together = in->size() == 3;
   const auto &queries = (*in)[0], &keys_values = (*in)[together ? 0 : 1];
-  const unsigned parts = together ? 3 : 2;
-  const auto heads = static_cast<unsigned>(number(attributes, "heads"));
-  if (queries.size() != 3 || keys_values.size() != 3 || keys_values[2] == 0 || heads == 0 ||
+  const int64_t parts = together ? 3 : 2;
+  const auto heads = static_cast<int64_t>(number(attributes, "heads"));
+  if (queries.size() != 3 || keys_values.size() != 3 || keys_values[2] == 0 || heads < 1 ||
       keys_values[2] % (parts * heads) != 0) {
     return wrong_shape("attention needs projections of (length, batch, parts * heads * width)");
   }
-  const unsigned units = keys_values[2] / parts;
+  const auto units = static_cast<unsigned>(keys_values[2] / parts);
   if (!together && (queries[1] != keys_values[1] || queries[2] != units)) {
     return wrong_shape("the queries have another batch size or width than the keys and values");
   }
