@@ -36,10 +36,9 @@ inline Vector exponential(Vector x) {
 }
 
 // Turn a row of scores into exp(score - max), zeros from `valid` to `padded`, a multiple of
-// kVector; their sum.
+// kVector; their sum. It is NaN where a score is NaN or infinity, or all are minus infinity.
 inline float exponentials(float* scores, int64_t valid, int64_t padded) {
-  constexpr float kLowest = std::numeric_limits<float>::lowest();
-  std::fill(scores + valid, scores + padded, kLowest);
+  std::fill(scores + valid, scores + padded, -std::numeric_limits<float>::infinity());
   Vector highest = vector_at(scores);
   for (int64_t j = kVector; j < padded; j += kVector) {
     const Vector x = vector_at(scores + j);
