@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <locale>
+#include <sstream>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -17,9 +19,18 @@ using Tensors = std::vector<MXTensor>;
 using Types = std::vector<int>;
 using Shapes = std::vector<std::vector<unsigned>>;
 
-// `require` has checked by then that the attribute is there.
+// Whether a text begins with a number; with a point in it whatever the locale of the program.
+inline bool read_number(const std::string& text, double& value) {
+  std::istringstream stream(text);
+  stream.imbue(std::locale::classic());
+  return static_cast<bool>(stream >> value);
+}
+
+// `require` has checked by then that the attribute is there, and a number.
 inline double number(const Attributes& attributes, const char* name) {
-  return std::stod(attributes.at(name));
+  double value = 0;
+  read_number(attributes.at(name), value);
+  return value;
 }
 
 // For setParseAttrs: refuse a call that lacks an attribute.
@@ -27,6 +38,11 @@ inline MXReturnValue require(const Attributes& attributes, std::initializer_list
   for (const char* name : names) {
     if (!attributes.count(name)) {
       MX_ERROR_MSG << "the attribute " << name << " is missing";
+      return MX_FAIL;
+    }
+    double value;
+    if (!read_number(attributes.at(name), value)) {
+      MX_ERROR_MSG << "the attribute " << name << " is no number: " << attributes.at(name);
       return MX_FAIL;
     }
   }
