@@ -46,10 +46,12 @@ struct Inputs {
   // s of one row; `factors` are the row's dropout factors.
   void sum(int64_t row, const float* factors, float* s) const {
     const float* x = data + row * units;
-    const float* r = residual + row * units;
     if (!residual) {
       std::copy_n(x, units, s);
-    } else if (dropout) {
+      return;
+    }
+    const float* r = residual + row * units;
+    if (dropout) {
 #pragma omp simd
       for (int64_t i = 0; i < units; ++i) s[i] = x[i] * factors[i] + r[i];
     } else {
