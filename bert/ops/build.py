@@ -66,7 +66,12 @@ def mxnet_folder():
 
 def cache_folder():
     """Where the libraries are kept."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    root = os.environ.get('XDG_CACHE_HOME')
+    if not root:
+        try:
+            root = Path.home() / '.cache'
+        except RuntimeError:
+            raise BuildError('there is no home directory for the cache') from None
     return Path(root) / 'mxnet-bert-toolkit'
 
 
@@ -129,4 +134,5 @@ def run(command):
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ['']
         first = next((line for line in lines if 'error' in line), lines[-1])
-        raise BuildError(f'{Path(command[0]).name} failed: {first.strip()}')
+        reason = f': {first.strip()}' if first else ''
+        raise BuildError(f'{Path(command[0]).name} failed{reason}')
