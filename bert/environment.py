@@ -177,12 +177,21 @@ def processor_name():
     """What the processor calls itself."""
     import platform
 
-    # Linux tells it here only.
+    return read_cpuinfo('model name') or platform.processor() or platform.machine()
+
+
+def processor_flags():
+    """The names of the processor's instructions, as a set; empty where Linux does not tell."""
+    return set((read_cpuinfo('flags') or read_cpuinfo('Features')).split())
+
+
+def read_cpuinfo(name):
+    """What Linux says of the first processor under this name, or an empty string."""
     with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf8') as file:
         for line in file:
-            if line.startswith('model name'):
+            if line.split(':')[0].strip() == name:
                 return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+    return ''
 
 
 def gpu_names(driver=None):
@@ -233,15 +242,6 @@ def check_dtype(dtype, on_gpu, flags=None):
                 '--dtype bfloat16 needs a processor with the instructions avx512_bf16 '
                 '(Intel from Cooper Lake, AMD from Zen 4), and this one has none'
             )
-
-
-def processor_flags():
-    """The names of the processor's instructions, empty where Linux does not tell."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith('flags')), '').split())
 
 
 # From Linux's arch_prctl(2): a program must ask before it uses the registers of AMX.

@@ -12,12 +12,12 @@ import pytest
 
 from bert import ops  # bert before mxnet: see bert.environment
 from bert.model import load_bert
+from bert.ops import build
 
 import mxnet as mx  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
-# The function of that name hides the module in the package.
-build = sys.modules['bert.ops.build']
+
 
 # Called as a compiler is: it answers for its version, notes each call, and takes a while.
 COMPILER = """#!/bin/sh

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from bert.ops.build import BuildError, build
+from bert.ops import build
 
 # The numbers of a seed: as many random bits.
 SEED_SIZE = 64
@@ -32,8 +32,8 @@ def available():
         logging.info("operators: MXNet's own, as the variable BERT_STOCK_OPS asks")
         return False
     try:
-        mx.library.load(str(build()), verbose=False)
-    except (BuildError, OSError, mx.MXNetError) as error:
+        mx.library.load(str(build.build()), verbose=False)
+    except (build.BuildError, OSError, mx.MXNetError) as error:
         reason = str(error).strip().splitlines()[-1]
         logging.info("operators: MXNet's own, which are slower (%s)", reason)
         return False

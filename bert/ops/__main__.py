@@ -2,7 +2,7 @@
 
 from bert import environment
 from bert.cli import ToolkitError, build_parser, run
-from bert.ops.build import BuildError, build
+from bert.ops import build
 
 
 def main():
@@ -10,8 +10,8 @@ def main():
     build_parser(__doc__).parse_args()
     environment.check_mxnet()
     try:
-        print(build())
-    except BuildError as error:
+        print(build.build())
+    except build.BuildError as error:
         raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
 
 

@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import logging
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bert import environment
 from bert.files import replacing
 
 SOURCES = Path(__file__).parent
@@ -93,12 +93,7 @@ def cache_key(compiler):
 
 def processor():
     """What ``-march=native`` depends on: the model and the instructions of the processor."""
-    wanted = ('model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
-    try:
-        lines = Path('/proc/cpuinfo').read_text().split('\n\n')[0].splitlines()
-    except OSError:
-        return f'{platform.machine()} {platform.processor()}'
-    return '\n'.join(line for line in lines if line.startswith(wanted))
+    return f'{environment.processor_name()} {" ".join(sorted(environment.processor_flags()))} '
 
 
 @contextlib.contextmanager
