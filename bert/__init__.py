@@ -14,20 +14,28 @@ __version__ = '1.0.0'
 _MODULES = (
     'batches',
     'checkpoint',
+    'configuration',
+    'convert',
     'datasets',
+    'hub',
+    'huggingface',
     'metrics',
     'model',
+    'onnx_export',
     'optimizer',
     'pretraining',
     'pretraining_data',
     'pretraining_dataset',
     'resume',
     'schedule',
+    'source',
     'tasks',
+    'tensorflow_checkpoint',
     'tokenizer',
     'training',
     'transform',
     'vocab',
+    'zoo',
 )
 
 
