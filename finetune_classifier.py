@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
+import contextlib
 import json
 import logging
 import math
@@ -664,7 +665,7 @@ class Saver:
         self.write_line({'epoch': epoch + 1, 'seconds': seconds, **results})
         if epoch == 0:
             # An earlier run's description must not stand beside this one's parameters.
-            if bert.source.is_finetuned(self.output):
+            with contextlib.suppress(FileNotFoundError):
                 (self.output / bert.source.FINETUNED).unlink()
             self.save_description()
         bert.training.save_parameters(self.model, self.output / self.parameters(epoch + 1))

@@ -5,6 +5,7 @@ installed ``onnx`` knows best, which that package then refuses; here it is told 
 """
 
 import contextlib
+import logging
 from unittest import mock
 
 import mxnet as mx
@@ -59,16 +60,19 @@ class WithMask(mx.gluon.HybridBlock):
 
 @contextlib.contextmanager
 def _operator_set():
-    """Let ``onnx`` take 13 for its newest operator set."""
+    """Let ``onnx`` take 13 for its newest operator set, and the exporter be quiet."""
     import onnx.checker
 
     context = onnx.checker.DEFAULT_CONTEXT
     known = context.opset_imports
     context.opset_imports = {'': OPERATOR_SET}
+    # It logs the shapes that it was given to begin with, which say nothing of the result.
+    logging.disable(logging.INFO)
     try:
         with mock.patch('onnx.defs.onnx_opset_version', return_value=OPERATOR_SET):
             yield
     finally:
+        logging.disable(logging.NOTSET)
         context.opset_imports = known
 
 
@@ -102,7 +106,7 @@ def export(path, model):
     exported.opset_import.append(onnx.helper.make_opsetid('', OPERATOR_SET))
     _rename_outputs(exported.graph, symbol.list_outputs(), block.output_names)
     _take_integers(exported.graph)
-    _drop_unused(exported.graph)
+    _tidy_constants(exported.graph)
     onnx.checker.check_model(exported)
     onnx.save(exported, str(path))
 
@@ -134,14 +138,15 @@ def _take_integers(graph):
         graph.node.insert(i, cast)
 
 
-def _drop_unused(graph):
-    """Remove the constants that the exporter leaves behind; runtimes warn of each."""
+def _tidy_constants(graph):
+    """Drop the constants that the exporter leaves behind, and take those left out of the inputs.
+
+    Runtimes warn of each.
+    """
     used = {name for node in graph.node for name in node.input}
-    unused = [initializer for initializer in graph.initializer if initializer.name not in used]
-    for initializer in unused:
+    for initializer in [each for each in graph.initializer if each.name not in used]:
         graph.initializer.remove(initializer)
-    names = {initializer.name for initializer in unused}
-    for value in [value for value in graph.input if value.name in names]:
+    for value in [each for each in graph.input if each.name not in INPUTS]:
         graph.input.remove(value)
 
 

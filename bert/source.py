@@ -118,6 +118,7 @@ def is_finetuned(source):
     """Whether a source has a classifier or regressor and says what its labels are."""
     if is_zoo_model(source):
         return False
+    source = str(source)
     fetched = hub.is_repository(source) and not Path(source).exists()
     folder = _fetch(source) if fetched else Path(source)
     if (folder / FINETUNED).is_file():
@@ -138,7 +139,7 @@ def read_finetuned(source):
         ``labels``: in the order of the class ids, or None for regression; ``parameters``: the
         path of the best epoch's file.
     """
-    location = locate(source)
+    location = locate(str(source))
     if (location.folder / FINETUNED).is_file():
         return read_finetune_json(location.folder)
     config = read_json(location.folder / 'config.json')
