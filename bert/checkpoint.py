@@ -286,6 +286,7 @@ def write_gluon(folder, contents):
     write_text(folder / 'vocab.vocab', gluon_vocab(vocab).to_json() + '\n')
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': contents.lower})
     _write_config(folder, contents)
+    _write_flags(folder, contents, 'model.params')
 
 
 def write_huggingface(folder, contents):
@@ -300,6 +301,7 @@ def write_huggingface(folder, contents):
     weights = contents.weights
     huggingface.write_weights(folder / 'model.safetensors', weights.bert, weights.head)
     write_readable(folder, contents)
+    _write_flags(folder, contents, 'model.safetensors')
 
 
 def write_readable(folder, contents):
@@ -324,13 +326,16 @@ def _write_config(folder, contents):
         config['label2id'] = {name: i for i, name in enumerate(names)}
         regression = contents.labels is None
         config['problem_type'] = 'regression' if regression else 'single_label_classification'
-        name = 'model.params' if (folder / 'model.params').is_file() else 'model.safetensors'
-        if contents.flags:
-            write_json(
-                folder / FINETUNED,
-                {'flags': contents.flags, 'labels': contents.labels, 'parameters': name},
-            )
     write_json(folder / 'config.json', config)
+
+
+def _write_flags(folder, contents, parameters):
+    """Keep what finetune_classifier.py needs to predict without being told."""
+    if contents.flags:
+        write_json(
+            folder / FINETUNED,
+            {'flags': contents.flags, 'labels': contents.labels, 'parameters': parameters},
+        )
 
 
 # --- Gluon's files
