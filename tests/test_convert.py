@@ -4,15 +4,17 @@ Their weights and outputs are in tests/data/checkpoints, with the script that ma
 """
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, failure, write_tiny_bert
+from conftest import ROOT, WORDS, failure, parameters_of, write_tiny_bert
 
 import bert
+import finetune_classifier
 from bert import checkpoint, convert
 from bert.cli import UsageError
 
@@ -366,3 +368,174 @@ def test_the_command_and_its_one_sentence(tmp_path):
     ran = run(str(target), str(tmp_path / 'other'))
     assert ran.returncode == 2
     assert 'one of the arguments --to --compare is required' in ran.stderr
+
+
+# --- what the scripts make of it
+
+
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+    """Labelled pairs in a file of one's own, and the flags for it."""
+    path = tmp_path_factory.mktemp('texts') / 'pairs.csv'
+    rows = ['question,answer,good,score']
+    for number in range(12):
+        words = WORDS.split()[number:]
+        rows.append(f'{words[0]} {words[9]},{words[3]},{["no", "yes"][number % 2]},{number / 2}')
+    path.write_text('\n'.join(rows) + '\n')
+    return path, ['--text_columns', 'question', 'answer', '--max_len', '16']
+
+
+def finetune(output, *flags):
+    """Run the script here, and give the root logger its handlers back."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    try:
+        finetune_classifier.main(['--output_dir', str(output), *map(str, flags)])
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    return output
+
+
+def predictions(output):
+    """What the script wrote beside the rows of the file."""
+    return (output / 'pairs_predictions.csv').read_text()
+
+
+@pytest.fixture(scope='module', params=['classifier', 'regressor'])
+def trained(request, texts, tiny_bert, tmp_path_factory):
+    """An output directory of the script on own data."""
+    path, columns = texts
+    kind = {
+        'classifier': ['--label_column', 'good'],
+        'regressor': ['--label_column', 'score', '--regression'],
+    }[request.param]
+    return finetune(
+        tmp_path_factory.mktemp('trained') / request.param,
+        *('--bert_model', tiny_bert, '--train_file', path, '--test_file', path, *columns, *kind),
+        *('--training_steps', 4, '--batch_size', 4, '--lr', '1e-2'),
+    )
+
+
+@pytest.mark.parametrize('kind', ['gluon', 'hf'])
+def test_a_finetuned_model_predicts_the_same_in_its_new_place(trained, kind, texts, tmp_path):
+    """The new directory alone knows task, labels and casing, under either flag."""
+    path, _ = texts
+    target = tmp_path / 'target'
+    convert.main([str(trained), str(target), '--to', kind])
+    config = json.loads((target / 'config.json').read_text())
+    if trained.name == 'classifier':
+        assert config['id2label'] == {'0': 'no', '1': 'yes'}
+        assert len(set(predictions(trained).split())) > 2
+    else:
+        assert config['problem_type'] == 'regression'
+    again = finetune(
+        tmp_path / 'a', '--only_inference', '--bert_model', target, '--test_file', path
+    )
+    assert predictions(again) == predictions(trained)
+    again = finetune(
+        *(tmp_path / 'b', '--only_inference', '--bert_model', target, '--test_file', path),
+        *('--model_parameters', target),
+    )
+    assert predictions(again) == predictions(trained)
+
+
+def test_predictions_of_a_classifier_that_transformers_made(texts, tmp_path):
+    """It remembers its labels, though not the columns."""
+    path, columns = texts
+    folder = GOLDEN / 'hf_classifier'
+    flags = ['--only_inference', '--bert_model', folder, '--test_file', path]
+    output = finetune(tmp_path, *flags, *columns)
+    rows = [row.split(',') for row in predictions(output).splitlines()[1:]]
+    contents = checkpoint.read(str(folder))
+    tokenizer = bert.tokenizer.build_tokenizer(contents.vocab, contents.lower)
+    pairs = [row[:2] for row in rows]
+    encoded = bert.transform.encode(pairs, tokenizer, contents.vocab, 16)
+    batch = bert.transform.pad_batch(encoded, np.arange(len(rows)))
+    logits = convert.run_gluon(convert.build(contents), batch)['logits']
+    expected = [['neutral', 'yes', 'no'][i] for i in logits.argmax(axis=1)]
+    assert [row[-1] for row in rows] == expected
+
+
+def test_classes_in_another_order_are_put_into_that_of_the_task(caplog):
+    folder = str(GOLDEN / 'hf_classifier')
+    expected = np.load(GOLDEN / 'hf_classifier' / 'expected.npz')
+    batch = [expected[key] for key in ('ids', 'types', 'lengths')]
+
+    def logits(labels):
+        encoder, _ = bert.model.load_bert(folder)
+        model = bert.model.build_head(encoder, 3, None)
+        with caplog.at_level('INFO'):
+            bert.model.load_finetuned(model, folder, labels)
+        return convert.run_gluon(model, batch)['logits']
+
+    close = {'rtol': 1e-4, 'atol': 2e-6}
+    np.testing.assert_allclose(
+        logits(('yes', 'no', 'neutral')), expected['logits'][:, [1, 2, 0]], **close
+    )
+    assert 'classes' not in caplog.text
+    np.testing.assert_allclose(logits(('a', 'b', 'c')), expected['logits'], **close)
+    assert 'takes its classes neutral as a, yes as b, no as c' in caplog.text
+
+
+def test_other_encoder_weights_with_their_vocabulary(texts, tiny_bert, tmp_path):
+    """A directory under --pretrained_bert_parameters equals the same one under --bert_model."""
+    path, columns = texts
+    flags = ['--train_file', path, *columns, '--label_column', 'good', '--training_steps', '2']
+    other = str(GOLDEN / 'gluon_encoder')
+    a = finetune(tmp_path / 'a', '--bert_model', other, *flags)
+    b = finetune(
+        tmp_path / 'b', '--bert_model', tiny_bert, '--pretrained_bert_parameters', other, *flags
+    )
+    name = 'model_bert_own_0.params'
+    assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert (a / 'vocab.txt').read_text().startswith('[UNK]\n[PAD]\n')
+
+
+def test_a_file_that_goes_with_another_vocabulary(texts, tiny_bert, tmp_path):
+    path, columns = texts
+    folder = GOLDEN / 'gluon_encoder'
+    sentence = failure(
+        finetune,
+        *(tmp_path, '--bert_model', tiny_bert, '--train_file', path, *columns),
+        *('--label_column', 'good', '--pretrained_bert_parameters', folder / 'tiny.params'),
+    )
+    assert sentence == (
+        f'{folder}/tiny.params: goes with {folder}/tiny.vocab, which is not the vocabulary of the '
+        'other model: name the folder in place of the file'
+    )
+
+
+@pytest.mark.parametrize('name', ['gluon_encoder', 'bert_12_768_12'])
+def test_model_parameters_without_a_classifier(name, texts, tiny_bert, tmp_path):
+    path, columns = texts
+    source = name if name.startswith('bert') else GOLDEN / name
+    sentence = failure(
+        finetune,
+        *(tmp_path, '--bert_model', tiny_bert, '--train_file', path, *columns),
+        *('--label_column', 'good', '--model_parameters', source),
+    )
+    if name == 'bert_12_768_12':
+        assert sentence == '--model_parameters bert_12_768_12: it has no classifier'
+    else:
+        assert sentence == f'{source}/tiny.params: lacks classifier.1.weight, classifier.1.bias'
+
+
+def test_the_folder_of_a_pretraining(tmp_path, tiny_bert):
+    """--ckpt_dir holds checkpoints and, in the end, the model."""
+    model, vocab = bert.model.load_bert(str(tiny_bert), use_decoder=True, use_classifier=True)
+    bert.pretraining.finish_initialization(model, bert.training.mx.cpu())
+    (tmp_path / 'ckpt').mkdir()
+    model.save_parameters(str(tmp_path / 'ckpt' / '0000020.params'))
+    bert.model.save_huggingface(tmp_path / 'ckpt' / 'model', model, vocab, lower=True)
+    target = tmp_path / 'target'
+    differences = convert.main([str(tmp_path / 'ckpt'), str(target), '--to', 'gluon'])
+    assert set(differences) == {
+        'last_hidden_state',
+        'pooler_output',
+        'seq_relationship_logits',
+        'prediction_logits',
+    }
+    found = checkpoint.read(str(target)).weights.bert
+    for name, array in parameters_of(model).items():
+        np.testing.assert_array_equal(found[name], array)
