@@ -97,7 +97,7 @@ def _find_weights(folder):
 
 def _find_vocab(folder):
     """A folder's vocabulary file: an error tells its usual name if there is none."""
-    for pattern in ('vocab.vocab', 'vocab.txt', '*.vocab', 'tokenizer.json'):
+    for pattern in ('vocab.txt', 'vocab.vocab', '*.vocab', 'tokenizer.json'):
         found = sorted(folder.glob(pattern))
         if len(found) == 1:
             return found[0]

@@ -50,7 +50,8 @@ def read_weights(index):
         import tensorflow as tf
     except ImportError:
         raise ToolkitError(
-            f"{index}: TensorFlow is needed to read this file: pip install tensorflow-cpu 'numpy<2'"
+            f'{index}: TensorFlow is needed to read this file: '
+            "pip install '.[tensorflow]' in the toolkit's folder"
         ) from None
     prefix = str(index)[: -len('.index')]
     try:

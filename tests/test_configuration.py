@@ -2,10 +2,11 @@
 
 import doctest
 
+import numpy as np
 import pytest
 from conftest import failure
 
-from bert import configuration
+from bert import configuration, zoo
 
 
 def test_examples_of_the_docstrings():
@@ -77,3 +78,50 @@ def test_sizes_that_are_missing_or_none(key, value):
 def test_settings_that_do_not_fit(changes, sentence):
     found = failure(configuration.parse_config, {**CONFIG, **changes}, 'config.json')
     assert found.startswith(f'config.json: {sentence}')
+
+
+# --- labels, and sizes from shapes
+
+
+def test_labels():
+    parse = configuration.parse_labels
+    assert parse({'id2label': {'0': 'a', '2': 'c', '1': 'b'}}, 'p') == ['a', 'b', 'c']
+    assert parse({}, 'p', classes=3) == ['LABEL_0', 'LABEL_1', 'LABEL_2']
+    assert parse({'id2label': {'0': 'LABEL_0'}}, 'p') is None
+    assert parse({'id2label': {'0': 'a', '1': 'b'}, 'problem_type': 'regression'}, 'p') is None
+
+
+@pytest.mark.parametrize('table', [['a', 'b'], {'1': 'a', '2': 'b'}, {'zero': 'a'}])
+def test_labels_that_are_none(table):
+    sentence = failure(configuration.parse_labels, {'id2label': table}, 'config.json')
+    assert sentence == 'config.json: id2label does not map the ids from 0 on to names'
+
+
+def shapes(units, layers=12):
+    """Parameters of a BERT that take no memory."""
+    return {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in {
+            'word_embed.0.weight': (28996, units),
+            'encoder.position_weight': (512, units),
+            'token_type_embed.0.weight': (2, units),
+            **{
+                f'encoder.transformer_cells.{i}.ffn.ffn_1.weight': (4 * units, units)
+                for i in range(layers)
+            },
+        }.items()
+    }
+
+
+def test_sizes_of_a_file_without_a_configuration():
+    """The two published ones of the zoo."""
+    base = configuration.infer_settings(shapes(768), 'file')
+    assert base == zoo.settings('bert_12_768_12', 28996)
+    large = configuration.infer_settings(shapes(1024, layers=24), 'file')
+    assert large == zoo.settings('bert_24_1024_16', 28996)
+    assert failure(configuration.infer_settings, shapes(384), 'file') == (
+        'file: a config.json beside it must say how many attention heads this model of 384 units '
+        'has'
+    )
+    sentence = failure(configuration.infer_settings, {}, 'file')
+    assert sentence.startswith('file: lacks word_embed.0.weight, encoder.position_weight, ')

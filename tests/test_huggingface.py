@@ -2,7 +2,10 @@
 
 import doctest
 import json
+import shutil
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +214,79 @@ def test_what_is_no_safetensors_file(folder, content):
     path.write_bytes(content)
     sentence = failure(load_bert, str(folder))
     assert sentence.startswith(f'{path}: not a whole safetensors file (')
+
+
+# --- shards and PyTorch's format
+
+GOLDEN = Path(__file__).parent / 'data' / 'checkpoints'
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A copy of the model in two parts."""
+    shutil.copytree(GOLDEN / 'hf_sharded', tmp_path / 'sharded')
+    return tmp_path / 'sharded'
+
+
+def test_a_part_that_is_missing(sharded):
+    shard = sharded / 'model-00002-of-00002.safetensors'
+    shard.unlink()
+    assert failure(load_bert, str(sharded)) == f'{shard}: this part of the weights is missing'
+
+
+@pytest.mark.parametrize(
+    ('table', 'sentence'),
+    [
+        (None, 'weight_map does not name files beside this one'),
+        ({'a': 3}, 'weight_map does not name files beside this one'),
+        ({'a': '../other.safetensors'}, 'weight_map does not name files beside this one'),
+        ({'a': '/etc/passwd'}, 'weight_map does not name files beside this one'),
+        (
+            {'a.weight': 'model-00001-of-00002.safetensors'},
+            'a.weight is in none of the files that it names',
+        ),
+    ],
+)
+def test_a_wrong_index(sharded, table, sentence):
+    path = sharded / 'model.safetensors.index.json'
+    path.write_text(json.dumps({'weight_map': table}))
+    assert failure(load_bert, str(sharded)) == f'{path}: {sentence}'
+
+
+def test_pytorch_files_without_pytorch(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    path = GOLDEN / 'hf_2018'
+    assert failure(load_bert, str(path)) == (
+        f'{path}/pytorch_model.bin: PyTorch is needed to read this file: pip install torch; or '
+        'name a model that has a model.safetensors'
+    )
+
+
+class Mischief:
+    """What a pickle can do when it is loaded."""
+
+    def __reduce__(self):
+        return (print, ('the file has run a program',))
+
+
+def test_a_pickle_that_is_no_tensor_is_not_run(tmp_path, capsys):
+    torch = pytest.importorskip('torch')
+    shutil.copytree(GOLDEN / 'hf_2018', tmp_path / 'bert')
+    path = tmp_path / 'bert' / 'pytorch_model.bin'
+    torch.save({'weight': Mischief()}, path)
+    sentence = failure(load_bert, str(path.parent))
+    assert sentence.startswith(f'{path}: not a whole file of PyTorch tensors (')
+    assert 'has run' not in capsys.readouterr().out
+    path.write_bytes(b'no pickle')
+    sentence = failure(load_bert, str(path.parent))
+    assert sentence.startswith(f'{path}: not a whole file of PyTorch tensors (')
+
+
+def test_the_head_of_another_task_is_left_out(sharded):
+    """Of a tagger, whose head has the name of a classifier's."""
+    path = GOLDEN / 'hf_classifier' / 'model.safetensors'
+    assert set(huggingface.read_weights(path, 'BertForSequenceClassification')[1]) == {
+        'weight',
+        'bias',
+    }
+    assert huggingface.read_weights(path, 'BertForTokenClassification')[1] == {}
