@@ -46,10 +46,10 @@ EXTRAS = {
         'nvidia-nccl-cu11',
         'nvidia-nvtx-cu11',
     ],
-    # For bert.convert --to onnx. MXNet's exporter needs onnx.mapping, which onnx 1.19 no longer has;
+    # For bert.convert --to onnx. MXNet's exporter needs onnx.mapping, which onnx 1.19 dropped;
     # 1.16.2 is the release that the exported models were tested with.
     'onnx': ['onnx==1.16.2', 'onnxruntime'],
-    # To read Google's own checkpoints; the wheels of MXNet want numpy 1 as ever.
+    # To read Google's own checkpoints.
     'tensorflow': ['tensorflow-cpu'],
     # Formatting differs between releases of ruff.
     'dev': ['docutils', 'pytest', 'ruff==0.17.6'],
