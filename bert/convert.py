@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import bert
+from bert import checkpoint
 from bert.cli import ToolkitError, UsageError, build_parser, run, start_logging
 from bert.files import replacing_folder
 
@@ -79,9 +80,9 @@ def main(argv=None):
         require_onnx()
     bert.environment.check_mxnet()
     start_logging()
-    contents = bert.checkpoint.read(args.source, args.bert_dataset)
+    contents = checkpoint.read(args.source, args.bert_dataset)
     if args.compare:
-        compare(contents, bert.checkpoint.read(args.target, args.bert_dataset), args)
+        compare(contents, checkpoint.read(args.target, args.bert_dataset), args)
         return None
     return convert(contents, target, args.to)
 
@@ -112,7 +113,7 @@ def convert(contents, target, kind):
     with replacing_folder(target.absolute()) as temporary:
         write(temporary, contents)
         if kind != 'onnx':
-            require_equal(contents, bert.checkpoint.read(str(temporary)), target)
+            require_equal(contents, checkpoint.read(str(temporary)), target)
         witness, found = check(temporary, contents, batch)
         differences = {name: largest_difference(found[name], expected[name]) for name in found}
         told = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
@@ -258,7 +259,7 @@ def check_huggingface(folder, contents, batch):
         import transformers
     except ImportError:
         witness = 'this project again, as transformers is not installed'
-        return witness, run_gluon(build(bert.checkpoint.read(str(folder))), batch)
+        return witness, run_gluon(build(checkpoint.read(str(folder))), batch)
     check_tokenizer(transformers.AutoTokenizer.from_pretrained(folder), contents)
     architecture = bert.huggingface.architecture_of(*contents.weights[1:])
     transformers.utils.logging.disable_progress_bar()
@@ -303,7 +304,7 @@ def write_onnx(folder, contents):
 
     model = bert.model.build_whole(contents, mx.cpu())
     bert.onnx_export.export(folder / 'model.onnx', model)
-    bert.checkpoint.write_readable(folder, contents)
+    checkpoint.write_readable(folder, contents)
 
 
 def check_onnx(folder, contents, batch):
@@ -312,16 +313,6 @@ def check_onnx(folder, contents, batch):
 
     found = bert.onnx_export.run(folder / 'model.onnx', *batch)
     return f'onnxruntime {onnxruntime.__version__}', blank_padding(found, batch)
-
-
-def write_gluon(folder, contents):
-    """See :func:`bert.checkpoint.write_gluon`."""
-    bert.checkpoint.write_gluon(folder, contents)
-
-
-def write_huggingface(folder, contents):
-    """See :func:`bert.checkpoint.write_huggingface`."""
-    bert.checkpoint.write_huggingface(folder, contents)
 
 
 def compare(ours, theirs, args):
@@ -341,7 +332,7 @@ def compare(ours, theirs, args):
     ours_order, theirs_order = ours.vocab.idx_to_token, theirs.vocab.idx_to_token
     if ours_order != theirs_order and sorted(ours_order) == sorted(theirs_order):
         print('the same tokens have other ids: compared token by token')
-        theirs = bert.checkpoint.reorder(theirs, ours.vocab)
+        theirs = checkpoint.reorder(theirs, ours.vocab)
     rows, reasons = compare_descriptions(ours, theirs)
     for more_rows, more_reasons in (
         compare_arrays(tensors_of(ours), tensors_of(theirs), args, lambda *arrays: True),
@@ -437,8 +428,8 @@ def by_times(shape):
 # By kind: a function that writes a directory, and one that loads and runs it. Each takes the
 # folder and the checkpoint, the second one a batch too; it returns who ran it, and the outputs.
 WRITERS = {
-    'gluon': (write_gluon, check_gluon),
-    'hf': (write_huggingface, check_huggingface),
+    'gluon': (checkpoint.write_gluon, check_gluon),
+    'hf': (checkpoint.write_huggingface, check_huggingface),
     'onnx': (write_onnx, check_onnx),
 }
 

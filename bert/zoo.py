@@ -72,12 +72,13 @@ def fetch(model, dataset):
         return _from_zoo(model, dataset)
     except ToolkitError as error:
         logging.warning('%s', error)
-        repository = ZOO[model][dataset]
-        logging.info('the same weights are on the Hub, as %s', repository)
-        try:
-            _convert(repository, dataset, converted)
-        except ToolkitError as second:
-            raise ToolkitError(f'{error}; {second}') from None
+        if not converted.is_dir():
+            repository = ZOO[model][dataset]
+            logging.info('the same weights are on the Hub, as %s', repository)
+            try:
+                _convert(repository, dataset, converted)
+            except ToolkitError as second:
+                raise ToolkitError(f'{error}; {second}') from None
     return _use(converted)
 
 

@@ -225,14 +225,14 @@ def test_long_words_and_accents_are_split_alike(tmp_path, capsys):
 @pytest.fixture
 def damaged(monkeypatch):
     """Let the Gluon writer change one number."""
-    write = checkpoint.write_gluon
 
     def write_wrong(folder, contents):
         changed = dict(contents.weights.bert)
         changed['pooler.bias'] = changed['pooler.bias'] + 0.01
-        write(folder, contents._replace(weights=contents.weights._replace(bert=changed)))
+        wrong = contents._replace(weights=contents.weights._replace(bert=changed))
+        checkpoint.write_gluon(folder, wrong)
 
-    monkeypatch.setattr(checkpoint, 'write_gluon', write_wrong)
+    monkeypatch.setitem(convert.WRITERS, 'gluon', (write_wrong, convert.check_gluon))
 
 
 def test_a_result_that_is_another_model_is_not_kept(tmp_path, damaged):
@@ -362,6 +362,8 @@ def test_the_command_and_its_one_sentence(tmp_path):
     assert ran.stdout.splitlines()[0] == (
         f'{target}: 2 layers, 8 units, 18 tokens, 39 tensors, a head with neutral yes no'
     )
+    ran = run('--help')
+    assert ran.stdout.startswith('usage: python -m bert.convert [-h] ')
     ran = run('no/such/folder', str(tmp_path / 'other'), '--to', 'gluon')
     assert ran.returncode == 2
     assert ran.stderr == 'convert.py: error: there is no model directory no/such/folder\n'

@@ -16,6 +16,7 @@ WITHOUT_MXNET = [
     'checkpoint',
     'cli',
     'configuration',
+    'convert',
     'corpus',
     'datasets',
     'environment',
