@@ -137,6 +137,46 @@ def test_a_round_trip_changes_no_byte(name, kinds, converted):
         assert set(files) == names[kind]
 
 
+PLAIN = """
+import sys
+import numpy as np
+if 'bool' not in vars(np):
+    np.bool = np.bool_
+import gluonnlp as nlp
+import mxnet as mx
+
+folder, expected = sys.argv[1], np.load(sys.argv[2])
+vocab = nlp.vocab.BERTVocab.from_json(open(folder + '/vocab.vocab').read())
+model, _ = nlp.model.get_model(
+    'bert_12_768_12', dataset_name=None, vocab=vocab, pretrained=False, hparam_allow_override=True,
+    num_layers=2, units=8, embed_size=8, hidden_size=12, num_heads=2, max_length=24,
+)
+model.load_parameters(folder + '/model.params')
+inputs = [mx.nd.array(expected[name]) for name in ('ids', 'types', 'lengths')]
+outputs = model(*inputs, mx.nd.array(np.tile(np.arange(9), (3, 1))))
+names = ('last_hidden_state', 'pooler_output', 'seq_relationship_logits', 'prediction_logits')
+is_token = np.arange(9) < expected['lengths'][:, None]
+for name, output in zip(names, outputs):
+    if name not in expected:  # the pooled encodings, which stay inside of transformers' model
+        continue
+    found, wanted = output.asnumpy(), expected[name]
+    if found.ndim == 3:
+        found, wanted = found[is_token], wanted[is_token]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-6)
+assert 'bert' not in sys.modules
+print(vocab.idx_to_token[:3])
+"""
+
+
+def test_plain_gluonnlp_reads_it_without_this_project(converted):
+    target, _ = converted(GOLDEN / 'hf_pretraining', 'gluon')
+    expected = GOLDEN / 'hf_pretraining' / 'expected.npz'
+    command = [sys.executable, '-W', 'ignore', '-c', PLAIN, str(target), str(expected)]
+    ran = subprocess.run(command, cwd=target, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, '')
+    assert ran.stdout == "['[PAD]', '[UNK]', '[CLS]']\n"
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_onnx(name, converted):
     pytest.importorskip('onnx')

@@ -457,7 +457,11 @@ def test_models_of_the_hub_and_its_cache(web, published):
         assert sentence.startswith(f'there is no directory {name}, and the Hub does not answer (')
         assert sentence.endswith(f'), and {name} is not in its cache')
     assert web.asked == []
-    found, log = load(web, *sources)
+    golden = ROOT / 'tests' / 'data' / 'checkpoints' / 'hf_sharded'
+    files = {path.name: path.read_bytes() for path in golden.iterdir()}
+    web.hub['tiny/sharded'] = web.listing['tiny/sharded'] = files
+    found, log = load(web, *sources, ('tiny/sharded', None), (str(golden), None))
+    assert found[2] == found[3]
     np.testing.assert_allclose(found[0][0], published[CELLS[0]][0], rtol=1e-5)
     assert f'INFO:root:{repository}, commit {COMMIT}, from the Hub\n' in log
     assert found[1] == [
