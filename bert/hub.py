@@ -91,7 +91,7 @@ def _cached(repository, error):
         raise ToolkitError(
             f'the Hub does not answer ({_reason(error)}), and {repository} is not in its cache'
         ) from None
-    logging.info('%s, commit %s, from the cache: the Hub was not asked', repository, folder.name)
+    logging.info('%s, commit %s, from the cache: the Hub gave no answer', repository, folder.name)
     return folder
 
 

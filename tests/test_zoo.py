@@ -473,7 +473,7 @@ def test_models_of_the_hub_and_its_cache(web, published):
     for variables in ({'HF_HUB_OFFLINE': '1'}, {'HF_ENDPOINT': nobody, 'MXNET_GLUON_REPO': nobody}):
         found, log = load(web, *sources[:1], CELLS[0], CELLS[1], **variables)
         check([[*found[0][:3], True]], published, CELLS[:1], padding=0)
-        assert f'{repository}, commit {COMMIT}, from the cache: the Hub was not asked' in log
+        assert f'{repository}, commit {COMMIT}, from the cache: the Hub gave no answer' in log
         check(found[1:2], published, CELLS[:1], padding=0)
         assert ' could not be fetched from the GluonNLP model zoo: ' in found[2][0]
         assert f'and {ZOO[CELLS[1][0]][CELLS[1][1]]} is not in its cache' in found[2][0]
