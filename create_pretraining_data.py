@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from bert import zoo
 from bert.cli import (
     ToolkitError,
     UsageError,
@@ -30,7 +31,6 @@ from bert.vocab import (
     load_sentencepiece_vocab,
     load_vocab,
     zoo_data_set,
-    zoo_vocab_path,
 )
 
 DESCRIPTION = """
@@ -286,11 +286,11 @@ def choose_vocab(args):
     if args.sentencepiece:
         return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece))
     if args.dataset_name:
-        return load_vocab(zoo_vocab_path(args.dataset_name))
+        return load_vocab(zoo.vocab_path(args.dataset_name))
     path = Path(os.path.expanduser(args.vocab_file))
     data_set = zoo_data_set(path)
     if data_set and not path.exists():
-        present = zoo_vocab_path(data_set)
+        present = zoo.vocab_path(data_set)
         logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
         path = present
     return load_vocab(path)

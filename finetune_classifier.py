@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
+import contextlib
 import json
 import logging
 import math
@@ -48,8 +49,8 @@ def parse_args(argv=None):
     """The flags, checked as far as that goes without reading a file of data."""
     parser = build_flags()
     args = parser.parse_args(argv)
-    if args.only_inference and bert.checkpoint.is_finetuned(args.bert_model):
-        remembered = bert.checkpoint.read_finetuned(args.bert_model)['flags']
+    if args.only_inference and bert.source.is_finetuned(args.bert_model):
+        remembered = bert.source.read_finetuned(args.bert_model)['flags']
         if args.task_name:
             # Another task than it was trained on: only the length still says something.
             remembered = {'max_len': remembered.get('max_len')}
@@ -105,8 +106,9 @@ def build_flags():
     model.add_argument(
         '--bert_model',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo, a directory in Hugging Face layout, or an --output_dir '
-        'of this script',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
+        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
+        'or an --output_dir of this script',
     )
     model.add_argument(
         '--bert_dataset',
@@ -114,10 +116,15 @@ def build_flags():
         help="what the zoo's model was pre-trained on",
     )
     model.add_argument(
-        '--pretrained_bert_parameters', help='Gluon .params file with other BERT weights'
+        '--pretrained_bert_parameters',
+        metavar='SOURCE',
+        help='other BERT weights: a Gluon .params file for the vocabulary of --bert_model; or what '
+        '--bert_model takes, which then comes with sizes, vocabulary and casing in its place',
     )
     model.add_argument(
-        '--model_parameters', help='.params file of a fine-tuned model, classifier included'
+        '--model_parameters',
+        metavar='SOURCE',
+        help='the same of a fine-tuned model, classifier included',
     )
     casing = model.add_mutually_exclusive_group()
     casing.add_argument(
@@ -200,10 +207,12 @@ def check_args(args):
                 raise UsageError(f'--{name} goes with own data, such as --train_file')
     if args.pretrained_bert_parameters and args.model_parameters:
         raise UsageError('--pretrained_bert_parameters and --model_parameters exclude each other')
+    if args.model_parameters and bert.source.is_zoo_model(args.model_parameters):
+        raise UsageError(f'--model_parameters {args.model_parameters}: it has no classifier')
     if (
         args.only_inference
         and not args.model_parameters
-        and not bert.checkpoint.is_finetuned(args.bert_model)
+        and not bert.source.is_finetuned(args.bert_model)
     ):
         raise UsageError(
             '--only_inference needs --model_parameters, or a --bert_model that this script made'
@@ -221,7 +230,7 @@ def check_own_data(args):
     if not args.label_column and (args.train_file or args.dev_file):
         raise UsageError('--train_file and --dev_file need --label_column')
     if args.only_inference:
-        if args.train_file or not bert.checkpoint.is_finetuned(args.bert_model):
+        if args.train_file or not bert.source.is_finetuned(args.bert_model):
             raise UsageError(
                 '--only_inference on own data takes --dev_file and --test_file, and a '
                 '--bert_model that this script made, which remembers the labels'
@@ -302,7 +311,7 @@ def read_task(args):
     else:
         labels = None
         if args.only_inference:
-            labels = bert.checkpoint.read_finetuned(args.bert_model)['labels']
+            labels = bert.source.read_finetuned(args.bert_model)['labels']
             args.regression = labels is None
         elif not args.regression:
             labels = bert.datasets.find_labels(args.train_file, args.label_column)
@@ -322,29 +331,42 @@ def read_task(args):
 def build_model(args, task, contexts):
     """BERT with a head for the task, its weights loaded, and the vocabulary."""
     bert.training.seed_step(args.seed, 0)
+    parameters = args.pretrained_bert_parameters or args.model_parameters
+    source = whole_model(args)
     encoder, vocab = bert.model.load_bert(
-        args.bert_model,
+        source,
         args.bert_dataset,
         ctx=contexts,
-        pretrained=not (args.pretrained_bert_parameters or args.model_parameters),
+        pretrained=source == parameters or not parameters,
     )
     if args.max_len > encoder.encoder._max_length:
         raise UsageError(
             f'--max_len {args.max_len} is more than the {encoder.encoder._max_length} positions '
             'of this model'
         )
-    if args.pretrained_bert_parameters:
-        bert.model.load_encoder(encoder, args.pretrained_bert_parameters)
+    if parameters and source != parameters:
+        bert.checkpoint.check_vocab(parameters, vocab)
+    if args.pretrained_bert_parameters and source != parameters:
+        bert.model.load_encoder(encoder, parameters)
     num_classes = None if task.is_regression else len(task.labels)
     model = bert.model.build_head(encoder, num_classes, contexts)
-    parameters = args.model_parameters
-    if args.only_inference and not parameters:
-        parameters = bert.checkpoint.read_finetuned(args.bert_model)['parameters']
-    if parameters:
-        bert.model.load_finetuned(model, parameters)
+    if args.model_parameters or args.only_inference:
+        finetuned = args.model_parameters or args.bert_model
+        bert.model.load_finetuned(model, finetuned, task.labels)
     bert.model.cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
+
+
+def whole_model(args):
+    """The source of sizes, vocabulary and casing: they come with the weights.
+
+    A file has weights alone, so that the others are those of ``--bert_model``.
+    """
+    parameters = args.pretrained_bert_parameters or args.model_parameters
+    if not parameters or bert.source.is_parameter_file(parameters):
+        return args.bert_model
+    return parameters
 
 
 def choose_casing(args, vocab):
@@ -352,7 +374,7 @@ def choose_casing(args, vocab):
     if args.do_lower_case or args.cased:
         lower, reason = args.do_lower_case, 'by its flag'
     else:
-        lower, reason = bert.model.is_lower_case(args.bert_model, args.bert_dataset, vocab)
+        lower, reason = bert.model.is_lower_case(whole_model(args), args.bert_dataset, vocab)
     logging.info('the text is %s, %s', 'lower-cased' if lower else 'kept as it is', reason)
     return lower
 
@@ -665,14 +687,14 @@ class Saver:
         self.write_line({'epoch': epoch + 1, 'seconds': seconds, **results})
         if epoch == 0:
             # An earlier run's description must not stand beside this one's parameters.
-            if bert.checkpoint.is_finetuned(self.output):
-                (self.output / bert.checkpoint.FINETUNED).unlink()
+            with contextlib.suppress(FileNotFoundError):
+                (self.output / bert.source.FINETUNED).unlink()
             self.save_description()
         bert.training.save_parameters(self.model, self.output / self.parameters(epoch + 1))
         scores = [self.score(values) for values in self.epochs]
         self.best_epoch = 1 + scores.index(max(scores)) if scores[-1] is not None else epoch + 1
         write_json(
-            self.output / bert.checkpoint.FINETUNED,
+            self.output / bert.source.FINETUNED,
             {
                 'flags': self.flags,
                 'labels': self.task.labels,

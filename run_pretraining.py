@@ -127,8 +127,9 @@ def build_flags():
     model.add_argument(
         '--bert_model',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo; or a directory in Hugging Face layout, whose weights are '
-        'taken; or a configuration file, *.json, with vocab.txt beside it, from scratch',
+        help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
+        'finetune_classifier.py, whose weights are taken; or a configuration file, *.json, with '
+        'vocab.txt beside it, from scratch',
     )
     model.add_argument(
         '--dataset_name',
@@ -285,7 +286,7 @@ def main(argv=None):
         result['train'] = train(model, sources['train'], start, contexts, args)
         result['step'] = args.num_steps
         lower = choose_casing(args, vocab, sources['train'])
-        bert.checkpoint.write_huggingface(folder / 'model', model, vocab, lower)
+        bert.model.save_huggingface(folder / 'model', model, vocab, lower)
         logging.info('the trained model is in %s', folder / 'model')
     elif start:
         bert.resume.load_parameters(args.ckpt_dir, start, model)
@@ -323,7 +324,7 @@ def build_model(args, contexts):
         model, vocab = bert.model.build_from_configuration(args.bert_model, contexts, **heads)
         pretrained = False
     else:
-        pretrained = args.pretrained or bert.model.is_directory(args.bert_model)
+        pretrained = args.pretrained or not bert.source.is_zoo_model(args.bert_model)
         model, vocab = bert.model.load_bert(
             args.bert_model, args.dataset_name, ctx=contexts, pretrained=pretrained, **heads
         )
@@ -338,7 +339,7 @@ def build_model(args, contexts):
 def open_source(patterns, model, vocab, args):
     """The data that a flag names."""
     positions = model.encoder._max_length
-    plain = bert.model.plain_vocab(vocab)
+    plain = bert.vocab.plain_vocab(vocab)
     if not args.raw:
         return bert.pretraining_dataset.Shards(patterns, plain, positions)
     if args.max_seq_length > positions:

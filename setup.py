@@ -46,6 +46,11 @@ EXTRAS = {
         'nvidia-nccl-cu11',
         'nvidia-nvtx-cu11',
     ],
+    # For bert.convert --to onnx. MXNet's exporter needs onnx.mapping, which onnx 1.19 dropped;
+    # 1.16.2 is the release that the exported models were tested with.
+    'onnx': ['onnx==1.16.2', 'onnxruntime'],
+    # To read Google's own checkpoints.
+    'tensorflow': ['tensorflow-cpu'],
     # Formatting differs between releases of ruff.
     'dev': ['docutils', 'matplotlib>=3.7', 'pytest', 'ruff==0.17.6'],
     'plot': ['matplotlib>=3.7'],  # legends outside of the axes

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import bert  # noqa: E402
 from bert.cli import ToolkitError, run  # noqa: E402
+from bert.files import read_json  # noqa: E402
 
 LEARNING_RATE = 5e-5
 EPSILON = 1e-6
@@ -97,7 +98,8 @@ def make_batches(work):
     if work.kind == 'product':
         return [None] * work.steps, 1 / work.steps
     rng = np.random.default_rng(1)
-    vocab_size = bert.checkpoint.read_config(Path(work.model))['vocab_size']
+    config = read_json(Path(work.model) / 'config.json')
+    vocab_size = config['vocab_size']
     shape = (work.batch_size, work.length)
     ids = rng.integers(0, vocab_size, shape).astype(np.int32)
     token_types = np.tile(np.arange(work.length) >= work.length // 2, (work.batch_size, 1))

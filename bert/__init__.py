@@ -14,12 +14,17 @@ __version__ = '1.0.0'
 _MODULES = (
     'batches',
     'checkpoint',
+    'configuration',
+    'convert',
     'curves',
     'datasets',
     'encoder',
+    'hub',
+    'huggingface',
     'logs',
     'metrics',
     'model',
+    'onnx_export',
     'ops',
     'optimizer',
     'pretraining',
@@ -31,12 +36,15 @@ _MODULES = (
     'resume',
     'runs',
     'schedule',
+    'source',
     'submission',
     'tasks',
+    'tensorflow_checkpoint',
     'tokenizer',
     'training',
     'transform',
     'vocab',
+    'zoo',
 )
 
 

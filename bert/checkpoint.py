@@ -1,188 +1,239 @@
-"""Parameter files: Hugging Face's names and layout, and Gluon's.
+"""What a model is made of: sizes, vocabulary, casing and weights, wherever they come from.
 
-The models hold the parameter names of GluonNLP 0.5 to 0.10, so a file saved here loads there.
+:mod:`bert.source` finds a model, :func:`read` reads it whole, and :func:`write_gluon` and
+:func:`write_huggingface` write it. The models hold the parameter names of GluonNLP 0.5 to 0.10, so
+a file saved here loads there.
 """
 
-import json
 import re
-import struct
 from pathlib import Path
+from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert import configuration, huggingface, tensorflow_checkpoint, zoo
 from bert.cli import ToolkitError
-from bert.files import read_json, replacing, replacing_folder, write_json, write_text
-
-# Hugging Face's name of a tensor -> Gluon's. An encoder layer's stand in LAYER_NAMES.
-TOP_NAMES = {
-    'embeddings.word_embeddings.weight': 'word_embed.0.weight',
-    'embeddings.position_embeddings.weight': 'encoder.position_weight',
-    'embeddings.token_type_embeddings.weight': 'token_type_embed.0.weight',
-    'embeddings.LayerNorm.weight': 'encoder.layer_norm.gamma',
-    'embeddings.LayerNorm.bias': 'encoder.layer_norm.beta',
-    'pooler.dense.weight': 'pooler.weight',
-    'pooler.dense.bias': 'pooler.bias',
-    'cls.predictions.transform.dense.weight': 'decoder.0.weight',
-    'cls.predictions.transform.dense.bias': 'decoder.0.bias',
-    'cls.predictions.transform.LayerNorm.weight': 'decoder.2.gamma',
-    'cls.predictions.transform.LayerNorm.bias': 'decoder.2.beta',
-    'cls.predictions.decoder.weight': 'decoder.3.weight',
-    'cls.predictions.bias': 'decoder.3.bias',
-    'cls.seq_relationship.weight': 'classifier.weight',
-    'cls.seq_relationship.bias': 'classifier.bias',
-}
-LAYER_NAMES = {
-    'attention.self.query.weight': 'attention_cell.proj_query.weight',
-    'attention.self.query.bias': 'attention_cell.proj_query.bias',
-    'attention.self.key.weight': 'attention_cell.proj_key.weight',
-    'attention.self.key.bias': 'attention_cell.proj_key.bias',
-    'attention.self.value.weight': 'attention_cell.proj_value.weight',
-    'attention.self.value.bias': 'attention_cell.proj_value.bias',
-    'attention.output.dense.weight': 'proj.weight',
-    'attention.output.dense.bias': 'proj.bias',
-    'attention.output.LayerNorm.weight': 'layer_norm.gamma',
-    'attention.output.LayerNorm.bias': 'layer_norm.beta',
-    'intermediate.dense.weight': 'ffn.ffn_1.weight',
-    'intermediate.dense.bias': 'ffn.ffn_1.bias',
-    'output.dense.weight': 'ffn.ffn_2.weight',
-    'output.dense.bias': 'ffn.ffn_2.bias',
-    'output.LayerNorm.weight': 'ffn.layer_norm.gamma',
-    'output.LayerNorm.bias': 'ffn.layer_norm.beta',
-}
-# Tensors in Hugging Face files that are no parameters of BERT: a range, and a second name of
-# the masked-LM bias.
-NOT_PARAMETERS = {'embeddings.position_ids', 'cls.predictions.decoder.bias'}
+from bert.files import read_json, replacing, write_json, write_text
+from bert.source import FINETUNED, locate, read_finetune_json
+from bert.vocab import Vocab, has_capitals, load_vocab, pad_vocab, plain_vocab
 
 # A model with fewer than all of its heads is common; an encoder with a tensor short is broken.
 HEAD_PREFIXES = ('pooler.', 'decoder.', 'classifier.')
 
-# Stands in an output directory of finetune_classifier.py beside config.json and vocab.txt.
-FINETUNED = 'finetune.json'
 
-# The safetensors format: 8 bytes of header length, a JSON header, then the data.
-MAX_SAFETENSORS_HEADER = 100 * 1024 * 1024
+class Weights(NamedTuple):
+    """The parameters of a model under Gluon's names, without the prefix of a fine-tuned one."""
 
-
-def gluon_name(name):
-    """Gluon's name for a tensor of a Hugging Face file, or None if there is none.
-
-    >>> gluon_name('bert.encoder.layer.3.output.LayerNorm.gamma')
-    'encoder.transformer_cells.3.ffn.layer_norm.gamma'
-    """
-    name = re.sub(r'^bert\.', '', name)
-    # The names of 2018, before PyTorch's.
-    name = re.sub(r'LayerNorm\.gamma$', 'LayerNorm.weight', name)
-    name = re.sub(r'LayerNorm\.beta$', 'LayerNorm.bias', name)
-    if name in TOP_NAMES:
-        return TOP_NAMES[name]
-    match = re.fullmatch(r'encoder\.layer\.(\d+)\.(.+)', name)
-    if match and match.group(2) in LAYER_NAMES:
-        return f'encoder.transformer_cells.{match.group(1)}.{LAYER_NAMES[match.group(2)]}'
-    return None
+    path: Path  # for error messages
+    bert: dict  # of the encoder and the pre-training heads
+    head: dict  # ``weight`` (classes, units) and ``bias`` of a fine-tuned model, or nothing
 
 
-def huggingface_name(name):
-    """The inverse of :func:`gluon_name`, as in a file of ``BertForPreTraining``.
+class Checkpoint(NamedTuple):
+    """A whole model, as arrays."""
 
-    >>> huggingface_name('encoder.transformer_cells.3.ffn.layer_norm.gamma')
-    'bert.encoder.layer.3.output.LayerNorm.weight'
-    """
-    match = re.fullmatch(r'encoder\.transformer_cells\.(\d+)\.(.+)', name)
-    if match:
-        (inner,) = (theirs for theirs, ours in LAYER_NAMES.items() if ours == match.group(2))
-        return f'bert.encoder.layer.{match.group(1)}.{inner}'
-    (outer,) = (theirs for theirs, ours in TOP_NAMES.items() if ours == name)
-    return outer if outer.startswith('cls.') else f'bert.{outer}'
+    settings: dict  # keyword arguments of bert.model.build_bert, and vocab_size
+    vocab: Vocab
+    lower: bool  # whether the text is lower-cased
+    weights: Weights
+    labels: Optional[list]  # of a classifier, in the order of the class ids; None: regression
+    flags: dict  # what finetune_classifier.py remembers
 
 
-def read_safetensors(path):
-    """All tensors of a safetensors file, by name; bfloat16 and float16 come as float32.
+# --- reading
+
+
+def read(source, dataset=None):
+    """A whole model.
+
+    Parameters
+    ----------
+    source, dataset
+        As in :func:`bert.source.locate`.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-
-    Raises
-    ------
-    ToolkitError
-        If the file is truncated or is no safetensors file.
+    Checkpoint
     """
-    from safetensors import SafetensorError, safe_open
-
-    tensors = {}
-    try:
-        dtypes = _safetensors_dtypes(path)
-        with safe_open(path, framework='numpy') as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                if dtypes[name] == 'BF16':
-                    continue
-                tensor = file.get_tensor(name)
-                is_half = tensor.dtype == np.float16
-                tensors[name] = tensor.astype(np.float32) if is_half else tensor
-    except (
-        SafetensorError,
-        struct.error,
-        ValueError,
-        # a header that is JSON, but of another shape
-        AttributeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:
-        raise ToolkitError(f'{path}: not a whole safetensors file ({error})') from None
-    tensors.update(_bfloat16_tensors(path, dtypes))
-    return tensors
+    location = locate(source, dataset)
+    weights = read_weights(location)
+    vocab = read_vocab(location)
+    labels, flags = None, {}
+    if weights.head:
+        labels, flags = read_labels(location, weights)
+    return Checkpoint(
+        settings=read_settings(location, weights),
+        vocab=vocab,
+        lower=read_casing(location, vocab)[0],
+        weights=weights,
+        labels=labels,
+        flags=flags,
+    )
 
 
-def _safetensors_header(path):
-    with open(path, 'rb') as file:
-        (size,) = struct.unpack('<Q', file.read(8))
-        if size > MAX_SAFETENSORS_HEADER:
-            raise ValueError(f'a header of {size} bytes')
-        return size, json.loads(file.read(size))
-
-
-def _safetensors_dtypes(path):
-    _, header = _safetensors_header(path)
-    return {name: entry['dtype'] for name, entry in header.items() if name != '__metadata__'}
-
-
-def _bfloat16_tensors(path, dtypes):
-    """The bfloat16 tensors as float32: numpy has no bfloat16, but it is float32's upper half."""
-    names = [name for name, dtype in dtypes.items() if dtype == 'BF16']
-    if not names:
-        return {}
-    size, header = _safetensors_header(path)
-    tensors = {}
-    for name in names:
-        start, end = header[name]['data_offsets']
-        upper = np.fromfile(path, dtype='<u2', count=(end - start) // 2, offset=8 + size + start)
-        bits = upper.astype(np.uint32) << 16
-        tensors[name] = bits.view(np.float32).reshape(header[name]['shape'])
-    return tensors
-
-
-def read_huggingface(folder):
-    """The parameters of a directory in Hugging Face layout, under Gluon's names.
+def read_weights(location):
+    """The parameters of a located model.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        Of the encoder and of those heads that the file has. A head of another task
-        (question answering, say) is left out.
+    Weights
     """
-    path = Path(folder) / 'model.safetensors'
-    if not path.is_file():
-        raise ToolkitError(f'{folder}: there is no model.safetensors in this model directory')
-    parameters = {}
-    for name, tensor in read_safetensors(path).items():
-        name = re.sub(r'^bert\.', '', name)
-        target = gluon_name(name)
-        if target:
-            parameters[target] = tensor
-        elif name.startswith(('embeddings.', 'encoder.')) and name not in NOT_PARAMETERS:
-            raise ToolkitError(f'{path}: {name} is no tensor of a BERT encoder')
-    return parameters
+    path = location.weights
+    if path is None:
+        raise ToolkitError(
+            f'{location.folder}: there are no weights in this model directory, such as '
+            'model.safetensors, pytorch_model.bin, model.params or bert_model.ckpt.index'
+        )
+    if is_gluon(location):
+        parameters = {name: array.asnumpy() for name, array in read_gluon(path).items()}
+        return Weights(path, *split_gluon(parameters))
+    if path.suffix == '.index':
+        return Weights(path, *tensorflow_checkpoint.read_weights(path))
+    config = location.folder / 'config.json'
+    architecture = configuration.architecture_of(read_json(config)) if config.is_file() else None
+    return Weights(path, *huggingface.read_weights(path, architecture))
+
+
+def is_gluon(location):
+    """Whether the weights of a located model are in a Gluon file, which may be called anything."""
+    path = location.weights
+    return path is not None and path.suffix not in ('.index', '.safetensors', '.bin', '.json')
+
+
+def split_gluon(parameters):
+    """Part the BERT of a Gluon file from the head of a fine-tuned model.
+
+    >>> split_gluon({'bert.pooler.bias': 1, 'classifier.1.bias': 2})
+    ({'pooler.bias': 1}, {'bias': 2})
+    """
+    prefix = 'bert.'
+    if not any(name.startswith(prefix) for name in parameters):
+        return parameters, {}
+    inner, head = {}, {}
+    for name, array in parameters.items():
+        # classifier.0 without dropout, and regression in the original's regression model
+        match = re.fullmatch(r'(?:classifier|regression)\.[01]\.(weight|bias)', name)
+        if match:
+            head[match.group(1)] = array
+        else:
+            inner[name[len(prefix) :] if name.startswith(prefix) else name] = array
+    return inner, head
+
+
+def read_settings(location, weights=None):
+    """The sizes of a located model.
+
+    Parameters
+    ----------
+    location : Location
+    weights : Weights, optional
+        Asked for the sizes where there is no configuration.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of :func:`bert.model.build_bert`, and ``vocab_size``.
+    """
+    for name in ('config.json', 'bert_config.json'):
+        path = location.folder / name
+        if path.is_file():
+            return configuration.parse_config(read_json(path), path)
+    if location.zoo:
+        return zoo.settings(location.zoo[0], len(load_vocab(location.vocab)))
+    if not is_gluon(location):
+        raise ToolkitError(f'{location.folder}: there is no config.json in this model directory')
+    weights = weights or read_weights(location)
+    return configuration.infer_settings(weights.bert, weights.path)
+
+
+def read_vocab(location):
+    """The vocabulary of a located model, without the names of rows that have no token.
+
+    Returns
+    -------
+    Vocab
+    """
+    if location.vocab.name != 'tokenizer.json':
+        return plain_vocab(load_vocab(location.vocab))
+    model = read_json(location.vocab).get('model')
+    ids = model.get('vocab') if isinstance(model, dict) else None
+    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+        raise ToolkitError(f'{location.vocab}: not a WordPiece tokenizer with the ids 0 to its end')
+    return Vocab(sorted(ids, key=ids.get), source=location.vocab)
+
+
+def read_casing(location, vocab):
+    """Whether the text must be lower-cased for a located model, and why, as a clause.
+
+    A zoo model's name says so; else ``tokenizer_config.json`` or ``tokenizer.json``; else the
+    vocabulary: one without capital letters is uncased.
+    """
+    if location.zoo:
+        return location.zoo[1].endswith('_uncased'), f'by its name {location.zoo[1]}'
+    path = location.folder / 'tokenizer_config.json'
+    if path.is_file():
+        lower = read_json(path).get('do_lower_case')
+        if isinstance(lower, bool):
+            return lower, f'by {path}'
+    path = location.folder / 'tokenizer.json'
+    if path.is_file():
+        normalizer = read_json(path).get('normalizer')
+        lower = normalizer.get('lowercase') if isinstance(normalizer, dict) else None
+        if isinstance(lower, bool):
+            return lower, f'by {path}'
+    return not has_capitals(vocab), 'by its vocabulary'
+
+
+def read_labels(location, weights):
+    """The labels (None: regression) and the flags that go with the head of a located model."""
+    if (location.folder / FINETUNED).is_file():
+        content = read_finetune_json(location.folder)
+        return content['labels'], content['flags']
+    path = location.folder / 'config.json'
+    config = read_json(path) if path.is_file() else {}
+    classes = weights.head['weight'].shape[0] if 'weight' in weights.head else 0
+    labels = configuration.parse_labels(config, path, classes)
+    return labels, {}
+
+
+def check_vocab(source, vocab):
+    """Refuse a parameter file beside whose vocabulary is another than the one it is to go with."""
+    location = locate(str(source))
+    if location.vocab.is_file():
+        theirs = read_vocab(location)
+        if theirs.idx_to_token != plain_vocab(vocab).idx_to_token:
+            raise ToolkitError(
+                f'{location.weights}: goes with {location.vocab}, which is not the vocabulary of '
+                'the other model: name the folder in place of the file'
+            )
+
+
+def reorder(contents, vocab):
+    """The same model with the ids of another vocabulary, which must have the same tokens.
+
+    Parameters
+    ----------
+    contents : Checkpoint
+    vocab : Vocab
+
+    Returns
+    -------
+    Checkpoint
+    """
+    old = contents.vocab
+    if set(old.idx_to_token) != set(vocab.idx_to_token):
+        raise ToolkitError('the two vocabularies do not have the same tokens')
+    size = contents.settings['vocab_size']
+    rows = [old.token_to_idx[token] for token in vocab.idx_to_token]
+    rows += range(len(rows), size)  # rows without a token, where the embedding is rounded up
+    parameters = dict(contents.weights.bert)
+    for name in ('word_embed.0.weight', 'decoder.3.weight', 'decoder.3.bias'):
+        if name in parameters:
+            parameters[name] = parameters[name][rows]
+    return contents._replace(vocab=vocab, weights=contents.weights._replace(bert=parameters))
+
+
+# --- writing
 
 
 def write_description(folder, settings, vocab, lower, **more):
@@ -200,143 +251,94 @@ def write_description(folder, settings, vocab, lower, **more):
         For ``config.json``.
     """
     padding = {'pad_token_id': vocab[vocab.padding_token]}
-    write_json(folder / 'config.json', {**format_config(settings), **padding, **more})
+    write_json(folder / 'config.json', {**configuration.format_config(settings), **padding, **more})
     write_text(folder / 'vocab.txt', ''.join(f'{token}\n' for token in vocab.idx_to_token))
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': lower})
 
 
-def write_huggingface(folder, bert, vocab, lower):
-    """Write a model directory, whole or not at all, that transformers reads too.
+def write_gluon(folder, contents):
+    """Write ``model.params``, ``vocab.vocab`` and ``config.json``, as plain GluonNLP 0.10 reads
+    them, the same bytes for the same model.
 
     Parameters
     ----------
     folder : Path
-        Replaced where it is there.
-    bert : gluonnlp.model.BERTModel
-        With both heads.
-    vocab, lower
-        As in :func:`write_description`.
+        There already.
+    contents : Checkpoint
     """
-    from safetensors.numpy import save_file
+    import mxnet as mx
 
-    from bert.model import settings_of
+    from bert.model import gluon_vocab
 
-    # The output weight of the masked-LM head is the word embedding.
-    tensors = {
-        huggingface_name(name): parameter.data(parameter.list_ctx()[0]).astype('float32').asnumpy()
-        for name, parameter in bert._collect_params_with_prefix().items()
-        if name != 'decoder.3.weight'
+    parameters = dict(contents.weights.bert)
+    if 'decoder.3.bias' in parameters:
+        # One array under two names, as save_parameters writes it.
+        parameters['decoder.3.weight'] = parameters['word_embed.0.weight']
+    if contents.weights.head:
+        parameters = {f'bert.{name}': array for name, array in parameters.items()}
+        # A regressor too: GluonNLP 0.10 has it as a classifier with one class.
+        for name, array in contents.weights.head.items():
+            parameters[f'classifier.1.{name}'] = array
+    arrays = {name: mx.nd.array(parameters[name], dtype=np.float32) for name in sorted(parameters)}
+    with replacing(folder / 'model.params') as temporary:
+        mx.nd.save(str(temporary), arrays)
+    vocab = pad_vocab(contents.vocab, contents.settings['vocab_size'])
+    write_text(folder / 'vocab.vocab', gluon_vocab(vocab).to_json() + '\n')
+    write_json(folder / 'tokenizer_config.json', {'do_lower_case': contents.lower})
+    _write_config(folder, contents)
+    _write_flags(folder, contents, 'model.params')
+
+
+def write_huggingface(folder, contents):
+    """Write a directory that transformers opens, the same bytes for the same model.
+
+    Parameters
+    ----------
+    folder : Path
+        There already.
+    contents : Checkpoint
+    """
+    weights = contents.weights
+    huggingface.write_weights(folder / 'model.safetensors', weights.bert, weights.head)
+    write_readable(folder, contents)
+    _write_flags(folder, contents, 'model.safetensors')
+
+
+def write_readable(folder, contents):
+    """Write the configuration and the tokenizer as transformers reads them."""
+    huggingface.write_tokenizer(
+        folder, contents.vocab, contents.lower, contents.settings['max_length']
+    )
+    _write_config(folder, contents)
+
+
+def _write_config(folder, contents):
+    weights, vocab = contents.weights, contents.vocab
+    config = {
+        'architectures': [huggingface.architecture_of(weights.bert, weights.head)],
+        **configuration.format_config(contents.settings),
+        'pad_token_id': vocab[vocab.padding_token],
+        'dtype': 'float32',
     }
-    settings = settings_of(bert)
-    with replacing_folder(folder) as temporary:
-        write_description(temporary, settings, vocab, lower)
-        config = {**format_config(settings), 'architectures': ['BertForPreTraining']}
+    if weights.head:
+        names = contents.labels or ['LABEL_0']
+        config['id2label'] = dict(enumerate(names))
+        config['label2id'] = {name: i for i, name in enumerate(names)}
+        regression = contents.labels is None
+        config['problem_type'] = 'regression' if regression else 'single_label_classification'
+    write_json(folder / 'config.json', config)
+
+
+def _write_flags(folder, contents, parameters):
+    """Keep what finetune_classifier.py needs to predict without being told."""
+    if contents.flags:
         write_json(
-            temporary / 'config.json', {**config, 'pad_token_id': vocab[vocab.padding_token]}
+            folder / FINETUNED,
+            {'flags': contents.flags, 'labels': contents.labels, 'parameters': parameters},
         )
-        with replacing(temporary / 'model.safetensors') as path:
-            save_file(tensors, path, metadata={'format': 'pt'})
 
 
-def read_config(folder):
-    """``config.json`` of a model directory as the settings of GluonNLP's BERT.
-
-    Returns
-    -------
-    dict
-        Keyword arguments of :func:`bert.model.build_bert`.
-    """
-    path = Path(folder) / 'config.json'
-    if not path.is_file():
-        raise ToolkitError(f'{folder}: there is no config.json in this model directory')
-    return parse_config(read_json(path), path)
-
-
-def is_finetuned(source):
-    """Whether ``--bert_model`` is an output directory of finetune_classifier.py."""
-    return (Path(source) / FINETUNED).is_file()
-
-
-def read_finetuned(folder):
-    """What an output directory of finetune_classifier.py says of itself.
-
-    Returns
-    -------
-    dict
-        ``flags``: those needed for inference; ``labels``: in the order of the class ids, or None
-        for regression; ``parameters``: the path of the best epoch's file.
-    """
-    path = Path(folder) / FINETUNED
-    content = read_json(path)
-    flags, labels, name = (content.get(key) for key in ('flags', 'labels', 'parameters'))
-    if not isinstance(flags, dict):
-        raise ToolkitError(f'{path}: flags is not a table')
-    if labels is not None and not (
-        isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    ):
-        raise ToolkitError(f'{path}: labels is not a list of names')
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
-    return {'flags': flags, 'labels': labels, 'parameters': Path(folder) / name}
-
-
-# config.json's keys -> ours, for the sizes that every configuration must name.
-SIZES = {
-    'num_hidden_layers': 'num_layers',
-    'hidden_size': 'units',
-    'intermediate_size': 'hidden_size',
-    'num_attention_heads': 'num_heads',
-    'max_position_embeddings': 'max_length',
-    'vocab_size': 'vocab_size',
-    'type_vocab_size': 'token_type_vocab_size',
-}
-
-
-def parse_config(config, path):
-    """The settings in a configuration in Hugging Face's keys, checked.
-
-    ``attention_probs_dropout_prob`` is not read: GluonNLP's encoder has one dropout rate, and
-    every published BERT has the same one in both places.
-    """
-    settings = {}
-    for key, name in SIZES.items():
-        value = config.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
-            raise ToolkitError(f'{path}: {key} is {value!r}, not a positive whole number')
-        settings[name] = value
-    if settings['units'] % settings['num_heads']:
-        raise ToolkitError(
-            f'{path}: hidden_size {settings["units"]} is not a multiple of '
-            f'num_attention_heads {settings["num_heads"]}'
-        )
-    for key, expected in [('model_type', 'bert'), ('position_embedding_type', 'absolute')]:
-        if config.get(key, expected) != expected:
-            raise ToolkitError(f'{path}: {key} is {config[key]!r}; this reads {expected!r} only')
-    activations = {'gelu': 'gelu', 'gelu_new': 'approx_gelu', 'gelu_pytorch_tanh': 'approx_gelu'}
-    activation = config.get('hidden_act', 'gelu')
-    if not isinstance(activation, str) or activation not in activations:
-        raise ToolkitError(f'{path}: hidden_act is {activation!r}, not one of {list(activations)}')
-    settings['activation'] = activations[activation]
-    for key, name, default in [
-        ('hidden_dropout_prob', 'dropout', 0.1),
-        ('layer_norm_eps', 'layer_norm_eps', 1e-12),
-    ]:
-        value = config.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ToolkitError(f'{path}: {key} is {value!r}, not a number from 0 to below 1')
-        settings[name] = value
-    return settings
-
-
-def format_config(settings):
-    """The inverse of :func:`parse_config`: a configuration in Hugging Face's keys."""
-    config = {key: settings[name] for key, name in SIZES.items()}
-    config['model_type'] = 'bert'
-    config['hidden_act'] = {'gelu': 'gelu', 'approx_gelu': 'gelu_new'}[settings['activation']]
-    config['hidden_dropout_prob'] = settings['dropout']
-    config['attention_probs_dropout_prob'] = settings['dropout']
-    config['layer_norm_eps'] = settings['layer_norm_eps']
-    return config
+# --- Gluon's files
 
 
 def read_gluon(path):

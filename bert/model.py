@@ -1,8 +1,6 @@
 """BERT for MXNet: loading pre-trained models, and the heads for classification and regression."""
 
 import logging
-import os
-import zipfile
 from pathlib import Path
 
 import gluonnlp as nlp
@@ -10,16 +8,13 @@ import mxnet as mx
 from gluonnlp.model import bert as gluon_bert
 from mxnet.gluon import nn
 
-from bert import checkpoint, ops
+from bert import checkpoint, configuration, ops
 from bert.cli import ToolkitError, UsageError
 from bert.encoder import read_first_only, speed_up, use_bfloat16
-from bert.files import read_json
-from bert.vocab import OTHER_SPELLINGS, SPECIAL_TOKENS, Vocab, has_capitals, load_vocab
-
-ENGLISH = ('book_corpus_wiki_en_uncased', 'book_corpus_wiki_en_cased')
-OTHERS = ('wiki_multilingual_uncased', 'wiki_multilingual_cased', 'wiki_cn_cased')
-# The seven pre-trained models of the GluonNLP zoo that the original scripts offered.
-ZOO = {'bert_12_768_12': ENGLISH + OTHERS, 'bert_24_1024_16': ENGLISH}
+from bert.files import read_json, replacing_folder
+from bert.source import is_zoo_model, locate
+from bert.vocab import SPECIAL_TOKENS, load_vocab, pad_vocab, plain_vocab
+from bert.zoo import zoo_dataset
 
 # Of a new head, and of a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02
@@ -107,9 +102,9 @@ def load_bert(
     Parameters
     ----------
     source : str
-        A model of the GluonNLP zoo (``bert_12_768_12``), or a directory with ``config.json``,
-        ``vocab.txt`` and ``model.safetensors`` in Hugging Face layout or the parameters that
-        finetune_classifier.py left there.
+        A model of the GluonNLP zoo (``bert_12_768_12``) or of the Hugging Face Hub
+        (``google-bert/bert-base-uncased``), or a directory: in Hugging Face's layout, in Gluon's,
+        Google's with its TensorFlow checkpoint, or an output directory of this project.
     dataset : str, optional
         What the zoo's model was trained on; needed for a zoo model only.
     ctx : mxnet.Context or list of them, optional
@@ -131,89 +126,37 @@ def load_bert(
     UsageError
         If there is no such model.
     ToolkitError
-        If its files are missing or damaged.
+        If its files are missing or damaged, or could not be fetched.
     """
     heads = {
         'use_pooler': use_pooler,
         'use_decoder': use_decoder,
         'use_classifier': use_classifier,
     }
+    location = locate(source, dataset, with_weights=pretrained)
+    weights = None
+    if pretrained or not (location.zoo or (location.folder / 'config.json').is_file()):
+        weights = checkpoint.read_weights(location)
+    settings = checkpoint.read_settings(location, weights)
+    vocab = checkpoint.read_vocab(location)
     ctx = ctx or mx.cpu()
-    if is_directory(source):
-        bert, vocab = _load_directory(source, ctx, pretrained, heads)
-    else:
-        dataset = zoo_dataset(source, dataset)
-        try:
-            bert, vocab = nlp.model.get_model(
-                source, dataset_name=dataset, pretrained=pretrained, ctx=ctx, **heads
-            )
-        except (
-            OSError,
-            RuntimeError,
-            UserWarning,
-            # a wrong checksum, and an archive that is none or lacks its file
-            ValueError,
-            zipfile.BadZipFile,
-            KeyError,
-            mx.MXNetError,
-        ) as error:
-            raise ToolkitError(
-                f'{source} {dataset} could not be fetched from the GluonNLP model zoo: {error}'
-            ) from None
-        if not pretrained:
-            initialize(bert, ctx)
-            infer_shapes(bert)
-    speed_up(bert, ops.serve_on(ctx if isinstance(ctx, (list, tuple)) else [ctx]))
+    bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads)
+    if pretrained:
+        set_encoder(bert, weights.bert, weights.path)
+    speed_up(bert, ops.serve_on(ctx))
     return bert, vocab
 
 
-def is_directory(source):
-    """Whether ``--bert_model`` names a directory, as opposed to a model of the zoo."""
-    return source not in ZOO and (os.sep in source or Path(source).is_dir())
-
-
-def zoo_dataset(model, dataset):
-    """The zoo's name for a data set, checked to exist for that model.
-
-    >>> zoo_dataset('bert_12_768_12', 'wiki_cn')
-    'wiki_cn_cased'
-    """
-    if model not in ZOO:
-        raise UsageError(f'--bert_model {model} is neither a directory nor one of {", ".join(ZOO)}')
-    dataset = OTHER_SPELLINGS.get(dataset, dataset)
-    if dataset not in ZOO[model]:
-        raise UsageError(
-            f'there is no {model} trained on {dataset}; there is one on {", ".join(ZOO[model])}'
-        )
-    return dataset
-
-
-def _load_directory(folder, ctx, pretrained, heads):
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UsageError(f'there is no model directory {folder}')
-    bert, vocab = _build_local(checkpoint.read_config(folder), folder, ctx, heads)
-    if not pretrained:
-        return bert, vocab
-    if checkpoint.is_finetuned(folder):
-        load_encoder(bert, checkpoint.read_finetuned(folder)['parameters'])
-    else:
-        set_encoder(bert, checkpoint.read_huggingface(folder), folder / 'model.safetensors')
-    return bert, vocab
-
-
-def _build_local(settings, folder, ctx, heads):
-    """A BERT of these settings, initialised, and the vocabulary in the folder."""
-    vocab = load_vocab(folder / 'vocab.txt')
+def _build_initialized(settings, vocab, path, ctx, heads):
+    """A BERT of these settings with random weights, and the vocabulary as GluonNLP's class."""
+    settings = dict(settings)
     size = settings.pop('vocab_size')
     if size < len(vocab):
         raise ToolkitError(
-            f'{folder}: vocab.txt has {len(vocab)} tokens and config.json a vocab_size of {size}'
+            f'{path.parent}: {path.name} has {len(vocab)} tokens and config.json a vocab_size of '
+            f'{size}'
         )
-    # Some models round the embedding up; the extra rows have no token and are never looked up.
-    if size > len(vocab):
-        unnamed = [f'[unnamed{number}]' for number in range(len(vocab), size)]
-        vocab = Vocab(vocab.idx_to_token + unnamed, source=folder)
+    vocab = pad_vocab(vocab, size)
     bert = build_bert(vocab, **settings, **heads)
     initialize(bert, ctx)
     infer_shapes(bert)
@@ -237,25 +180,57 @@ def build_from_configuration(path, ctx, use_pooler=True, use_decoder=False, use_
     path = Path(path)
     if not path.is_file():
         raise UsageError(f'there is no configuration file {path}')
-    settings = checkpoint.parse_config(read_json(path), path)
+    settings = configuration.parse_config(read_json(path), path)
+    vocab_path = path.parent / 'vocab.txt'
     heads = {
         'use_pooler': use_pooler,
         'use_decoder': use_decoder,
         'use_classifier': use_classifier,
     }
-    bert, vocab = _build_local(settings, path.parent, ctx, heads)
-    speed_up(bert, ops.serve_on(ctx if isinstance(ctx, (list, tuple)) else [ctx]))
+    bert, vocab = _build_initialized(settings, load_vocab(vocab_path), vocab_path, ctx, heads)
+    speed_up(bert, ops.serve_on(ctx))
     return bert, vocab
 
 
-def load_encoder(bert, path):
-    """Load a Gluon parameter file of a BERT, or the BERT inside a fine-tuned model."""
-    parameters = checkpoint.read_gluon(path)
-    prefix = 'bert.'
-    inner = {
-        name[len(prefix) :]: array for name, array in parameters.items() if name.startswith(prefix)
+def build_whole(contents, ctx):
+    """The model of a checkpoint, with just those heads that it has.
+
+    Parameters
+    ----------
+    contents : bert.checkpoint.Checkpoint
+    ctx : mxnet.Context
+
+    Returns
+    -------
+    gluonnlp.model.BERTModel, gluonnlp.model.BERTClassifier or BERTRegression
+        With GluonNLP's own attention, which any program can export.
+    """
+    parameters, head = contents.weights.bert, contents.weights.head
+    heads = {
+        flag: any(name.startswith(prefix) for name in parameters)
+        for flag, prefix in zip(
+            ('use_pooler', 'use_decoder', 'use_classifier'), checkpoint.HEAD_PREFIXES
+        )
     }
-    set_encoder(bert, inner or parameters, path)
+    path = contents.weights.path
+    if (heads['use_classifier'] or head) and not heads['use_pooler']:
+        raise ToolkitError(f'{path}: lacks pooler.weight, which its classifier needs')
+    bert, _ = _build_initialized(contents.settings, contents.vocab, path, ctx, heads)
+    if not head:
+        checkpoint.set_parameters(bert, parameters, path)
+        return bert
+    for name in ('weight', 'bias'):
+        if name not in head:
+            raise ToolkitError(f"{path}: lacks its classifier's {name}")
+    model = build_head(bert, contents.labels and len(contents.labels), ctx)
+    set_finetuned(model, parameters, head, path)
+    return model
+
+
+def load_encoder(bert, source):
+    """Load the BERT inside a Gluon parameter file, fine-tuned or not, or another source."""
+    weights = checkpoint.read_weights(locate(str(source)))
+    set_encoder(bert, weights.bert, weights.path)
 
 
 def set_encoder(bert, parameters, path):
@@ -265,9 +240,67 @@ def set_encoder(bert, parameters, path):
         logging.info('%s lacks %s: initialised', path, ', '.join(missing))
 
 
-def load_finetuned(model, path):
-    """Load a Gluon parameter file of a fine-tuned model, its classifier included."""
-    checkpoint.set_parameters(model, checkpoint.read_gluon(path), path)
+def load_finetuned(model, source, labels=None):
+    """Load a fine-tuned model, its classifier included.
+
+    Parameters
+    ----------
+    model : gluonnlp.model.BERTClassifier or BERTRegression
+    source : str or Path
+        A Gluon parameter file, or any other source of a fine-tuned model.
+    labels : sequence of str, optional
+        In the order of the classes of ``model``. The rows of the head are put into that order
+        where the source says that it has the same labels in another one.
+    """
+    location = locate(str(source))
+    weights = checkpoint.read_weights(location)
+    head = weights.head
+    theirs, _ = checkpoint.read_labels(location, weights) if head else (None, {})
+    if labels and theirs and list(labels) != theirs:
+        if sorted(labels) == sorted(theirs):
+            rows = [theirs.index(label) for label in labels]
+            head = {name: array[rows] for name, array in head.items()}
+        elif len(labels) == len(theirs) and theirs != configuration.generic_labels(len(theirs)):
+            pairs = (f'{their} as {label}' for their, label in zip(theirs, labels))
+            logging.info('%s: takes its classes %s', weights.path, ', '.join(pairs))
+    set_finetuned(model, weights.bert, head, weights.path)
+
+
+def set_finetuned(model, parameters, head, path):
+    """Set all weights of a fine-tuned model; pre-training heads that it lacks are left out."""
+    name = 'regression' if isinstance(model, BERTRegression) else 'classifier'
+    number = len(getattr(model, name)) - 1  # after the dropout, if there is one
+    named = {f'bert.{key}': array for key, array in parameters.items()}
+    named.update({f'{name}.{number}.{key}': array for key, array in head.items()})
+    checkpoint.set_parameters(model, named, path)
+
+
+def save_huggingface(folder, bert, vocab, lower):
+    """Write a model directory, whole or not at all, that transformers reads too.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced where it is there.
+    bert : gluonnlp.model.BERTModel
+    vocab : gluonnlp.vocab.BERTVocab
+    lower : bool
+        Whether the text is lower-cased.
+    """
+    parameters = {
+        name: parameter.data(parameter.list_ctx()[0]).astype('float32').asnumpy()
+        for name, parameter in bert._collect_params_with_prefix().items()
+    }
+    contents = checkpoint.Checkpoint(
+        settings=settings_of(bert),
+        vocab=plain_vocab(vocab),
+        lower=lower,
+        weights=checkpoint.Weights(Path(folder), parameters, {}),
+        labels=None,
+        flags={},
+    )
+    with replacing_folder(folder) as temporary:
+        checkpoint.write_huggingface(temporary, contents)
 
 
 def cast(model, dtype):
@@ -304,28 +337,14 @@ def gluon_vocab(vocab):
     )
 
 
-def plain_vocab(vocab):
-    """The inverse of :func:`gluon_vocab`, without the tokens that only round an embedding up."""
-    tokens = list(vocab.idx_to_token)
-    while tokens[-1] == f'[unnamed{len(tokens) - 1}]':
-        tokens.pop()
-    return Vocab(tokens, **{name: getattr(vocab, name) for name in SPECIAL_TOKENS})
-
-
 def is_lower_case(source, dataset, vocab):
-    """Whether the text must be lower-cased for this model.
+    """Whether the text must be lower-cased for a model, and why, as a clause.
 
-    ``tokenizer_config.json`` in the model directory says so; else the name of the zoo's data
-    set; else the vocabulary: one without capital letters is uncased.
+    See :func:`bert.checkpoint.read_casing`; nothing is fetched for a model of the zoo.
     """
-    if not is_directory(source):
+    if is_zoo_model(source):
         return zoo_dataset(source, dataset).endswith('_uncased'), f'by its name {dataset}'
-    path = Path(source) / 'tokenizer_config.json'
-    if path.is_file():
-        lower = read_json(path).get('do_lower_case')
-        if isinstance(lower, bool):
-            return lower, f'by {path}'
-    return not has_capitals(vocab), 'by its vocabulary'
+    return checkpoint.read_casing(locate(source), vocab)
 
 
 class BERTRegression(mx.gluon.HybridBlock):

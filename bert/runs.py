@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert import environment
-from bert.checkpoint import FINETUNED
 from bert.cli import ToolkitError, progress
 from bert.files import read_json, write_json
 from bert.results import format_cell, measures
+from bert.source import FINETUNED
 
 RECORD = 'result.json'  # in the folder of a finished run: what it gave
 LOG = 'run.log'  # beside it: all that the run printed

@@ -209,6 +209,27 @@ def load_sentencepiece(path):
         raise ToolkitError(f'{path}: not a sentencepiece model') from None
 
 
+def pad_vocab(vocab, size):
+    """A vocabulary with a name for each row of an embedding that is rounded up.
+
+    Some models' embeddings are; the extra rows have no token and are never looked up.
+    """
+    unnamed = [f'[unnamed{number}]' for number in range(len(vocab), size)]
+    return _with_tokens(vocab, list(vocab.idx_to_token) + unnamed)
+
+
+def plain_vocab(vocab):
+    """The inverse of :func:`pad_vocab`; a ``gluonnlp.vocab.BERTVocab`` will do too."""
+    tokens = list(vocab.idx_to_token)
+    while tokens[-1] == f'[unnamed{len(tokens) - 1}]':
+        tokens.pop()
+    return _with_tokens(vocab, tokens)
+
+
+def _with_tokens(vocab, tokens):
+    return Vocab(tokens, **{name: getattr(vocab, name) for name in SPECIAL_TOKENS})
+
+
 def fingerprint(vocab):
     """A sha256, in hexadecimal, that tells vocabularies with other tokens or order apart."""
     return hashlib.sha256('\n'.join(vocab.idx_to_token).encode('utf8')).hexdigest()

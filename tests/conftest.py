@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import string
 import sys
 from pathlib import Path
@@ -169,3 +170,42 @@ def published_logs():
     if not (PUBLISHED_LOGS / 'finetuned_mrpc.log').is_file():
         pytest.skip(f'no published logs in {PUBLISHED_LOGS}')
     return PUBLISHED_LOGS
+
+
+@pytest.fixture
+def folder(tiny_bert, tmp_path):
+    """A copy of the tiny model that a test may damage."""
+    shutil.copytree(tiny_bert, tmp_path / 'bert')
+    return tmp_path / 'bert'
+
+
+@pytest.fixture
+def change(folder):
+    """A function that edits the tensors of the copy."""
+    from safetensors.numpy import load_file, save_file
+
+    def apply(edit):
+        tensors = load_file(folder / 'model.safetensors')
+        tensors = edit(tensors) or tensors
+        save_file(tensors, folder / 'model.safetensors')
+        return folder
+
+    return apply
+
+
+def parameters_of(block):
+    """All parameters of a Gluon block, by name, as NumPy arrays."""
+    return {
+        name: p.data(p.list_ctx()[0]).asnumpy()
+        for name, p in block._collect_params_with_prefix().items()
+    }
+
+
+def failure(function, *args, **kwargs):
+    """The one sentence that a call fails with."""
+    from bert.cli import ToolkitError
+
+    with pytest.raises(ToolkitError) as caught:
+        function(*args, **kwargs)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)

@@ -1,25 +1,16 @@
 """The models: stock GluonNLP's numbers, the model zoo, directories and casing."""
 
-import doctest
-import functools
-import hashlib
-import http.server
-import io
 import json
-import subprocess
-import sys
-import threading
-import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_vocab, write_tiny_bert
+from conftest import tiny_vocab, write_tiny_bert
 
 from bert import model as bert_model  # bert before mxnet: see bert.environment
 from bert.cli import ToolkitError, UsageError
 from bert.encoder import SelfAttention
-from bert.model import build_bert, build_head, is_lower_case, load_bert, zoo_dataset
-from bert.vocab import Vocab
+from bert.model import build_bert, build_head, is_lower_case, load_bert
+from bert.vocab import Vocab, plain_vocab
 
 import gluonnlp as nlp  # isort: skip
 import mxnet as mx  # isort: skip
@@ -190,7 +181,7 @@ def test_a_vocabulary_padded_to_a_round_size(tmp_path):
     assert vocab.idx_to_token[:192] == tiny_vocab()[:192]
     assert vocab['less'] == vocab['[UNK]']
     assert bert(*batch())[1].shape == (6, 16)
-    assert bert_model.plain_vocab(vocab).idx_to_token == tiny_vocab()[:192]
+    assert plain_vocab(vocab).idx_to_token == tiny_vocab()[:192]
 
 
 def test_a_vocabulary_larger_than_the_embedding(tmp_path):
@@ -216,221 +207,6 @@ def test_several_devices_hold_the_same_weights(tiny_bert):
     model = build_head(load_bert(str(tiny_bert), ctx=contexts)[0], 2, contexts)
     outputs = [model(*(a.as_in_context(ctx) for a in batch())).asnumpy() for ctx in contexts]
     np.testing.assert_array_equal(*outputs)
-
-
-# --- the model zoo
-
-
-def test_zoo_names():
-    english = ('book_corpus_wiki_en_uncased', 'book_corpus_wiki_en_cased')
-    for data_set in english:
-        assert zoo_dataset('bert_12_768_12', data_set) == data_set
-        assert zoo_dataset('bert_24_1024_16', data_set) == data_set
-    for name, full in {
-        'wiki_cn': 'wiki_cn_cased',
-        'wiki_cn_cased': 'wiki_cn_cased',
-        'wiki_multilingual': 'wiki_multilingual_uncased',
-        'wiki_multilingual_uncased': 'wiki_multilingual_uncased',
-        'wiki_multilingual_cased': 'wiki_multilingual_cased',
-    }.items():
-        assert zoo_dataset('bert_12_768_12', name) == full
-        with pytest.raises(UsageError) as caught:
-            zoo_dataset('bert_24_1024_16', name)
-        assert str(caught.value) == (
-            f'there is no bert_24_1024_16 trained on {full}; there is one on '
-            'book_corpus_wiki_en_uncased, book_corpus_wiki_en_cased'
-        )
-    assert not doctest.testmod(bert_model).failed
-
-
-def test_names_that_the_zoo_does_not_have():
-    with pytest.raises(UsageError) as caught:
-        load_bert('bert_6_384_12', 'wiki_cn')
-    assert str(caught.value) == (
-        '--bert_model bert_6_384_12 is neither a directory nor one of bert_12_768_12, '
-        'bert_24_1024_16'
-    )
-    with pytest.raises(UsageError, match='there is no bert_12_768_12 trained on wikipedia; '):
-        load_bert('bert_12_768_12', 'wikipedia')
-    with pytest.raises(UsageError, match='there is no bert_12_768_12 trained on None; '):
-        load_bert('bert_12_768_12')
-
-
-def test_the_seven_cells_are_those_of_gluonnlp():
-    """Its table of checksums has each, with the sha1 that the published files have."""
-    published = {
-        ('bert_12_768_12', 'book_corpus_wiki_en_uncased'): '75cc780f',
-        ('bert_12_768_12', 'book_corpus_wiki_en_cased'): '5656dac6',
-        ('bert_12_768_12', 'wiki_multilingual_uncased'): '237f3985',
-        ('bert_12_768_12', 'wiki_multilingual_cased'): 'b0f57a20',
-        ('bert_12_768_12', 'wiki_cn_cased'): '885ebb9a',
-        ('bert_24_1024_16', 'book_corpus_wiki_en_uncased'): '24551e14',
-        ('bert_24_1024_16', 'book_corpus_wiki_en_cased'): '4e685a96',
-    }
-    cells = [(model, data_set) for model, sets in bert_model.ZOO.items() for data_set in sets]
-    assert sorted(cells) == sorted(published)
-    sha1 = nlp.model.bert.model_store._model_sha1
-    for (model, data_set), start in published.items():
-        assert sha1[f'{model}_{data_set}'].startswith(start)
-
-
-# Runs load_bert in a fresh process, as gluonnlp reads MXNET_HOME when it is imported, with a zoo
-# whose models are tiny. Its argument: the data set, and checksums as JSON.
-ZOO_DRIVER = """
-import json, sys
-from bert import model
-from bert.cli import run
-import gluonnlp as nlp
-import mxnet as mx
-from gluonnlp.data import utils
-
-dataset, models, vocabularies = json.loads(sys.argv[1])
-for sizes in nlp.model.bert.bert_hparams.values():
-    sizes.update(num_layers=2, units=16, hidden_size=32, max_length=128, num_heads=2, embed_size=16)
-nlp.model.bert.model_store._model_sha1.update(models)
-utils._vocab_sha1.update(vocabularies)
-
-def main():
-    loaded, vocab = model.load_bert('bert_12_768_12', dataset)
-    ids = mx.nd.array([[2, 70, 80, 3]])
-    _, pooled = loaded(ids, ids * 0, mx.nd.array([4]))
-    cell = loaded.encoder.transformer_cells[0].attention_cell
-    print(json.dumps([pooled.asnumpy().tolist(), len(vocab), vocab.padding_token,
-                      type(cell).__name__]))
-
-run(main)
-"""
-
-
-class Zoo:
-    """A local model zoo of one tiny model, whose two files have checksums of their own."""
-
-    data_set = 'wiki_multilingual_uncased'
-
-    def __init__(self, folder):
-        bert, vocab = load_bert(
-            str(write_tiny_bert(folder / 'tiny')), use_decoder=True, use_classifier=True
-        )
-        ids = mx.nd.array([[2, 70, 80, 3]])
-        self.pooled = bert(ids, ids * 0, mx.nd.array([4]), mx.nd.array([[1]]))[1].asnumpy()
-        bert.save_parameters(str(folder / 'all.params'))
-        parameters, vocabulary = (folder / 'all.params').read_bytes(), vocab.to_json().encode()
-        self.sha1 = [hashlib.sha1(content).hexdigest() for content in (parameters, vocabulary)]
-        names = f'bert_12_768_12_{self.data_set}', self.data_set
-        self.models = {names[0]: self.sha1[0]}
-        self.vocabularies = {names[1]: [self.sha1[1], '.vocab', {}]}
-        stems = [f'{name}-{sha1[:8]}' for name, sha1 in zip(names, self.sha1)]
-        self.member = f'{stems[0]}.params'
-        self.address = f'/gluon/models/{stems[0]}.zip'
-        self.files = {
-            self.address: zipped(self.member, parameters),
-            f'/gluon/dataset/vocab/{stems[1]}.zip': zipped(f'{stems[1]}.vocab', vocabulary),
-        }
-        self.asked = []
-
-
-def zipped(name, content):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, 'w') as archive:
-        archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def zoo(tmp_path, monkeypatch):
-    """A zoo behind a local server, which this process and others fetch from."""
-    made = Zoo(tmp_path)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            made.asked.append(self.path)
-            self.send_response(200 if self.path in made.files else 404)
-            self.end_headers()
-            self.wfile.write(made.files.get(self.path, b''))
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv('MXNET_GLUON_REPO', f'http://127.0.0.1:{server.server_port}')
-    monkeypatch.setenv('MXNET_HOME', str(tmp_path / 'home'))
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_model_of_the_zoo_is_fetched_once(zoo, tmp_path):
-    argument = json.dumps(['wiki_multilingual', zoo.models, zoo.vocabularies])
-    for _ in range(2):
-        result = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', ZOO_DRIVER, argument],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        pooled, size, padding, attention = json.loads(result.stdout.splitlines()[-1])
-        np.testing.assert_allclose(pooled, zoo.pooled, rtol=1e-5)
-        assert (size, padding, attention) == (196, '[PAD]', 'SelfAttention')
-    assert sorted(zoo.asked) == sorted(zoo.files)
-    assert len(list((tmp_path / 'home' / 'models').iterdir())) == 2
-
-
-@pytest.fixture
-def zoo_here(zoo, tmp_path, monkeypatch):
-    """The same for this process, whose gluonnlp has read MXNET_HOME before."""
-    root = str(tmp_path / 'models')
-    monkeypatch.setattr(
-        bert_model.nlp.model, 'get_model', functools.partial(nlp.model.get_model, root=root)
-    )
-    for sizes in nlp.model.bert.bert_hparams.values():
-        for key, value in {
-            'num_layers': 2,
-            'units': 16,
-            'hidden_size': 32,
-            'max_length': 128,
-            'num_heads': 2,
-            'embed_size': 16,
-        }.items():
-            monkeypatch.setitem(sizes, key, value)
-    for name, sha1 in zoo.models.items():
-        monkeypatch.setitem(nlp.model.bert.model_store._model_sha1, name, sha1)
-    for name, entry in zoo.vocabularies.items():
-        monkeypatch.setitem(nlp.data.utils._vocab_sha1, name, entry)
-    return zoo
-
-
-def test_a_zoo_model_without_its_weights(zoo_here):
-    bert, vocab = load_bert('bert_12_768_12', 'wiki_multilingual', pretrained=False)
-    assert [path.split('/')[2] for path in zoo_here.asked] == ['dataset']
-    assert vocab.idx_to_token == tiny_vocab()
-    weight = bert.word_embed[0].weight.data().asnumpy()
-    assert 0.018 < weight.std() < 0.022
-
-
-@pytest.mark.parametrize('served', ['nothing', 'no archive', 'another file', 'no member', 'no net'])
-def test_a_download_that_fails_is_told_in_one_sentence(zoo_here, monkeypatch, served):
-    if served == 'nothing':
-        del zoo_here.files[zoo_here.address]
-    elif served == 'no archive':
-        zoo_here.files[zoo_here.address] = b'<html>blocked</html>'
-    elif served == 'another file':
-        zoo_here.files[zoo_here.address] = zipped(zoo_here.member, b'content')
-    elif served == 'no member':
-        zoo_here.files[zoo_here.address] = zipped('other', b'content')
-    else:
-        monkeypatch.setenv('MXNET_GLUON_REPO', 'http://127.0.0.1:1')
-    with pytest.raises(ToolkitError) as caught:
-        load_bert('bert_12_768_12', 'wiki_multilingual')
-    sentence = str(caught.value)
-    assert sentence.startswith(
-        'bert_12_768_12 wiki_multilingual_uncased could not be fetched from the GluonNLP model '
-        'zoo: '
-    )
-    assert '\n' not in sentence
-    assert caught.value.status == 1
 
 
 # --- casing

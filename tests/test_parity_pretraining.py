@@ -15,8 +15,8 @@ from test_parity import ReferenceBERTAdam  # noqa: E402
 import create_pretraining_data  # noqa: E402
 import run_pretraining  # noqa: E402
 from bert import pretraining, pretraining_dataset, schedule, training  # noqa: E402
-from bert.checkpoint import write_huggingface  # noqa: E402
-from bert.model import load_bert, plain_vocab  # noqa: E402
+from bert.model import load_bert, save_huggingface  # noqa: E402
+from bert.vocab import plain_vocab  # noqa: E402
 
 STEPS = 20
 BATCH_SIZE = 16
@@ -48,7 +48,7 @@ def model_folder(minilm, tmp_path_factory):
     model, vocab = load_bert(str(source), use_decoder=True, use_classifier=True)
     pretraining.finish_initialization(model, training.contexts([])[0])
     folder = tmp_path_factory.mktemp('heads') / 'model'
-    write_huggingface(folder, model, vocab, lower=True)
+    save_huggingface(folder, model, vocab, lower=True)
     return folder
 
 

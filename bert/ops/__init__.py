@@ -46,7 +46,8 @@ def serve(array):
 
 
 def serve_on(contexts):
-    """Whether the operators serve these contexts: the CPU only, and where they can be built."""
+    """Whether the operators serve a context, or all of a list: the CPU, where they can be built."""
+    contexts = contexts if isinstance(contexts, (list, tuple)) else [contexts]
     return all(ctx.device_type.startswith('cpu') for ctx in contexts) and available()
 
 

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Whether a fine-tuned MRPC model predicts the same after bert.convert took it out.
+
+GLUE_DIR=glue_data python3 benchmarks/converted_predictions.py output_dir --hf DIR --onnx DIR
+
+Each library gets the texts and tokenizes them itself. --hf needs torch and transformers, --onnx
+onnxruntime and tokenizers.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import bert  # noqa: E402
+from bert.cli import build_parser, run  # noqa: E402
+
+BATCH = 8
+MAX_LENGTH = 128
+
+
+def batches(texts):
+    """The pairs, a few at a time, as two lists."""
+    for start in range(0, len(texts), BATCH):
+        yield [list(column) for column in zip(*texts[start : start + BATCH])]
+
+
+def with_project(folder, texts):
+    """The logits of this project's model."""
+    contents = bert.checkpoint.read(folder)
+    model = bert.convert.build(contents)
+    tokenizer = bert.tokenizer.build_tokenizer(contents.vocab, contents.lower)
+    encoded = bert.transform.encode(texts, tokenizer, contents.vocab, MAX_LENGTH)
+    rows = np.array_split(np.arange(len(texts)), np.arange(BATCH, len(texts), BATCH))
+    parts = (bert.transform.pad_batch(encoded, part) for part in rows)
+    return np.concatenate([bert.convert.run_gluon(model, part)['logits'] for part in parts])
+
+
+def with_transformers(folder, texts):
+    """The logits that transformers computes."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    logits = []
+    for columns in batches(texts):
+        inputs = tokenizer(
+            *columns, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors='pt'
+        )
+        with torch.no_grad():
+            logits.append(model(**inputs).logits.numpy())
+    return np.concatenate(logits)
+
+
+def with_onnxruntime(folder, texts):
+    """The logits that onnxruntime computes."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f'{folder}/tokenizer.json')
+    tokenizer.enable_truncation(MAX_LENGTH)
+    session = onnxruntime.InferenceSession(
+        f'{folder}/model.onnx', providers=['CPUExecutionProvider']
+    )
+    logits = []
+    for columns in batches(texts):
+        tokenizer.enable_padding(pad_id=tokenizer.token_to_id('[PAD]'))
+        encodings = tokenizer.encode_batch(list(zip(*columns)))
+        inputs = {
+            'input_ids': [encoding.ids for encoding in encodings],
+            'attention_mask': [encoding.attention_mask for encoding in encodings],
+            'token_type_ids': [encoding.type_ids for encoding in encodings],
+        }
+        inputs = {name: np.array(rows, np.int64) for name, rows in inputs.items()}
+        logits.append(session.run(['logits'], inputs)[0])
+    return np.concatenate(logits)
+
+
+def main(argv=None):
+    """Print how many predictions agree, and the largest difference of a logit."""
+    parser = build_parser(__doc__.splitlines()[0])
+    parser.add_argument('output_dir', help='of finetune_classifier.py on MRPC')
+    parser.add_argument('--hf', metavar='DIR', help='written by bert.convert --to hf')
+    parser.add_argument('--onnx', metavar='DIR', help='written by bert.convert --to onnx')
+    args = parser.parse_args(argv)
+    task = bert.tasks.TASKS['MRPC']
+    dev = bert.datasets.read_glue(bert.datasets.glue_folder(), task, task.dev[0])
+    expected = with_project(args.output_dir, dev.texts)
+    predictions = expected.argmax(axis=1)
+    counts = np.bincount(predictions, minlength=2)
+    print(f'{len(predictions)} pairs, {counts[0]} and {counts[1]} of the two classes predicted')
+    for name, folder, function in (
+        ('transformers', args.hf, with_transformers),
+        ('onnxruntime', args.onnx, with_onnxruntime),
+    ):
+        if folder:
+            logits = function(folder, dev.texts)
+            same = (logits.argmax(axis=1) == predictions).sum()
+            difference = np.abs(logits - expected).max()
+            print(f'{name}: {same} predictions are the same, logits by {difference:.1e}')
+
+
+if __name__ == '__main__':
+    run(main)

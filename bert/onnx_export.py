@@ -1,0 +1,180 @@
+"""A model as one ONNX file, with transformers' names of inputs and outputs.
+
+MXNet's exporter dates from 2021. It writes nodes of ONNX's operator set 13 under whatever set the
+installed ``onnx`` knows best, which that package then refuses; here it is told 13.
+"""
+
+import contextlib
+import logging
+from unittest import mock
+
+import mxnet as mx
+import numpy as np
+
+OPERATOR_SET = 13
+INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
+
+
+class WithMask(mx.gluon.HybridBlock):
+    """A model that takes an attention mask in place of valid lengths.
+
+    Parameters
+    ----------
+    model : gluonnlp.model.BERTModel, or a model with one in ``bert`` and a head
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        encoder = getattr(model, 'bert', model)
+        self.head = getattr(model, 'classifier', getattr(model, 'regression', None))
+        self.output_names = [
+            name
+            for name, there in (
+                ('logits', encoder is not model),
+                ('prediction_logits', encoder is model and encoder._use_decoder),
+                ('seq_relationship_logits', encoder is model and encoder._use_classifier),
+            )
+            if there
+        ] or ['last_hidden_state', 'pooler_output'][: 1 + encoder._use_pooler]
+
+    def hybrid_forward(self, F, input_ids, attention_mask, token_type_ids):
+        """The outputs in :attr:`output_names`, all positions of those that are per token.
+
+        Padding is on the right: the sum of a row of the mask is its valid length.
+        """
+        encoder = getattr(self.model, 'bert', self.model)
+        lengths = F.sum(attention_mask, axis=1)
+        encodings, _ = encoder._encode_sequence(input_ids, token_type_ids, lengths)
+        outputs = []
+        for name in self.output_names:
+            if name == 'last_hidden_state':
+                outputs.append(encodings)
+            elif name == 'prediction_logits':
+                outputs.append(encoder.decoder(encodings))
+            else:
+                pooled = encoder._apply_pooling(encodings)
+                outputs.append(pooled if name == 'pooler_output' else self.head(pooled))
+        return outputs
+
+
+@contextlib.contextmanager
+def _operator_set():
+    """Let ``onnx`` take 13 for its newest operator set, and the exporter be quiet."""
+    import onnx.checker
+
+    context = onnx.checker.DEFAULT_CONTEXT
+    known = context.opset_imports
+    context.opset_imports = {'': OPERATOR_SET}
+    # It logs the shapes that it was given to begin with, which say nothing of the result.
+    logging.disable(logging.INFO)
+    try:
+        with mock.patch('onnx.defs.onnx_opset_version', return_value=OPERATOR_SET):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+        context.opset_imports = known
+
+
+def export(path, model):
+    """Write an ONNX file that takes batches of any size and length.
+
+    Parameters
+    ----------
+    path : Path
+    model : gluonnlp.model.BERTModel, or a model with one in ``bert`` and a head
+        Initialised, with GluonNLP's own attention.
+    """
+    import onnx
+
+    block = WithMask(model)
+    symbol = mx.sym.Group(block(*[mx.sym.var(name) for name in INPUTS]))
+    used = set(symbol.list_inputs())
+    parameters = {p.name: p.data() for p in block.collect_params().values() if p.name in used}
+    with _operator_set():
+        mx.onnx.export_model(
+            symbol,
+            parameters,
+            in_shapes=[(2, 8)] * len(INPUTS),
+            in_types=[np.float32] * len(INPUTS),
+            onnx_file_path=str(path),
+            dynamic=True,
+            dynamic_input_shapes=[('batch', 'length')] * len(INPUTS),
+        )
+    exported = onnx.load(str(path))
+    del exported.opset_import[:]
+    exported.opset_import.append(onnx.helper.make_opsetid('', OPERATOR_SET))
+    _rename_outputs(exported.graph, symbol.list_outputs(), block.output_names)
+    _take_integers(exported.graph)
+    _tidy_constants(exported.graph)
+    onnx.checker.check_model(exported)
+    onnx.save(exported, str(path))
+
+
+def _rename_outputs(graph, old_names, new_names):
+    new_name = {output.name: name for output, name in zip(graph.output, new_names)}
+    assert len(graph.output) == len(old_names) == len(new_names)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = new_name.get(name, name)
+    for output in graph.output:
+        output.name = new_name[output.name]
+
+
+def _take_integers(graph):
+    """Let the inputs be int64, as tokenizers give them; MXNet computes ids as float32."""
+    from onnx import TensorProto, helper
+
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in INPUTS:
+                node.input[i] = f'{name}_float'
+    for value in graph.input:
+        if value.name in INPUTS:
+            value.type.tensor_type.elem_type = TensorProto.INT64
+    for i, name in enumerate(INPUTS):
+        cast = helper.make_node('Cast', [name], [f'{name}_float'], name, to=TensorProto.FLOAT)
+        graph.node.insert(i, cast)
+
+
+def _tidy_constants(graph):
+    """Drop the constants that the exporter leaves behind, and take those left out of the inputs.
+
+    Runtimes warn of each.
+    """
+    used = {name for node in graph.node for name in node.input}
+    for initializer in [each for each in graph.initializer if each.name not in used]:
+        graph.initializer.remove(initializer)
+    for value in [each for each in graph.input if each.name not in INPUTS]:
+        graph.input.remove(value)
+
+
+def run(path, ids, token_types, lengths):
+    """The outputs of an ONNX file, by name.
+
+    The first row comes from a run of its own, so that two sizes and lengths are tried.
+
+    Parameters
+    ----------
+    path : Path
+    ids, token_types : (B, L) arrays of int
+    lengths : (B,) array
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    inputs = [array.astype(np.int64) for array in (ids, mask, token_types)]
+    found = dict(zip(names, session.run(None, dict(zip(INPUTS, inputs)))))
+    first = int(lengths[0])
+    alone = session.run(None, {name: a[:1, :first] for name, a in zip(INPUTS, inputs)})
+    for name, output in zip(names, alone):
+        row = (0, slice(first)) if output.ndim == 3 else (0,)
+        found[name][row] = output[0]
+    return found

@@ -1,0 +1,127 @@
+"""``config.json``: sizes, activations and labels, good and bad."""
+
+import doctest
+
+import numpy as np
+import pytest
+from conftest import failure
+
+from bert import configuration, zoo
+
+
+def test_examples_of_the_docstrings():
+    result = doctest.testmod(configuration)
+    assert result.attempted and not result.failed
+
+
+CONFIG = {
+    'num_hidden_layers': 2,
+    'hidden_size': 16,
+    'intermediate_size': 32,
+    'num_attention_heads': 2,
+    'max_position_embeddings': 128,
+    'vocab_size': 196,
+    'type_vocab_size': 2,
+}
+
+
+def test_settings_and_their_defaults():
+    assert configuration.parse_config(CONFIG, 'config.json') == {
+        'num_layers': 2,
+        'units': 16,
+        'hidden_size': 32,
+        'num_heads': 2,
+        'max_length': 128,
+        'vocab_size': 196,
+        'token_type_vocab_size': 2,
+        'activation': 'gelu',
+        'dropout': 0.1,
+        'layer_norm_eps': 1e-12,
+    }
+
+
+@pytest.mark.parametrize('activation', ['gelu', 'gelu_new'])
+def test_settings_survive_the_round_trip(activation):
+    config = {**CONFIG, 'hidden_act': activation, 'hidden_dropout_prob': 0.0, 'layer_norm_eps': 0.5}
+    settings = configuration.parse_config(config, 'config.json')
+    written = configuration.format_config(settings)
+    assert {key: written[key] for key in config} == config
+    assert configuration.parse_config(written, 'config.json') == settings
+
+
+@pytest.mark.parametrize('key', CONFIG)
+@pytest.mark.parametrize('value', [None, 0, -1, '12', 1.5, True, 2**24])
+def test_sizes_that_are_missing_or_none(key, value):
+    config = {**CONFIG, key: value}
+    if value is None:
+        del config[key]
+    sentence = failure(configuration.parse_config, config, 'd/config.json')
+    assert sentence == f'd/config.json: {key} is {value!r}, not a positive whole number'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'sentence'),
+    [
+        ({'num_attention_heads': 3}, 'hidden_size 16 is not a multiple of num_attention_heads 3'),
+        ({'model_type': 'roberta'}, "model_type is 'roberta'; this reads 'bert' only"),
+        (
+            {'position_embedding_type': 'relative_key'},
+            "position_embedding_type is 'relative_key'; this reads 'absolute' only",
+        ),
+        ({'hidden_act': 'relu'}, "hidden_act is 'relu', not one of ['gelu', 'gelu_new', "),
+        ({'hidden_act': ['gelu']}, "hidden_act is ['gelu'], not one of ['gelu', 'gelu_new', "),
+        ({'hidden_dropout_prob': 1}, 'hidden_dropout_prob is 1, not a number from 0 to below 1'),
+        ({'hidden_dropout_prob': None}, 'hidden_dropout_prob is None, not a number from 0'),
+        ({'layer_norm_eps': '1e-12'}, "layer_norm_eps is '1e-12', not a number from 0 to below 1"),
+    ],
+)
+def test_settings_that_do_not_fit(changes, sentence):
+    found = failure(configuration.parse_config, {**CONFIG, **changes}, 'config.json')
+    assert found.startswith(f'config.json: {sentence}')
+
+
+# --- labels, and sizes from shapes
+
+
+def test_labels():
+    parse = configuration.parse_labels
+    assert parse({'id2label': {'0': 'a', '2': 'c', '1': 'b'}}, 'p') == ['a', 'b', 'c']
+    assert parse({}, 'p', classes=3) == ['LABEL_0', 'LABEL_1', 'LABEL_2']
+    assert parse({'id2label': {'0': 'LABEL_0'}}, 'p') is None
+    assert parse({'id2label': {'0': 'a', '1': 'b'}, 'problem_type': 'regression'}, 'p') is None
+
+
+@pytest.mark.parametrize('table', [['a', 'b'], {'1': 'a', '2': 'b'}, {'zero': 'a'}])
+def test_labels_that_are_none(table):
+    sentence = failure(configuration.parse_labels, {'id2label': table}, 'config.json')
+    assert sentence == 'config.json: id2label does not map the ids from 0 on to names'
+
+
+def shapes(units, layers=12):
+    """Parameters of a BERT that take no memory."""
+    return {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in {
+            'word_embed.0.weight': (28996, units),
+            'encoder.position_weight': (512, units),
+            'token_type_embed.0.weight': (2, units),
+            **{
+                f'encoder.transformer_cells.{i}.ffn.ffn_1.weight': (4 * units, units)
+                for i in range(layers)
+            },
+        }.items()
+    }
+
+
+def test_sizes_of_a_file_without_a_configuration():
+    """The two published ones of the zoo."""
+    base = configuration.infer_settings(shapes(768), 'file')
+    assert base == zoo.settings('bert_12_768_12', 28996)
+    large = configuration.infer_settings(shapes(1024, layers=24), 'file')
+    assert large == zoo.settings('bert_24_1024_16', 28996)
+    assert failure(configuration.infer_settings, shapes(384), 'file') == (
+        'file: a config.json beside it must say how many attention heads this model of 384 units '
+        'has'
+    )
+    sentence = failure(configuration.infer_settings, {}, 'file')
+    assert sentence.startswith('file: lacks word_embed.0.weight, encoder.position_weight, ')

@@ -1,0 +1,93 @@
+"""Finding models: directories of every kind, files, and what a fine-tuned model says of itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import failure
+
+from bert import source
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        ('[]', 'not a JSON object'),
+        ('{}', 'flags is not a table'),
+        ('{"flags": {}, "labels": "ab"}', 'labels is not a list of names'),
+        ('{"flags": {}, "labels": [0, 1]}', 'labels is not a list of names'),
+        ('{"flags": {}}', 'parameters is not the name of a file in this folder'),
+        (
+            '{"flags": {}, "parameters": "../other.params"}',
+            'parameters is not the name of a file in this folder',
+        ),
+    ],
+)
+def test_damaged_finetune_json(tmp_path, content, sentence):
+    path = tmp_path / 'finetune.json'
+    path.write_text(content)
+    assert failure(source.read_finetuned, tmp_path) == f'{path}: {sentence}'
+
+
+def test_finetune_json(tmp_path):
+    assert not source.is_finetuned(tmp_path)
+    content = {'flags': {'max_len': 9}, 'labels': None, 'parameters': 'a.params', 'more': 1}
+    (tmp_path / 'finetune.json').write_text(json.dumps(content))
+    assert source.is_finetuned(tmp_path)
+    assert source.read_finetuned(tmp_path) == {
+        'flags': {'max_len': 9},
+        'labels': None,
+        'parameters': tmp_path / 'a.params',
+    }
+
+
+# --- finding
+
+GOLDEN = Path(__file__).parent / 'data' / 'checkpoints'
+
+
+def test_where_the_parts_are():
+    for name, weights, vocab in [
+        ('hf_encoder', 'model.safetensors', 'tokenizer.json'),
+        ('hf_sharded', 'model.safetensors.index.json', 'vocab.txt'),
+        ('hf_2018', 'pytorch_model.bin', 'vocab.txt'),
+        ('gluon_encoder', 'tiny.params', 'tiny.vocab'),
+        ('google', 'bert_model.ckpt.index', 'vocab.txt'),
+    ]:
+        folder = GOLDEN / name
+        found = source.locate(str(folder))
+        assert found == (folder, folder / weights, folder / vocab, None)
+
+
+def test_a_parameter_file_and_what_is_beside_it():
+    path = GOLDEN / 'gluon_encoder' / 'tiny.params'
+    assert source.locate(str(path)) == source.locate(str(path.parent))
+
+
+def test_a_file_of_another_kind():
+    path = GOLDEN / 'hf_classifier' / 'model.safetensors'
+    assert failure(source.locate, str(path)) == (
+        f'{path}: name the folder of this file; its vocabulary is there too'
+    )
+
+
+def test_several_models_in_one_folder(tmp_path):
+    for name in ('a.params', 'b.params'):
+        (tmp_path / name).touch()
+    assert failure(source.locate, str(tmp_path)) == (
+        f'{tmp_path}: holds 2 models, such as a.params: name one of them'
+    )
+    assert source.locate(str(tmp_path / 'b.params')).weights == tmp_path / 'b.params'
+
+
+def test_finetuned_models():
+    for name in ('hf_classifier', 'hf_regressor'):
+        assert source.is_finetuned(GOLDEN / name)
+    for name in ('hf_encoder', 'gluon_encoder', 'google'):
+        assert not source.is_finetuned(GOLDEN / name)
+    assert not source.is_finetuned('bert_12_768_12')
+    assert source.read_finetuned(GOLDEN / 'hf_classifier') == {
+        'flags': {},
+        'labels': ['neutral', 'yes', 'no'],
+        'parameters': GOLDEN / 'hf_classifier' / 'model.safetensors',
+    }
