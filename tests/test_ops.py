@@ -377,6 +377,7 @@ def test_sum_of_squares():
         np.testing.assert_allclose(found[0], sum((a**2).sum() for a in some), rtol=1e-6)
 
 
+@np.errstate(invalid='ignore')  # a factor may be infinite
 def run_adam(factor, shapes, scale=1.7, epsilon=1e-3):
     """Arrays before and after one step, and what the equations give."""
     kinds = [[normal(*s, seed=k) for s in shapes] for k in range(4)]  # weights, gradients, moments
