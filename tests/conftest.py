@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import string
 import sys
 from pathlib import Path
@@ -48,6 +49,11 @@ def operators(request, monkeypatch):
     elif not ops.available():
         pytest.skip('the fused operators cannot be built here')
     return request.param
+
+
+def heed_interrupts():
+    """For a child process: take SIGINT, which a runner in the background may have it ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 SPECIALS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']

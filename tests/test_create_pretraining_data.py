@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'create_pretraining_data.py'
@@ -649,7 +650,7 @@ def test_interrupted(here):
     flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *flags],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     while process.poll() is None and not list(here.glob('d/.part-00*')):
         time.sleep(0.05)

@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / 'shared' / 'data'
@@ -615,8 +616,7 @@ def test_bomb_is_refused_before_it_is_unpacked(site, tmp_path, capsys, monkeypat
 
 
 def start(argv, **options):
-    # A runner in the background may ignore SIGINT, which a child would inherit.
-    setup = options.pop('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    setup = options.pop('preexec_fn', heed_interrupts)
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, argv)],
         stdout=subprocess.PIPE,
