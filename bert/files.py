@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and errors that name the file and line."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -92,3 +93,16 @@ def read_text(path):
     except UnicodeDecodeError as error:
         line = data.count(b'\n', 0, error.start) + 1
         raise ToolkitError(f'{path}:{line}: not valid UTF-8') from None
+
+
+def sha256(path):
+    """The sha256 of a file, in hexadecimal."""
+    return hash_file(path, hashlib.sha256())
+
+
+def hash_file(path, digest):
+    """Feed a file of any size to a ``hashlib`` digest; its result in hexadecimal."""
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(2**20), b''):
+            digest.update(block)
+    return digest.hexdigest()

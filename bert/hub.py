@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from bert.cli import ToolkitError
-from bert.files import read_json
+from bert.files import hash_file, read_json, sha256
 from bert.huggingface import WEIGHT_FILES, shard_names
 
 DESCRIPTION = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
@@ -107,25 +107,20 @@ def _verify(path, expected):
     else:
         # git's name of a file's content
         digest, wanted = hashlib.sha1(f'blob {size}\0'.encode()), expected.blob_id
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(2**20), b''):
-            digest.update(block)
-    if size != expected.size or digest.hexdigest() != wanted:
+    found = hash_file(path, digest)
+    if size != expected.size or found != wanted:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise ToolkitError(
-            f'{path.name}: {size} bytes with the {digest.name} {digest.hexdigest()} came from the '
+            f'{path.name}: {size} bytes with the {digest.name} {found} came from the '
             f'Hub, which says {expected.size} bytes with {wanted}; the file was deleted'
         )
 
 
 def digests(repository, folder):
     """The size and sha256 of each file of a fetched model, for a record of where it is from."""
-    found = {}
-    for path in sorted(Path(folder).iterdir()):
-        digest = hashlib.sha256()
-        with open(path, 'rb') as file:
-            for block in iter(lambda: file.read(2**20), b''):
-                digest.update(block)
-        found[path.name] = {'size': path.stat().st_size, 'sha256': digest.hexdigest()}
+    found = {
+        path.name: {'size': path.stat().st_size, 'sha256': sha256(path)}
+        for path in sorted(Path(folder).iterdir())
+    }
     return {'repository': repository, 'commit': Path(folder).name, 'files': found}

@@ -7,7 +7,6 @@ partner, so that a process killed at any moment leaves whole pairs and maybe hal
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import zipfile
@@ -18,7 +17,7 @@ import numpy as np
 
 from bert import checkpoint
 from bert.cli import ToolkitError
-from bert.files import replacing
+from bert.files import replacing, sha256
 from bert.shards import DAMAGE, naming
 from bert.training import save_parameters
 
@@ -72,7 +71,7 @@ def save(folder, step, model, trainer, progress, keep):
     with contextlib.suppress(FileNotFoundError):
         states.unlink()
     save_parameters(model, parameters)
-    progress = {**progress, 'step': step, 'params_sha256': _sha256(parameters)}
+    progress = {**progress, 'step': step, 'params_sha256': sha256(parameters)}
     with naming(states), replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         _write_array(archive, 'progress', np.array(json.dumps(progress)))
         for name, index in _indices(model, trainer).items():
@@ -135,7 +134,7 @@ def read_progress(folder, step):
             expected = progress['params_sha256']
         except (ValueError, TypeError, KeyError):
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
-    if _sha256(parameters) != expected:
+    if sha256(parameters) != expected:
         raise ToolkitError(f'{parameters}: not the file that belongs to {path.name}')
     return progress
 
@@ -215,11 +214,3 @@ def _read_array(states, name, path):
         return states[name]
     except DAMAGE:
         raise ToolkitError(f'{path}: {name} is missing or damaged') from None
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(2**20), b''):
-            digest.update(block)
-    return digest.hexdigest()
