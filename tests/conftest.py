@@ -18,16 +18,31 @@ sys.path.insert(0, str(ROOT))
 # Tiny models gain nothing from threads, and wait for each other's where the cores are busy.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-# Real GLUE files, which the project may not ship, beside the project or where a user has them.
-REAL_GLUE = Path(os.environ.get('REAL_GLUE_DIR', ROOT.parent / 'shared' / 'data' / 'glue'))
+
+def real_data(name, variable, example):
+    """A folder of what the project may not ship, beside it or where a variable says; or skip."""
+    folder = Path(os.environ.get(variable, ROOT.parent / 'shared' / 'data' / name))
+    if not (folder / example).is_file():
+        pytest.skip(f'{folder} has no {example}; the variable {variable} can name another folder')
+    return folder
 
 
 @pytest.fixture(scope='session')
 def real_glue():
     """The folder of the real MRPC, CoLA and STS-B files."""
-    if not (REAL_GLUE / 'MRPC' / 'train.tsv').is_file():
-        pytest.skip(f'no real GLUE files in {REAL_GLUE}')
-    return REAL_GLUE
+    return real_data('glue', 'REAL_GLUE_DIR', 'MRPC/train.tsv')
+
+
+@pytest.fixture(scope='session')
+def published_vocabularies():
+    """The folder of ``bert-base-uncased-vocab.txt`` and its like."""
+    return real_data('vocab', 'REAL_VOCABULARY_DIR', 'bert-base-uncased-vocab.txt')
+
+
+@pytest.fixture(scope='session')
+def published_logs():
+    """The folder of GluonNLP's logs of early 2019, ``finetuned_mrpc.log`` and its like."""
+    return real_data('published', 'PUBLISHED_LOG_DIR', 'finetuned_mrpc.log')
 
 
 @pytest.fixture(scope='session')
@@ -148,34 +163,6 @@ def has_gpu():
     problem = environment.gpu_problem([0])
     if problem:
         pytest.skip(problem)
-
-
-# Published vocabularies, beside the project or where a user has them.
-VOCABULARIES = Path(
-    os.environ.get('REAL_VOCABULARY_DIR', ROOT.parent / 'shared' / 'data' / 'vocab')
-)
-
-
-@pytest.fixture(scope='session')
-def published_vocabularies():
-    """The folder of ``bert-base-uncased-vocab.txt`` and its like."""
-    if not (VOCABULARIES / 'bert-base-uncased-vocab.txt').is_file():
-        pytest.skip(f'no published vocabularies in {VOCABULARIES}')
-    return VOCABULARIES
-
-
-# GluonNLP's logs of early 2019, beside the project or where a user has them.
-PUBLISHED_LOGS = Path(
-    os.environ.get('PUBLISHED_LOG_DIR', ROOT.parent / 'shared' / 'data' / 'published')
-)
-
-
-@pytest.fixture(scope='session')
-def published_logs():
-    """The folder of ``finetuned_mrpc.log`` and its like."""
-    if not (PUBLISHED_LOGS / 'finetuned_mrpc.log').is_file():
-        pytest.skip(f'no published logs in {PUBLISHED_LOGS}')
-    return PUBLISHED_LOGS
 
 
 @pytest.fixture

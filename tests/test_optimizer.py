@@ -62,15 +62,15 @@ def update(optimizer, weights, grads, all_states):
         )
 
 
-def close(array, expected, rtol=2e-6, atol=1e-7):
+def assert_close(array, expected, rtol=2e-6, atol=1e-7):
     np.testing.assert_allclose(array.asnumpy(), expected, rtol=rtol, atol=atol)
 
 
-def close_states(mean, variance, weight, reference):
+def assert_close_states(mean, variance, weight, reference):
     """MXNet computes v as beta2 * (v - g * g) + g * g, in float32: it rounds g * g, 1,000 v."""
-    close(mean, reference.m, rtol=2e-5, atol=2e-6)
-    close(variance, reference.v, rtol=2e-4)
-    close(weight, reference.w, rtol=2e-5, atol=5e-6)
+    assert_close(mean, reference.m, rtol=2e-5, atol=2e-6)
+    assert_close(variance, reference.v, rtol=2e-4)
+    assert_close(weight, reference.w, rtol=2e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize('bias_correction', [False, True])
@@ -106,7 +106,7 @@ def test_states_over_several_steps(bias_correction, keywords):
             gradient = grad.asnumpy() * keywords.get('rescale_grad', 1)
             limit = keywords.get('clip_gradient', np.inf)
             reference.step(np.clip(gradient, -limit, limit), rate)
-            close_states(mean, variance, weight, reference)
+            assert_close_states(mean, variance, weight, reference)
 
 
 def test_first_step_by_hand():
@@ -131,7 +131,7 @@ def test_no_decay_where_the_multiplier_is_zero():
     for _ in range(2):
         update(optimizer, weights, zero, moments)
     # Without a gradient only decay moves a weight: twice by the factor 1 - 0.1 * 0.5.
-    close(weights[0], np.full(2, 0.95**2))
+    assert_close(weights[0], np.full(2, 0.95**2))
     assert weights[1].asnumpy().tolist() == [1, 1]
 
 
@@ -148,7 +148,7 @@ def test_float16_weights_follow_float32_copies():
             (mean, variance), master = state
             reference.step(grad.asnumpy(), rate)
             assert {mean.dtype, variance.dtype, master.dtype} == {np.float32}
-            close_states(mean, variance, master, reference)
+            assert_close_states(mean, variance, master, reference)
             assert weight.dtype == np.float16
             np.testing.assert_array_equal(weight.asnumpy(), master.asnumpy().astype(np.float16))
 
@@ -191,7 +191,7 @@ def test_clip_factor_multiplies_the_gradients(dtype):
         update(clipped, weights, grads, all_states)
         update(plain, copies, [grad * 0.25 for grad in grads], other_states)
     for weight, copy in zip(weights, copies):
-        close(weight, copy.asnumpy(), rtol=1e-6)
+        assert_close(weight, copy.asnumpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])

@@ -7,18 +7,13 @@ Where a test looks at P-values, 0.001 divides chance from error.
 """
 
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bert.pretraining_data import (  # noqa: E402
+from bert.pretraining_data import (
     Corpus,
     Pairs,
     Recipe,
@@ -34,7 +29,7 @@ from bert.pretraining_data import (  # noqa: E402
     symbols_of,
     truncate,
 )
-from bert.vocab import Vocab  # noqa: E402
+from bert.vocab import Vocab
 
 CHANCE = 0.001
 # [PAD] is 1 in the vocabularies of the Gluon zoo, so it must not be taken for 0.

@@ -1,18 +1,13 @@
 """The learning rate, against the published curves and the two straight lines."""
 
 import doctest
-import os
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from bert import schedule
 from bert.schedule import learning_rate
-
-PUBLISHED = Path(os.environ.get('PUBLISHED_LOGS', ROOT.parent / 'shared' / 'data' / 'published'))
 
 
 def test_example_of_the_docstring():
@@ -53,13 +48,11 @@ def test_first_published_rates():
     assert f'{learning_rate(20, 2e-5, warmup, total):.7f}' == '0.0000118'
 
 
-def test_published_curve():
+def test_published_curve(published_logs):
     """Every line of the published MRPC log, up to the step where the original ran below zero."""
-    log = PUBLISHED / 'finetuned_mrpc.log'
-    if not log.is_file():
-        pytest.skip(f'no published logs in {PUBLISHED}')
+    text = (published_logs / 'finetuned_mrpc.log').read_text()
     compared = 0
-    for match in re.finditer(r'\[Epoch (\d+) Batch (\d+)/(\d+)\] .*?lr=([\d.-]+)', log.read_text()):
+    for match in re.finditer(r'\[Epoch (\d+) Batch (\d+)/(\d+)\] .*?lr=([\d.-]+)', text):
         epoch, batch, batches = (int(group) for group in match.groups()[:3])
         step = (epoch - 1) * batches + batch
         if step > 343:

@@ -2,21 +2,16 @@
 
 import math
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bert.cli import ToolkitError  # noqa: E402
-from bert.subwords import UnigramSampler  # noqa: E402
-from bert.tokenizer import sentencepiece_encoder  # noqa: E402
-from bert.vocab import fingerprint, load_sentencepiece_vocab  # noqa: E402
+from bert.cli import ToolkitError
+from bert.subwords import UnigramSampler
+from bert.tokenizer import sentencepiece_encoder
+from bert.vocab import fingerprint, load_sentencepiece_vocab
 
 sentencepiece = pytest.importorskip('sentencepiece')
 
