@@ -200,41 +200,60 @@ void each_head(const Problem& problem, const Work& work) {
   }
 }
 
-// `queries` and `keys_values` are the same array where all three were projected together.
-Problem read_problem(const Attributes& attributes, MXTensor& queries, MXTensor& keys_values,
-                     MXTensor& valid_length) {
-  const bool together = &queries == &keys_values;
-  const int64_t units = keys_values.shape[2] / (together ? 3 : 2);
-  const float *q = queries.data<float>(), *kv = keys_values.data<float>();
+// The inputs of both operators, in the order in which MXNet hands them in.
+struct Inputs {
+  MXTensor *queries, *keys_values, *valid_length, *seed;
+  bool together;  // whether queries, keys and values were projected together, into one array
+};
+
+// `first` is the place of the first input among the tensors, `count` how many they are.
+Inputs find_inputs(Tensors& tensors, size_t first, size_t count) {
+  const bool together = count == 3;
+  MXTensor* x = tensors.data() + first;
+  return {x, together ? x : x + 1, x + count - 2, x + count - 1, together};
+}
+
+Problem read_problem(const Attributes& attributes, const Inputs& in) {
+  const auto &queries = in.queries->shape, &keys_values = in.keys_values->shape;
+  const int64_t units = keys_values[2] / (in.together ? 3 : 2);
+  const float *q = in.queries->data<float>(), *kv = in.keys_values->data<float>();
   Problem problem;
-  problem.queries = queries.shape[0];
-  problem.length = keys_values.shape[0];
-  problem.batch = keys_values.shape[1];
+  problem.queries = queries[0];
+  problem.length = keys_values[0];
+  problem.batch = keys_values[1];
   problem.heads = static_cast<int64_t>(number(attributes, "heads"));
   problem.width = units / problem.heads;
-  problem.q = {q, queries.shape[2], 0};
-  problem.k = {kv, keys_values.shape[2], together * units};
-  problem.v = {kv, keys_values.shape[2], together * units + units};
-  problem.valid_length = valid_length.data<float>();
-  problem.padded_queries = together;
+  problem.q = {q, queries[2], 0};
+  problem.k = {kv, keys_values[2], in.together * units};
+  problem.v = {kv, keys_values[2], in.together * units + units};
+  problem.valid_length = in.valid_length->data<float>();
+  problem.padded_queries = in.together;
   problem.dropout = nullptr;
   return problem;
 }
 
-MXReturnValue forward(const Attributes& attributes, Problem problem, MXTensor& seed,
-                      MXTensor& out) {
-  const Dropout dropout(seed, number(attributes, "rate"), number(attributes, "site"));
+MXReturnValue forward(const Attributes& attributes, Tensors* in, Tensors* out,
+                      const OpResource&) {
+  const Inputs inputs = find_inputs(*in, 0, in->size());
+  Problem problem = read_problem(attributes, inputs);
+  const Dropout dropout(*inputs.seed, number(attributes, "rate"), number(attributes, "site"));
   if (dropout.active()) problem.dropout = &dropout;
   each_head(problem, [&](int64_t row, int64_t head) {
-    forward_head(problem, row, head, out.data<float>());
+    forward_head(problem, row, head, (*out)[0].data<float>());
   });
   return MX_SUCCESS;
 }
 
-MXReturnValue backward(const Attributes& attributes, Problem problem, MXTensor& seed,
-                       MXTensor& d_out, MXTensor& d_queries, MXTensor& d_keys_values) {
-  const Dropout dropout(seed, number(attributes, "rate"), number(attributes, "site"));
+MXReturnValue backward(const Attributes& attributes, Tensors* in, Tensors* out,
+                       const OpResource&) {
+  // The inputs are the gradient of the output, the inputs and the output.
+  const Inputs inputs = find_inputs(*in, 1, in->size() - 2);
+  Problem problem = read_problem(attributes, inputs);
+  const Dropout dropout(*inputs.seed, number(attributes, "rate"), number(attributes, "site"));
   if (dropout.active()) problem.dropout = &dropout;
+  MXTensor &d_out = (*in)[0], &d_queries = (*out)[0], &d_keys_values = (*out)[!inputs.together];
+  fill_zeros((*out)[out->size() - 2]);  // the valid lengths
+  fill_zeros((*out)[out->size() - 1]);  // the seed
   if (!wanted(d_queries) && !wanted(d_keys_values)) return MX_SUCCESS;
   // What nobody wants must still be put somewhere.
   std::vector<float> unwanted;
@@ -253,32 +272,12 @@ MXReturnValue backward(const Attributes& attributes, Problem problem, MXTensor& 
   return MX_SUCCESS;
 }
 
-MXReturnValue self_attention(const Attributes& attributes, Tensors* in, Tensors* out,
-                             const OpResource&) {
-  auto& x = *in;
-  return forward(attributes, read_problem(attributes, x[0], x[0], x[1]), x[2], (*out)[0]);
-}
-
-MXReturnValue self_attention_backward(const Attributes& attributes, Tensors* in, Tensors* out,
-                                      const OpResource&) {
-  auto &x = *in, &d = *out;
-  fill_zeros(d[1]);
-  fill_zeros(d[2]);
-  return backward(attributes, read_problem(attributes, x[1], x[1], x[2]), x[3], x[0], d[0], d[0]);
-}
-
-MXReturnValue attention(const Attributes& attributes, Tensors* in, Tensors* out,
-                        const OpResource&) {
-  auto& x = *in;
-  return forward(attributes, read_problem(attributes, x[0], x[1], x[2]), x[3], (*out)[0]);
-}
-
-MXReturnValue attention_backward(const Attributes& attributes, Tensors* in, Tensors* out,
-                                 const OpResource&) {
-  auto &x = *in, &d = *out;
-  fill_zeros(d[2]);
-  fill_zeros(d[3]);
-  return backward(attributes, read_problem(attributes, x[1], x[2], x[3]), x[4], x[0], d[0], d[1]);
+// For setParseAttrs, which takes no function that remembers something.
+template <int kInputs>
+MXReturnValue parse_attributes(const Attributes& attributes, int* inputs, int* outputs) {
+  *inputs = kInputs;
+  *outputs = 1;
+  return require(attributes, {"heads", "rate", "site"});
 }
 
 MXReturnValue infer_shape(const Attributes& attributes, Shapes* in, Shapes* out) {
@@ -303,24 +302,18 @@ MXReturnValue infer_shape(const Attributes& attributes, Shapes* in, Shapes* out)
 
 }  // namespace
 
+// Projections, valid lengths, seed.
 REGISTER_OP(bert_self_attention)
-    .setForward(self_attention, "cpu")
-    .setBackward(self_attention_backward, "cpu")
-    .setParseAttrs([](const Attributes& attributes, int* inputs, int* outputs) {
-      *inputs = 3;  // projections, valid lengths, seed
-      *outputs = 1;
-      return require(attributes, {"heads", "rate", "site"});
-    })
+    .setForward(forward, "cpu")
+    .setBackward(backward, "cpu")
+    .setParseAttrs(parse_attributes<3>)
     .setInferType(float32_only)
     .setInferShape(infer_shape);
 
+// Queries, keys and values, valid lengths, seed.
 REGISTER_OP(bert_attention)
-    .setForward(attention, "cpu")
-    .setBackward(attention_backward, "cpu")
-    .setParseAttrs([](const Attributes& attributes, int* inputs, int* outputs) {
-      *inputs = 4;  // queries, keys and values, valid lengths, seed
-      *outputs = 1;
-      return require(attributes, {"heads", "rate", "site"});
-    })
+    .setForward(forward, "cpu")
+    .setBackward(backward, "cpu")
+    .setParseAttrs(parse_attributes<4>)
     .setInferType(float32_only)
     .setInferShape(infer_shape);
