@@ -93,8 +93,11 @@ class Encoder(gluon_bert.BERTEncoder):
             each layer; and with ``output_attention`` the attention weights of each layer.
         """
         steps = F.contrib.arange_like(inputs, axis=0)
-        positions = F.Embedding(steps, position_weight, self._max_length, self._units)
-        encodings = F.broadcast_add(inputs, F.expand_dims(positions, axis=1))
+        # Looked up for each row: the sum over the rows in the gradient of a broadcast array would
+        # cost five times the lookup's.
+        tokens = F.reshape(F.slice_axis(inputs, axis=2, begin=0, end=1), shape=(0, 0))
+        each = F.broadcast_like(F.expand_dims(steps, axis=1), tokens)
+        encodings = inputs + F.Embedding(each, position_weight, self._max_length, self._units)
         if self._dropout:
             encodings = self.dropout_layer(encodings)
         # The attention weights are nothing that the fused operators give out.
