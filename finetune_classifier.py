@@ -2,10 +2,14 @@
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
 import contextlib
+import functools
+import hashlib
 import json
 import logging
 import math
+import shutil
 import time
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +17,7 @@ import numpy as np
 
 import bert
 from bert.cli import (
+    Stopped,
     ToolkitError,
     UsageError,
     add_device_flags,
@@ -25,8 +30,9 @@ from bert.cli import (
     run,
     seed,
     start_logging,
+    stop_requests,
 )
-from bert.files import replacing, write_json, write_text
+from bert.files import read_json, read_text, replacing, write_json, write_text
 
 EPILOG = """\
 examples:
@@ -43,6 +49,21 @@ REMEMBERED = ('task_name', 'text_columns', 'label_column', 'regression', 'metric
 # What the model gives for each row of the dev and test sets, by the name of the set (dev, matched,
 # MRPC, MNLI-m): glue.py makes its reports and submissions of it.
 OUTPUTS = 'outputs.npz'
+
+# In --output_dir while a run is not finished: what --resume goes on from; see bert.resume.
+STATES = 'resume'
+LOG = 'finetune.log'
+METRICS = 'metrics.jsonl'
+
+# Flags that another start of the same run may have otherwise. What the files hold that they name,
+# and what the devices are, is compared itself.
+FREE = (
+    'bert_dataset bert_model cased dev_file do_lower_case gpu gpus model_parameters output_dir '
+    'pretrained_bert_parameters resume test_file train_file'
+).split()
+
+# Losses are read this many batches late, so that the devices always have work waiting.
+IN_FLIGHT = 2
 
 
 def parse_args(argv=None):
@@ -189,6 +210,11 @@ def build_flags():
         '--log_interval', type=positive_int, default=10, help='updates between log lines'
     )
     output.add_argument('--output_dir', default='./output_dir', help='where results go')
+    output.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on where the run in --output_dir stood, if there is one; its flags must be given',
+    )
     return parser
 
 
@@ -216,6 +242,13 @@ def check_args(args):
     ):
         raise UsageError(
             '--only_inference needs --model_parameters, or a --bert_model that this script made'
+        )
+    if args.resume and args.only_inference:
+        raise UsageError('--resume goes with training, not with --only_inference')
+    if args.resume and args.optimizer.lower() != 'bertadam':
+        raise UsageError(
+            f"--resume goes with --optimizer bertadam: the state of MXNet's {args.optimizer} "
+            'is not saved'
         )
     shortest = 3 if own and len(args.text_columns) == 1 else 5
     if args.max_len < shortest:
@@ -272,12 +305,18 @@ def main(argv=None):
 
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    log_to_file(memory, output / ('inference.log' if args.only_inference else 'finetune.log'))
     if args.only_inference:
+        log_to_file(memory, output / 'inference.log')
         result = {'epochs': [], 'best_epoch': None}
     else:
-        saver = Saver(output, task, model, vocab, lower, args)
-        result = train(model, datasets, task, contexts, saver, args)
+        identity = identify(model, datasets, contexts, args)
+        finished, saved = choose_start(output, identity, args.resume)
+        if finished:
+            return finished_result(output, datasets['test'])
+        saver = Saver(output, task, model, vocab, lower, identity, args)
+        position = saver.begin(saved)
+        log_to_file(memory, output / LOG, append=bool(saved))
+        result = train(model, datasets, task, contexts, saver, position, args)
     outputs = {}
     for dataset in datasets['dev']:
         values = outputs[dataset.split.name or 'dev'] = predict_all(model, dataset, contexts, args)
@@ -287,9 +326,108 @@ def main(argv=None):
     for dataset in datasets['test']:
         name = Path(dataset.split.submission).stem or 'test'
         values = outputs[name] = predict_all(model, dataset, contexts, args)
-        result['test'].append(write_test_predictions(values, dataset, task, args))
+        result['test'].append(write_test_predictions(values, dataset, task, output))
     write_outputs(output / OUTPUTS, outputs)
+    if not args.only_inference:
+        saver.close()
     return result
+
+
+def identify(model, datasets, contexts, args):
+    """All that decides what a run gives; where it is the same, another start can go on with it.
+
+    Returns
+    -------
+    dict
+        Fit for JSON: ``flags``, ``devices``, ``data``, a hash of each set, and ``weights``, a hash
+        of those before the first step.
+    """
+    data = {}
+    for name, sets in datasets.items():
+        for number, dataset in enumerate(sets):
+            rows = dataset.encoded
+            found = hashlib.sha256()
+            for array in (*rows.ids, rows.first_lengths, rows.lengths, dataset.labels):
+                found.update(b'' if array is None else np.ascontiguousarray(array))
+            data[f'{name} {number}'] = found.hexdigest()
+    return {
+        'flags': {name: value for name, value in vars(args).items() if name not in FREE},
+        'devices': [str(ctx) for ctx in contexts],
+        'data': data,
+        'weights': bert.resume.digest(model),
+    }
+
+
+def choose_start(output, identity, resume):
+    """Where to begin, with regard to what the folder holds of an earlier run, which is told.
+
+    Returns
+    -------
+    bool, dict or None
+        Whether the run is finished already; what :meth:`Saver.save_state` saved of one that is
+        to go on.
+
+    Raises
+    ------
+    UsageError
+        If ``resume`` is asked for and the run there is another one.
+    """
+    description = output / bert.source.FINETUNED
+    earlier = read_json(description) if description.is_file() else {}
+    if 'run' in earlier:
+        if resume:
+            require_same(earlier['run'], identity, output)
+            logging.info('the run in %s is finished: nothing is left to do', output)
+        else:
+            logging.info('the finished run in %s is replaced', output)
+        return resume, None
+    step = bert.resume.newest_step(output / STATES)
+    if not step:
+        if resume:
+            logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
+        elif earlier.get('epochs'):
+            logging.info('the fine-tuned model in %s is replaced', output)
+        return False, None
+    saved = bert.resume.read_progress(output / STATES, step)
+    if resume:
+        require_same(saved['run'], identity, output)
+    epochs = len(saved['epochs'])
+    where = f'step {step}, in epoch {epochs + 1},' if saved['seen'] else f'epoch {epochs}'
+    logging.info(
+        '%s of an earlier run is complete; --resume goes on from there%s',
+        where,
+        '' if resume else ', but without it this run starts anew',
+    )
+    return False, saved if resume else None
+
+
+def require_same(found, identity, output):
+    """Refuse to go on with a run of other flags, devices, data or weights."""
+    identity = json.loads(json.dumps(identity))
+    flags = {name: (found['flags'].get(name), now) for name, now in identity['flags'].items()}
+    flags['devices'] = (found['devices'], identity['devices'])
+    for name, (before, now) in flags.items():
+        if before != now:
+            flag = name if name == 'devices' else f'--{name}'
+            raise UsageError(
+                f'--resume: {flag} was {before} in the run in {output} and is {now} now; '
+                'go on with the same, or without --resume start anew'
+            )
+    for name in ('data', 'weights'):
+        if found[name] != identity[name]:
+            what = 'the data have changed' if name == 'data' else 'the model has other weights'
+            raise UsageError(
+                f'--resume: {what} since the run in {output} began; without --resume start anew'
+            )
+
+
+def finished_result(output, test):
+    """What :func:`main` returned at the end of a finished run."""
+    description = read_json(output / bert.source.FINETUNED)
+    return {
+        **{name: description[name] for name in ('epochs', 'best_epoch')},
+        'test': [predictions_path(output, dataset.split).name for dataset in test],
+    }
 
 
 def read_task(args):
@@ -393,8 +531,13 @@ def encode_datasets(examples, vocab, lower, max_len):
     }
 
 
-def train(model, datasets, task, contexts, saver, args):
+def train(model, datasets, task, contexts, saver, position, args):
     """The fine-tuning loop: an epoch, then the dev sets, until the updates are done.
+
+    Parameters
+    ----------
+    position : Position
+        Where to begin; see :meth:`Saver.begin`.
 
     Returns
     -------
@@ -424,21 +567,33 @@ def train(model, datasets, task, contexts, saver, args):
         total_updates=total,
         warmup_updates=int(total * args.warmup_ratio),
     )
-    for epoch in range(epochs):
-        start = time.time()
-        train_epoch(loop, epoch, train_set, task, saver, args)
-        results = {}
-        for dataset in datasets['dev']:
-            metrics = evaluate(model, dataset, task, contexts, args)
-            report_metrics(dataset, metrics)
-            results[dataset.split.name or 'dev'] = metrics
-        seconds = time.time() - start
-        logging.info('Time cost=%.1fs', seconds)
-        saver.save_epoch(epoch, results, seconds)
-        if args.early_stop and epoch + 1 - saver.best_epoch >= args.early_stop:
-            logging.info('no better dev metric for %d epochs: stopped', args.early_stop)
-            break
+    saver.restore(loop, position)
+    with stop_requests() as saver.stop:
+        for epoch in range(len(saver.epochs), epochs):
+            if args.early_stop and epoch - saver.best_epoch >= args.early_stop:
+                logging.info('no better dev metric for %d epochs: stopped', args.early_stop)
+                break
+            seen = Seen(saver, train_set.labels.dtype, position)
+            check = functools.partial(saver.leave_if_asked, loop, seen)
+            train_epoch(loop, epoch, train_set, seen, check, saver, args)
+            results = {}
+            for dataset in datasets['dev']:
+                metrics = evaluate(model, dataset, task, contexts, args, check)
+                report_metrics(dataset, metrics)
+                results[dataset.split.name or 'dev'] = metrics
+            seconds = time.time() - seen.start
+            logging.info('Time cost=%.1fs', seconds)
+            position = Position(seen.step)
+            saver.save_epoch(loop, position, results, seconds)
     return saver.finish()
+
+
+class Position(NamedTuple):
+    """How far a run has come."""
+
+    step: int  # updates since its beginning
+    seconds: float = 0.0  # of the epoch that it is in
+    seen: dict = None  # see Seen.state; None at the border of two epochs
 
 
 class Loop(NamedTuple):
@@ -456,12 +611,20 @@ class Loop(NamedTuple):
     warmup_updates: int
 
 
-def train_epoch(loop, epoch, train_set, task, saver, args):
-    """One pass over the training set, or what is left of ``--training_steps``."""
+def train_epoch(loop, epoch, train_set, seen, check, saver, args):
+    """One pass over the training set, or what is left of it or of ``--training_steps``.
+
+    Parameters
+    ----------
+    seen : Seen
+        Of this epoch.
+    check : function
+        Called after each update.
+    """
     lengths = train_set.encoded.lengths
     rng = np.random.default_rng([args.seed, epoch])
     batches = bert.batches.training_batches(lengths, loop.rows_per_update, rng)
-    if epoch == 0:
+    if seen.step == 0:
         share = bert.batches.padding_share(lengths, micro_batches(batches, args.batch_size))
         logging.info(
             'training on %d rows, %d updates an epoch, %.1f%% padding',
@@ -471,25 +634,27 @@ def train_epoch(loop, epoch, train_set, task, saver, args):
         )
     first = epoch * loop.updates_per_epoch
     batches = batches[: loop.total_updates - first]
-    seen = Seen(task)
+    done = seen.step - first
     with progress(len(batches), f'epoch {epoch + 1}', 'batch') as bar:
-        for number, rows in enumerate(batches, 1):
+        bar.update(done)
+        for number, rows in enumerate(batches[done:], done + 1):
             step = first + number
             rate = bert.schedule.learning_rate(
                 step, args.lr, loop.warmup_updates, loop.total_updates
             )
             bert.training.seed_step(args.seed, step)
             for loss, outputs, labels in gradients(loop, train_set, rows, args.batch_size):
-                seen.add(loss, outputs, labels)
+                seen.add(number, loss, outputs, labels)
             bert.training.update(loop.trainer, loop.parameters, len(rows), rate, loop.loss_scale)
             if loop.rows_per_update > args.batch_size:
                 bert.training.clear_gradients(loop.model)
-            if number % args.log_interval == 0 or number == len(batches):
+            seen.step = step
+            if number % args.log_interval == 0:
                 loss, metrics = seen.take()
-                check_finite(loss, epoch, number, saver)
-                if number % args.log_interval == 0:
-                    log_training(epoch, number, len(batches), step, loss, rate, metrics, saver)
+                log_training(epoch, number, len(batches), step, loss, rate, metrics, saver)
             bar.update()
+            check()
+    seen.read_all()
 
 
 def micro_batches(batches, batch_size):
@@ -529,45 +694,77 @@ def gradients(loop, dataset, rows, batch_size):
 
 
 class Seen:
-    """Loss since the last log line and metrics since the epoch began, read only when asked for."""
+    """An epoch so far: the loss since the last log line, the metrics since its beginning.
 
-    def __init__(self, task):
-        self.task = task
-        self.pending = []
-        self.labels, self.predictions = [], []
+    Parameters
+    ----------
+    saver : Saver
+    dtype : numpy.dtype
+        Of the labels.
+    position : Position
+        Where the run stands.
+    """
 
-    def add(self, loss, outputs, labels):
-        """Remember one batch; nothing is waited for."""
-        self.pending.append((loss, outputs, labels))
+    def __init__(self, saver, dtype, position):
+        self.saver = saver
+        self.task = saver.task
+        self.step = position.step
+        self.start = time.time() - position.seconds
+        self.pending = deque()
+        saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
+        self.loss, self.rows = saved['loss'], saved['rows']
+        self.labels = [np.array(saved['labels'], dtype)]
+        kind = np.float32 if self.task.is_regression else np.int64
+        self.predictions = [np.array(saved['predictions'], kind)]
+
+    def state(self):
+        """What another process needs to go on, fit for JSON."""
+        self.read_all()
+        return {
+            'loss': self.loss,
+            'rows': self.rows,
+            'labels': np.concatenate(self.labels).tolist(),
+            'predictions': np.concatenate(self.predictions).tolist(),
+        }
+
+    def add(self, number, loss, outputs, labels):
+        """Remember one batch, of the update of this number; it is read some batches later."""
+        self.pending.append((number, loss, outputs, labels))
+        if len(self.pending) > IN_FLIGHT * self.saver.devices:
+            self.read()
+
+    def read(self):
+        """Wait for the oldest batch that was not read yet, and stop if its loss has run away."""
+        number, loss, outputs, labels = self.pending.popleft()
+        loss = float(loss.asscalar())
+        if not math.isfinite(loss):
+            raise ToolkitError(
+                f'the loss is {loss} at epoch {len(self.saver.epochs) + 1}, batch {number}: try a '
+                f'lower --lr or a longer --warmup_ratio; {self.saver.kept()}'
+            )
+        self.loss += loss
+        self.rows += len(labels)
+        self.labels.append(labels)
+        self.predictions.append(decide(outputs.asnumpy(), self.task))
+
+    def read_all(self):
+        """Wait for all batches."""
+        while self.pending:
+            self.read()
 
     def take(self):
         """Mean loss of a row since the last call, and the metrics."""
-        total, rows = 0.0, 0
-        for loss, outputs, labels in self.pending:
-            total += float(loss.asscalar())
-            rows += len(labels)
-            self.labels.append(labels)
-            self.predictions.append(decide(outputs.asnumpy(), self.task))
-        self.pending = []
+        self.read_all()
+        loss, self.loss, self.rows = self.loss / self.rows, 0.0, 0
         metrics = bert.metrics.compute(
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
-        return total / rows, metrics
+        return loss, metrics
 
 
 def decide(outputs, task):
     """Class ids, or numbers, from the (N, classes) outputs of a model."""
     return outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
-
-
-def check_finite(loss, epoch, number, saver):
-    """Stop a training that has run away."""
-    if not math.isfinite(loss):
-        kept = saver.kept()
-        raise ToolkitError(
-            f'the loss is {loss} at epoch {epoch + 1}, batch {number}: try a lower --lr or a '
-            f'longer --warmup_ratio; {kept}'
-        )
 
 
 def log_training(epoch, number, count, step, loss, rate, metrics, saver):
@@ -584,9 +781,9 @@ def log_training(epoch, number, count, step, loss, rate, metrics, saver):
     saver.write_line({'epoch': epoch + 1, 'step': step, 'loss': loss, 'lr': rate, **metrics})
 
 
-def evaluate(model, dataset, task, contexts, args):
-    """The task's metrics over a whole dev set."""
-    return measure(predict_all(model, dataset, contexts, args), dataset, task)
+def evaluate(model, dataset, task, contexts, args, check):
+    """The task's metrics over a whole dev set; ``check`` is called after each batch."""
+    return measure(predict_all(model, dataset, contexts, args, check), dataset, task)
 
 
 def measure(outputs, dataset, task):
@@ -594,17 +791,20 @@ def measure(outputs, dataset, task):
     return bert.metrics.compute(task.metrics, dataset.labels, decide(outputs, task))
 
 
-def predict_all(model, dataset, contexts, args):
+def predict_all(model, dataset, contexts, args, check=lambda: None):
     """The outputs (N, classes) for a set, in its order; batches are sorted by length."""
     batches = bert.batches.evaluation_batches(dataset.encoded.lengths, args.dev_batch_size)
-    outputs = []
+    outputs, pending = [], deque()
     with progress(len(batches), dataset.split.path, 'batch') as bar:
         for number, rows in enumerate(batches):
             inputs = bert.transform.pad_batch(dataset.encoded, rows)
             ctx = contexts[number % len(contexts)]
-            outputs.append(bert.training.predict(model, inputs, ctx))
+            pending.append(bert.training.predict(model, inputs, ctx))
+            if len(pending) > IN_FLIGHT * len(contexts):
+                outputs.append(pending.popleft().asnumpy())
             bar.update()
-        outputs = np.concatenate([batch.asnumpy() for batch in outputs])
+            check()
+    outputs = np.concatenate(outputs + [batch.asnumpy() for batch in pending])
     ordered = np.empty_like(outputs)
     ordered[np.concatenate(batches)] = outputs
     return ordered
@@ -622,7 +822,7 @@ def write_outputs(path, outputs):
         np.savez(file, **outputs)
 
 
-def write_test_predictions(outputs, dataset, task, args):
+def write_test_predictions(outputs, dataset, task, output):
     """Write the predictions for a test set, from its outputs (N, classes): as GLUE's server
     wants them, or beside the rows of the user's file.
 
@@ -632,17 +832,20 @@ def write_test_predictions(outputs, dataset, task, args):
         The name of the file.
     """
     predictions = label_names(outputs, task)
-    output = Path(args.output_dir)
+    path = predictions_path(output, dataset.split)
     if task.name == 'own':
-        source = Path(dataset.split.path)
-        path = output / f'{source.stem}_predictions{source.suffix}'
-        bert.datasets.write_predictions(path, source, predictions)
+        bert.datasets.write_predictions(path, Path(dataset.split.path), predictions)
     else:
-        path = output / dataset.split.submission
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
         write_text(path, 'index\tprediction\n' + ''.join(lines))
     logging.info('wrote %d predictions to %s', len(predictions), path)
     return path.name
+
+
+def predictions_path(output, split):
+    """The file for the predictions of a test set, of GLUE or of the user."""
+    source = Path(split.path)
+    return output / (split.submission or f'{source.stem}_predictions{source.suffix}')
 
 
 def label_names(outputs, task):
@@ -658,19 +861,62 @@ class Saver:
 
     The directory holds ``model_bert_TASK_EPOCH.params`` (epochs from 0), ``config.json``,
     ``vocab.txt`` and ``tokenizer_config.json`` in Hugging Face layout, ``finetune.json`` with
-    the task, the labels and the best epoch, and ``metrics.jsonl``.
+    the task, the labels and the best epoch, and ``metrics.jsonl``; and until the run is finished
+    a folder ``resume``.
     """
 
-    def __init__(self, output, task, model, vocab, lower, args):
+    def __init__(self, output, task, model, vocab, lower, identity, args):
         self.output = output
         self.task = task
         self.model = model
         self.vocab = vocab
         self.lower = lower
+        self.identity = identity
+        self.devices = len(identity['devices'])
         self.flags = {name: getattr(args, name) for name in REMEMBERED}
+        # The states of MXNet's own optimizers differ in form; some have more than arrays.
+        self.can_resume = args.optimizer.lower() == 'bertadam'
         self.epochs = []
         self.best_epoch = 0  # counted from 1
-        self.lines = open(output / 'metrics.jsonl', 'w', encoding='utf8')  # noqa: SIM115
+        self.is_new = True  # nothing of this run is saved yet
+        self.stop = []  # the signal that asked the run to stop, once there was one
+        self.lines = None
+
+    def begin(self, saved):
+        """Make the log files what they were where the run goes on, and open ``metrics.jsonl``.
+
+        Parameters
+        ----------
+        saved : dict or None
+            See :meth:`save_state`; None for a new run.
+
+        Returns
+        -------
+        Position
+        """
+        position = Position(0)
+        if saved:
+            self.is_new = False
+            self.epochs, self.best_epoch = saved['epochs'], saved['best_epoch']
+            if self.epochs:
+                best = self.output / self.parameters(self.best_epoch)
+                if not best.is_file():
+                    raise ToolkitError(f'{best}: was removed, so --resume cannot go on')
+                self.write_finetuned()
+            for name, text in saved['logs'].items():
+                write_text(self.output / name, text)
+            position = Position(saved['step'], saved['seconds'], saved['seen'])
+        mode = 'a' if saved else 'w'
+        # Appended to line by line: a reader takes whole lines, and --resume writes it anew.
+        self.lines = open(self.output / METRICS, mode, encoding='utf8')  # noqa: SIM115
+        return position
+
+    def restore(self, loop, position):
+        """Load parameters and optimizer as they were at a position."""
+        if position.step:
+            folder = self.output / STATES
+            saved = bert.resume.load(folder, position.step, loop.model, loop.trainer)
+            loop.loss_scale.value, loop.loss_scale.good_steps = saved['loss_scale']
 
     def write_line(self, values):
         """Add a line to ``metrics.jsonl``."""
@@ -681,28 +927,78 @@ class Saver:
         """The parameter file of an epoch counted from 1; the name counts from 0."""
         return f'model_bert_{self.task.name}_{epoch - 1}.params'
 
-    def save_epoch(self, epoch, results, seconds):
-        """Save parameters and dev metrics of an epoch counted from 0."""
+    def save_epoch(self, loop, position, results, seconds):
+        """Save parameters and dev metrics of an epoch, and what the next one needs."""
         self.epochs.append({**results, 'seconds': seconds})
-        self.write_line({'epoch': epoch + 1, 'seconds': seconds, **results})
-        if epoch == 0:
-            # An earlier run's description must not stand beside this one's parameters.
-            with contextlib.suppress(FileNotFoundError):
-                (self.output / bert.source.FINETUNED).unlink()
+        epoch = len(self.epochs)
+        self.write_line({'epoch': epoch, 'seconds': seconds, **results})
+        self.replace_earlier_run()
+        if epoch == 1:
             self.save_description()
-        bert.training.save_parameters(self.model, self.output / self.parameters(epoch + 1))
+        path = self.output / self.parameters(epoch)
+        bert.training.save_parameters(self.model, path)
         scores = [self.score(values) for values in self.epochs]
-        self.best_epoch = 1 + scores.index(max(scores)) if scores[-1] is not None else epoch + 1
-        write_json(
-            self.output / bert.source.FINETUNED,
-            {
-                'flags': self.flags,
-                'labels': self.task.labels,
-                'epochs': self.epochs,
-                'best_epoch': self.best_epoch,
-                'parameters': self.parameters(self.best_epoch),
-            },
+        self.best_epoch = 1 + scores.index(max(scores)) if scores[-1] is not None else epoch
+        if self.can_resume:
+            self.save_state(loop, position, path)
+        self.write_finetuned()
+        if self.stop:
+            raise Stopped(self.stop[0], self.where(f'epoch {epoch}'))
+
+    def save_state(self, loop, position, written=None):
+        """Save what ``--resume`` needs.
+
+        Parameters
+        ----------
+        written : Path, optional
+            A file with the same parameters.
+        """
+        state = {
+            'run': self.identity,
+            'epochs': self.epochs,
+            'best_epoch': self.best_epoch,
+            'seconds': position.seconds,
+            'seen': position.seen,
+            'loss_scale': [loop.loss_scale.value, loop.loss_scale.good_steps],
+            'logs': {name: read_text(self.output / name) for name in (LOG, METRICS)},
+        }
+        bert.resume.save(
+            self.output / STATES, position.step, self.model, loop.trainer, state, 1, written
         )
+
+    def leave_if_asked(self, loop, seen):
+        """Where a signal has asked for it, save all of the epoch so far and end the program."""
+        if self.stop:
+            if self.can_resume:
+                self.replace_earlier_run()
+                position = Position(seen.step, time.time() - seen.start, seen.state())
+                self.save_state(loop, position)
+            raise Stopped(self.stop[0], self.where(f'step {seen.step}'))
+
+    def where(self, point):
+        """What is left of a run that stops at a point, as a clause."""
+        if self.can_resume:
+            return f'{point} is saved, and --resume goes on from there'
+        return f"--resume cannot go on with MXNet's own optimizers; {self.kept()}"
+
+    def replace_earlier_run(self):
+        """Remove, before the first file of a new run, what would be taken for its own.
+
+        Parameters of an earlier, longer run are moved to a folder ``earlier``.
+        """
+        if not self.is_new:
+            return
+        self.is_new = False
+        with contextlib.suppress(FileNotFoundError):
+            (self.output / bert.source.FINETUNED).unlink()
+        shutil.rmtree(self.output / STATES, ignore_errors=True)
+        old = self.parameters(1)
+        with contextlib.suppress(FileNotFoundError):
+            (self.output / old).unlink()  # to be replaced after the first epoch
+        later = list(self.output.glob(old.replace('_0.', '_*.')))
+        if later:
+            earlier = bert.resume.set_aside(self.output, later)
+            logging.info('moved the later epochs of an earlier run to %s', earlier)
 
     def score(self, results):
         """What chooses the best epoch: the first metric on the first dev set, if there is one."""
@@ -714,6 +1010,20 @@ class Saver:
         """Save the sizes, the vocabulary and the casing."""
         settings = bert.model.settings_of(self.model.bert)
         bert.checkpoint.write_description(self.output, settings, self.vocab, self.lower)
+
+    def write_finetuned(self, **more):
+        """Write ``finetune.json``."""
+        write_json(
+            self.output / bert.source.FINETUNED,
+            {
+                'flags': self.flags,
+                'labels': self.task.labels,
+                'epochs': self.epochs,
+                'best_epoch': self.best_epoch,
+                'parameters': self.parameters(self.best_epoch),
+                **more,
+            },
+        )
 
     def kept(self):
         """Which parameters of this run are on the disk, as a clause."""
@@ -731,6 +1041,12 @@ class Saver:
         if self.best_epoch < len(self.epochs):
             bert.model.load_finetuned(self.model, self.output / self.parameters(self.best_epoch))
         return {'epochs': self.epochs, 'best_epoch': self.best_epoch}
+
+    def close(self):
+        """Mark the run as finished, and remove what it was resumed from."""
+        if self.can_resume:
+            self.write_finetuned(run=self.identity)
+            shutil.rmtree(self.output / STATES, ignore_errors=True)
 
 
 if __name__ == '__main__':

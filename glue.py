@@ -46,6 +46,7 @@ REFUSED = {
     '--task_name': 'give the tasks with --tasks',
     '--seed': 'give the seeds with --seeds',
     '--only_inference': 'this script trains',
+    '--resume': 'a run that is not finished goes on where it stood',
     **{f'--{name}': 'this script runs GLUE tasks, not own data' for name in OWN_DATA.split()},
 }
 # What does something else than to run tasks, and the flags that may stand beside it.
@@ -255,6 +256,8 @@ def make_plan(flags, meant, data, jobs):
         # Each process sees only its own GPU, as number 0; the last of two --gpus counts.
         flags = [*flags, '--gpus', '0'] if meant.gpus else flags
     count = min(len(devices), 1) if jobs > 1 else len(devices)
+    if meant.optimizer.lower() == 'bertadam':
+        flags = [*flags, '--resume']
     command = [sys.executable, '-u', finetune_classifier.__file__, *flags]
     return bert.runs.Plan(command, collect_settings(meant, data, count), devices)
 
@@ -266,7 +269,7 @@ def collect_settings(meant, data, devices):
     folder of the data, with paths that do not depend on where the command was given.
     """
     settings = {**vars(meant), 'GLUE_DIR': str(data.resolve()), 'devices': devices}
-    for name in ('task_name', 'seed', 'output_dir', 'gpu', 'gpus'):
+    for name in ('task_name', 'seed', 'output_dir', 'resume', 'gpu', 'gpus'):
         del settings[name]
     for name in ('bert_model', 'pretrained_bert_parameters', 'model_parameters'):
         if settings[name] and Path(settings[name]).exists():

@@ -64,6 +64,19 @@ def replacing_folder(path):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def copy_file(source, path):
+    """Give a file a second name, or where the file system has no such thing, copy it.
+
+    The two must not be written to; what replaces one of them leaves the other as it is.
+    """
+    with replacing(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 def write_text(path, text):
     """Write a text file as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

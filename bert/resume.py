@@ -7,6 +7,7 @@ partner, so that a process killed at any moment leaves whole pairs and maybe hal
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import zipfile
@@ -17,11 +18,11 @@ import numpy as np
 
 from bert import checkpoint
 from bert.cli import ToolkitError
-from bert.files import replacing, sha256
+from bert.files import copy_file, replacing, sha256
 from bert.shards import DAMAGE, naming
 from bert.training import save_parameters
 
-# Where prepare puts what an earlier run left.
+# Where set_aside puts what an earlier run left.
 EARLIER = 'earlier'
 
 
@@ -52,7 +53,7 @@ def newest_step(folder):
     return 0
 
 
-def save(folder, step, model, trainer, progress, keep):
+def save(folder, step, model, trainer, progress, keep, written=None):
     """Write a checkpoint and delete old ones.
 
     Parameters
@@ -66,11 +67,14 @@ def save(folder, step, model, trainer, progress, keep):
         What else to remember, fit for JSON.
     keep : int
         How many checkpoints stay, this one included.
+    written : str or Path, optional
+        A file to which the same parameters were written just now: it gets a second name.
     """
     parameters, states = parameters_path(folder, step), states_path(folder, step)
-    with contextlib.suppress(FileNotFoundError):
-        states.unlink()
-    save_parameters(model, parameters)
+    if written:
+        copy_file(written, parameters)
+    else:
+        save_parameters(model, parameters)
     progress = {**progress, 'step': step, 'params_sha256': sha256(parameters)}
     with naming(states), replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         _write_array(archive, 'progress', np.array(json.dumps(progress)))
@@ -161,15 +165,39 @@ def prepare(folder, step, *others):
         return
     paths = [path(folder, old) for old in steps for path in (states_path, parameters_path)]
     paths += [folder / name for name in others]
-    earlier = folder / EARLIER
+    earlier = set_aside(folder, paths)
+    logging.info(
+        'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
+    )
+
+
+def set_aside(folder, paths):
+    """Move files of an earlier run, as far as they are there, to a folder ``earlier``.
+
+    The parameters and states that were in it are removed.
+
+    Returns
+    -------
+    Path
+        That folder.
+    """
+    earlier = Path(folder) / EARLIER
     earlier.mkdir(exist_ok=True)
     for old in (*earlier.glob('*.states'), *earlier.glob('*.params')):
         old.unlink()
     for path in filter(Path.is_file, paths):
         path.replace(earlier / path.name)
-    logging.info(
-        'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
-    )
+    return earlier
+
+
+def digest(model):
+    """A hash of all parameters: whether a run begins with the weights that another began with."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model._collect_params_with_prefix().items()):
+        array = parameter.data(parameter.list_ctx()[0]).asnumpy()
+        found.update(f'{name} {array.dtype} {array.shape}'.encode())
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
 
 
 def _indices(model, trainer):

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from conftest import ROOT, WORDS
 import bert
 import finetune_classifier
 from bert import tasks
-from bert.cli import ToolkitError, UsageError
+from bert.cli import Stopped, ToolkitError, UsageError
 
 import mxnet as mx  # isort: skip
 
@@ -716,6 +717,14 @@ def test_the_original_commands():
             '--pretrained_bert_parameters and --model_parameters exclude each other',
         ),
         (['--only_inference'], '--only_inference needs --model_parameters, or a --bert_model'),
+        (
+            ['--resume', '--only_inference', '--model_parameters', 'm'],
+            '--resume goes with training, not with',
+        ),
+        (
+            ['--resume', '--optimizer', 'adam'],
+            "--resume goes with --optimizer bertadam: the state of MXNet's adam is not saved",
+        ),
         (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
         (
             ['--dtype', 'float16'],
@@ -895,3 +904,212 @@ def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
     # What was trained there predicts here.
     finetune(tmp_path / 'cpu', '--only_inference', '--bert_model', tmp_path)
     assert len(predictions(tmp_path / 'cpu' / 'MRPC.tsv')) == 5
+
+
+# --- resuming
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Have this process take a signal in the middle of a step."""
+    seed_step = bert.training.seed_step
+
+    def seed_and_stop(seed, current):
+        seed_step(seed, current)
+        if current == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(bert.training, 'seed_step', seed_and_stop)
+
+
+def without_times(output):
+    """The lines of both logs, less the flags and what differs from run to run."""
+    log = (output / 'finetune.log').read_text().replace(str(output), 'OUT')
+    shown = re.findall(r'(?:\[Epoch|validation|Best epoch|no better|wrote).*', log)
+    lines = [{k: v for k, v in line.items() if k != 'seconds'} for line in lines_of(output)]
+    return shown, lines
+
+
+def assert_same_bits(one, other):
+    """Every file that a run leaves; seconds apart."""
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        if name.endswith(('.params', '.tsv', '.npz')):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert without_times(one) == without_times(other)
+    epochs = [json.loads((folder / 'finetune.json').read_text()) for folder in (one, other)]
+    assert without_seconds(epochs[0].pop('epochs')) == without_seconds(epochs[1].pop('epochs'))
+    assert epochs[0] == epochs[1]
+
+
+@pytest.mark.parametrize(
+    ('task', 'steps', 'extra'),
+    [
+        # In the middle of an epoch, beside a log line; then at its end.
+        ('MRPC', (8, 12), ['--log_interval', '3', '--early_stop', '1']),
+        ('STS-B', (3, 7), ['--accumulate', '2', '--training_steps', '8']),
+    ],
+)
+def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task, steps, extra):
+    """Stopped twice, by either signal, and resumed: all bits are those of one run, with dropout."""
+    flags = ['--bert_model', tiny_bert, '--task_name', task, *SMALL, *extra]
+    whole = finetune(tmp_path / 'whole', *flags)
+    for step, number in zip(steps, (signal.SIGTERM, signal.SIGINT)):
+        with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+            stop_at(patch, step, number=number)
+            finetune(tmp_path / 'parts', *flags, '--resume')
+        assert str(stopped.value) == (
+            f'stopped by {number.name}: step {step} is saved, and --resume goes on from there'
+        )
+        assert stopped.value.status == 128 + number
+        pair = [f'{step:07d}.params', f'{step:07d}.states']
+        assert sorted(os.listdir(tmp_path / 'parts' / 'resume')) == pair
+    parts = finetune(tmp_path / 'parts', *flags, '--resume')
+    assert without_seconds(parts['epochs']) == without_seconds(whole['epochs'])
+    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+
+
+def test_a_stop_in_the_evaluation(glue_dir, tiny_bert, tmp_path, monkeypatch):
+    flags = ['--bert_model', tiny_bert, *SMALL, '--epochs', '2']
+    finetune(tmp_path / 'whole', *flags)
+    evaluate = finetune_classifier.evaluate
+
+    def stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match='step 6 is saved'):
+        patch.setattr(finetune_classifier, 'evaluate', stop)
+        finetune(tmp_path / 'parts', *flags)
+    assert not list((tmp_path / 'parts').glob('model_bert*'))
+    finetune(tmp_path / 'parts', *flags, '--resume')
+    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+
+
+def fail_at(patch, step):
+    """Have a run end at a step without a chance to save; as good as a kill."""
+    rate = bert.schedule.learning_rate
+
+    def fail(current, *args):
+        if current == step:
+            raise OSError('killed')
+        return rate(current, *args)
+
+    patch.setattr(bert.schedule, 'learning_rate', fail)
+
+
+def test_a_killed_run_goes_on_after_its_last_epoch(
+    glue_dir, tiny_bert, tmp_path, monkeypatch, capsys
+):
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    finetune(whole, *flags, '--resume')
+    assert f'--resume: no epoch is complete in {whole}, the run begins anew' in (
+        capsys.readouterr().err
+    )
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        fail_at(patch, 17)
+        finetune(parts, *flags)
+    assert sorted(os.listdir(parts / 'resume')) == ['0000012.params', '0000012.states']
+    assert len(lines_of(parts)) == 10  # two of the third epoch
+    capsys.readouterr()
+    result = finetune(parts, *flags, '--resume')
+    assert 'epoch 2 of an earlier run is complete; --resume goes on from there\n' in (
+        capsys.readouterr().err
+    )
+    assert_same_bits(whole, parts)
+    # Once more: nothing is left to do, and nothing is touched.
+    before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert finetune(parts, *flags, '--resume') == result
+    assert f'the run in {parts} is finished: nothing is left to do' in capsys.readouterr().err
+    assert before == {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+
+
+def test_a_new_run_in_a_used_folder(glue_dir, tiny_bert, tmp_path, monkeypatch, capsys):
+    """It says what --resume could use, and leaves that until it has something of its own."""
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        fail_at(patch, 17)
+        finetune(tmp_path, *flags)
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            fail_at(patch, 3)
+            capsys.readouterr()
+            finetune(tmp_path, *flags, '--seed', '3')
+        assert (
+            'epoch 2 of an earlier run is complete; --resume goes on from there, but without it '
+            'this run starts anew\n' in capsys.readouterr().err
+        )
+    first, second = ((tmp_path / f'model_bert_MRPC_{epoch}.params') for epoch in range(2))
+    before = first.read_bytes(), second.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match='step 3 is saved'):
+        stop_at(patch, 3)
+        finetune(tmp_path, *flags, '--seed', '3')
+    # No parameters of the earlier run stay beside it.
+    assert not [*tmp_path.glob('model_bert*'), *tmp_path.glob('finetune.json')]
+    assert sorted(os.listdir(tmp_path / 'resume')) == ['0000003.params', '0000003.states']
+    assert (tmp_path / 'earlier' / second.name).read_bytes() == before[1]
+    capsys.readouterr()
+    finetune(tmp_path, *flags, '--seed', '3', '--resume')
+    assert 'step 3, in epoch 1, of an earlier run is complete; --resume' in capsys.readouterr().err
+    assert first.read_bytes() != before[0]
+    # A shorter run after it.
+    finetune(tmp_path, *flags, '--epochs', '1')
+    assert f'the finished run in {tmp_path} is replaced' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.glob('*.params')] == [first.name]
+    assert sorted(path.name for path in (tmp_path / 'earlier').iterdir()) == [
+        'model_bert_MRPC_1.params',
+        'model_bert_MRPC_2.params',
+    ]
+
+
+def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
+    folder = tmp_path / 'glue'
+    shutil.copytree(glue / 'MRPC', folder / 'MRPC')
+    monkeypatch.setenv('GLUE_DIR', str(folder))
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    output = tmp_path / 'out'
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, 7)
+        finetune(output, *flags)
+
+    def refusal(*more):
+        with pytest.raises(UsageError) as caught:
+            finetune(output, *flags, '--resume', *more)
+        return str(caught.value)
+
+    before = {path: path.read_bytes() for path in output.rglob('*') if path.is_file()}
+    assert refusal('--lr', '1e-3') == (
+        f'--resume: --lr was 0.005 in the run in {output} and is 0.001 now; '
+        'go on with the same, or without --resume start anew'
+    )
+    assert '--training_steps was None in the run ' in refusal('--training_steps', '9')
+    dev = folder / 'MRPC' / 'dev.tsv'
+    lines = dev.read_text().splitlines(keepends=True)
+    dev.write_text(''.join(lines[:-1]))
+    assert refusal() == (
+        f'--resume: the data have changed since the run in {output} began; '
+        'without --resume start anew'
+    )
+    dev.write_text(''.join(lines))
+    from conftest import write_tiny_bert
+
+    other = write_tiny_bert(tmp_path / 'other', seed=5)
+    assert '--resume: the model has other weights since ' in refusal('--bert_model', other)
+    assert before == {path: path.read_bytes() for path in output.rglob('*') if path.is_file()}
+    (output / 'model_bert_MRPC_0.params').unlink()
+    with pytest.raises(ToolkitError, match='model_bert_MRPC_0.params: was removed, so --resume'):
+        finetune(output, *flags, '--resume')
+
+
+def test_other_optimizers_are_not_resumed(glue_dir, tiny_bert, tmp_path, monkeypatch):
+    """They stop at once all the same, and keep what the epochs gave."""
+    flags = ['--bert_model', tiny_bert, *SMALL, '--optimizer', 'adam']
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+        stop_at(patch, 8)
+        finetune(tmp_path, *flags)
+    assert str(stopped.value) == (
+        "stopped by SIGTERM: --resume cannot go on with MXNet's own optimizers; the best epoch so "
+        f'far is in {tmp_path}/model_bert_MRPC_0.params'
+    )
+    assert not (tmp_path / 'resume').exists()
