@@ -3,8 +3,6 @@
 
 import logging
 import os
-import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -32,6 +30,7 @@ from bert.vocab import (
     load_vocab,
     zoo_data_set,
 )
+from bert.workers import heed_signals, stop_children
 
 DESCRIPTION = """
 Make masked-LM and next-sentence training data from text: a sentence a line, a blank line between
@@ -228,6 +227,7 @@ def main(argv=None):
     logging.info(args)
     start = time.perf_counter()
     tasks = plan_tasks(args)
+    tasks[0].path.parent.mkdir(parents=True, exist_ok=True)
     with progress(100 * len(tasks), 'instances', '%') as bar:
         tallies = make_all(tasks, choose_workers(args.num_workers, len(tasks)), bar)
     return summarize(tasks, tallies, time.perf_counter() - start)
@@ -324,8 +324,12 @@ def make_all(tasks, workers, bar):
     if workers > 1:
         from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(workers, initializer=leave_quietly) as executor:
-            return submit_all(tasks, executor, bar)
+        with ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
+            try:
+                return submit_all(tasks, executor, bar)
+            except KeyboardInterrupt:
+                stop_children()
+                raise
     tallies = []
     for i, task in enumerate(tasks):
         tallies.append(
@@ -334,17 +338,12 @@ def make_all(tasks, workers, bar):
     return tallies
 
 
-def leave_quietly():
-    """Make an interrupted worker process end without a traceback: its parent says it all."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-
-
 def work(task):
-    """:func:`make_shard` for a worker process, which an interrupt ends, not only its task."""
+    """:func:`make_shard` for a worker process, which a signal ends, not only its task."""
     try:
         return make_shard(task)
-    except SystemExit:
-        os._exit(130)
+    except SystemExit as left:
+        os._exit(left.code)
 
 
 def submit_all(tasks, executor, bar):

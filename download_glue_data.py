@@ -13,7 +13,7 @@ A task appears under its name only when it is whole and verified; until then eve
 goes on from them. Every task folder holds a record of its files, so what is there is checked, not
 fetched again, and a file that was changed is noticed; such a folder is never overwritten.
 
-Exit status: 0 success, 1 a task failed, 2 wrong usage, 130 interrupted.
+Exit status: 0 success, 1 a task failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM.
 Needs the packages requests and tqdm.
 """
 
@@ -384,11 +384,11 @@ def build(task, parts, folder):
             sha1 = hashlib.sha1((folder / name).read_bytes()).hexdigest() if expected else None
             if sha1 != expected:
                 raise Failure(f'{name} was made with sha1 {sha1}, not {expected}')
-        files = {
-            path.relative_to(folder).as_posix(): fingerprint(path)
-            for path in sorted(folder.rglob('*'))
-            if path.is_file()
-        }
+        files = {}
+        for path in sorted(path for path in folder.rglob('*') if path.is_file()):
+            with open(path, 'rb') as made:
+                os.fsync(made.fileno())  # lest a crash leave empty files in a folder that is there
+            files[path.relative_to(folder).as_posix()] = fingerprint(path)
         record = json.dumps({'downloads': task.remotes, 'files': files}, indent=1)
         (folder / RECORD).write_text(record + '\n', encoding='utf-8')
     except BaseException:
@@ -514,14 +514,25 @@ def main(argv=None, tasks=TASKS):
         failures = [f'{error.name} is not installed: pip install requests tqdm']
     except OSError as error:
         failures = [str(error)]
-    except KeyboardInterrupt:
-        print('interrupted; run again to go on', file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        (signum,) = interrupt.args or (signal.SIGINT,)
+        told = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
+        print(f'{told}; run again to go on', file=sys.stderr)
+        return 128 + signum
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 
+def interrupt(signum, frame):
+    """Stop as cleanly after SIGTERM as after Ctrl-C; a second signal ends the program at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt(signal.Signals(signum))
+
+
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as cleanly as on Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background job
+            signal.signal(number, interrupt)
     sys.exit(main())

@@ -32,7 +32,7 @@ from bert.cli import (
     start_logging,
     stop_requests,
 )
-from bert.files import read_json, read_text, replacing, write_json, write_text
+from bert.files import append_line, read_json, read_text, replacing, write_json, write_text
 
 EPILOG = """\
 examples:
@@ -575,12 +575,13 @@ def train(model, datasets, task, contexts, saver, position, args):
                 break
             seen = Seen(saver, train_set.labels.dtype, position)
             check = functools.partial(saver.leave_if_asked, loop, seen)
-            train_epoch(loop, epoch, train_set, seen, check, saver, args)
             results = {}
-            for dataset in datasets['dev']:
-                metrics = evaluate(model, dataset, task, contexts, args, check)
-                report_metrics(dataset, metrics)
-                results[dataset.split.name or 'dev'] = metrics
+            with bert.training.naming_step(seen):
+                train_epoch(loop, epoch, train_set, seen, check, saver, args)
+                for dataset in datasets['dev']:
+                    metrics = evaluate(model, dataset, task, contexts, args, check)
+                    report_metrics(dataset, metrics)
+                    results[dataset.split.name or 'dev'] = metrics
             seconds = time.time() - seen.start
             logging.info('Time cost=%.1fs', seconds)
             position = Position(seen.step)
@@ -642,13 +643,13 @@ def train_epoch(loop, epoch, train_set, seen, check, saver, args):
             rate = bert.schedule.learning_rate(
                 step, args.lr, loop.warmup_updates, loop.total_updates
             )
+            seen.step = step
             bert.training.seed_step(args.seed, step)
             for loss, outputs, labels in gradients(loop, train_set, rows, args.batch_size):
                 seen.add(number, loss, outputs, labels)
             bert.training.update(loop.trainer, loop.parameters, len(rows), rate, loop.loss_scale)
             if loop.rows_per_update > args.batch_size:
                 bert.training.clear_gradients(loop.model)
-            seen.step = step
             if number % args.log_interval == 0:
                 loss, metrics = seen.take()
                 log_training(epoch, number, len(batches), step, loss, rate, metrics, saver)
@@ -707,6 +708,7 @@ class Seen:
 
     def __init__(self, saver, dtype, position):
         self.saver = saver
+        self.kept = saver.kept
         self.task = saver.task
         self.step = position.step
         self.start = time.time() - position.seconds
@@ -740,7 +742,7 @@ class Seen:
         if not math.isfinite(loss):
             raise ToolkitError(
                 f'the loss is {loss} at epoch {len(self.saver.epochs) + 1}, batch {number}: try a '
-                f'lower --lr or a longer --warmup_ratio; {self.saver.kept()}'
+                f'lower --lr or a longer --warmup_ratio; {self.kept()}'
             )
         self.loss += loss
         self.rows += len(labels)
@@ -880,10 +882,9 @@ class Saver:
         self.best_epoch = 0  # counted from 1
         self.is_new = True  # nothing of this run is saved yet
         self.stop = []  # the signal that asked the run to stop, once there was one
-        self.lines = None
 
     def begin(self, saved):
-        """Make the log files what they were where the run goes on, and open ``metrics.jsonl``.
+        """Make the log files what they were where the run goes on, and remove half-written ones.
 
         Parameters
         ----------
@@ -894,6 +895,7 @@ class Saver:
         -------
         Position
         """
+        bert.resume.remove_half_written(self.output)
         position = Position(0)
         if saved:
             self.is_new = False
@@ -906,9 +908,8 @@ class Saver:
             for name, text in saved['logs'].items():
                 write_text(self.output / name, text)
             position = Position(saved['step'], saved['seconds'], saved['seen'])
-        mode = 'a' if saved else 'w'
-        # Appended to line by line: a reader takes whole lines, and --resume writes it anew.
-        self.lines = open(self.output / METRICS, mode, encoding='utf8')  # noqa: SIM115
+        else:
+            write_text(self.output / METRICS, '')
         return position
 
     def restore(self, loop, position):
@@ -920,8 +921,7 @@ class Saver:
 
     def write_line(self, values):
         """Add a line to ``metrics.jsonl``."""
-        self.lines.write(json.dumps(values) + '\n')
-        self.lines.flush()
+        append_line(self.output / METRICS, json.dumps(values))
 
     def parameters(self, epoch):
         """The parameter file of an epoch counted from 1; the name counts from 0."""
@@ -962,9 +962,9 @@ class Saver:
             'loss_scale': [loop.loss_scale.value, loop.loss_scale.good_steps],
             'logs': {name: read_text(self.output / name) for name in (LOG, METRICS)},
         }
-        bert.resume.save(
-            self.output / STATES, position.step, self.model, loop.trainer, state, 1, written
-        )
+        folder = self.output / STATES
+        folder.mkdir(exist_ok=True)
+        bert.resume.save(folder, position.step, self.model, loop.trainer, state, 1, written)
 
     def leave_if_asked(self, loop, seen):
         """Where a signal has asked for it, save all of the epoch so far and end the program."""
@@ -1033,7 +1033,6 @@ class Saver:
 
     def finish(self):
         """Name the best epoch and give the model its parameters."""
-        self.lines.close()
         best = self.epochs[self.best_epoch - 1]
         if self.task.dev:
             results = best[self.task.dev[0].name or 'dev']

@@ -256,9 +256,8 @@ def make_plan(flags, meant, data, jobs):
         # Each process sees only its own GPU, as number 0; the last of two --gpus counts.
         flags = [*flags, '--gpus', '0'] if meant.gpus else flags
     count = min(len(devices), 1) if jobs > 1 else len(devices)
-    if meant.optimizer.lower() == 'bertadam':
-        flags = [*flags, '--resume']
-    command = [sys.executable, '-u', finetune_classifier.__file__, *flags]
+    resume = ['--resume'] if meant.optimizer.lower() == 'bertadam' else []
+    command = [sys.executable, '-u', finetune_classifier.__file__, *resume, *flags]
     return bert.runs.Plan(command, collect_settings(meant, data, count), devices)
 
 
@@ -505,6 +504,7 @@ def compare_logs(first, second, output):
     print(f'\n{bert.results.format_table(rows)}', flush=True)
 
     bert.curves.check_matplotlib()
+    output.mkdir(parents=True, exist_ok=True)
     metrics = [unique(name for line in log.training for name in line['metrics']) for log in logs]
     common = [name for name in metrics[0] if name in metrics[1]]
     panels = bert.curves.collect_panels(dict(zip(names, logs)), {}, next(iter(common), None))

@@ -28,7 +28,7 @@ from bert.cli import (
     start_logging,
     stop_requests,
 )
-from bert.files import read_text, write_text
+from bert.files import append_line, read_text, replacing, write_text
 
 EPILOG = """\
 examples:
@@ -403,6 +403,7 @@ def train(model, source, start, contexts, args):
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
+        stack.enter_context(bert.training.naming_step(recorder))
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))
         profile = stack.enter_context(Profile(args.profile))
         updates = stack.enter_context(
@@ -410,6 +411,7 @@ def train(model, source, start, contexts, args):
         )
         for step, (batches, position) in zip(range(start + 1, args.num_steps + 1), updates):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
+            recorder.step = step
             rate = bert.schedule.learning_rate(step, args.lr, warmup, args.num_steps)
             bert.training.seed_step(args.seed, step)
             statistics = bert.pretraining.gradients(
@@ -457,6 +459,7 @@ class Recorder:
         self.loss_scale = loss_scale
         self.order = order
         self.args = args
+        self.step = 0  # the present one
         self.pending = deque()
         self.tally = bert.pretraining.Tally()
         self.tokens, self.since = 0, time.time()
@@ -498,12 +501,17 @@ class Recorder:
             total.add(batch, values)
         self.tally.sums += total.sums
         if not np.isfinite(total.sums).all():
-            where = bert.resume.parameters_path(self.args.ckpt_dir, self.saved or 0)
-            kept = f'the last good checkpoint is {where}' if self.saved else 'no checkpoint yet'
             raise ToolkitError(
                 f'the loss is not finite at step {step}: try a lower --lr or a longer '
-                f'--warmup_ratio; {kept}'
+                f'--warmup_ratio; {self.kept()}'
             )
+
+    def kept(self):
+        """Which checkpoint of this run is the last one, as a clause."""
+        if not self.saved:
+            return 'no checkpoint yet'
+        where = bert.resume.parameters_path(self.args.ckpt_dir, self.saved)
+        return f'the last good checkpoint is {where}'
 
     def log(self, step, rate):
         """A line in the original's form, and one for programs, on the steps since the last."""
@@ -543,8 +551,7 @@ class Recorder:
 
 def add_line(folder, values):
     """Add a line to ``metrics.jsonl``."""
-    with open(Path(folder) / METRICS, 'a', encoding='utf8') as file:
-        file.write(json.dumps(values) + '\n')
+    append_line(Path(folder) / METRICS, json.dumps(values))
 
 
 def keep_lines(folder, step):
@@ -566,12 +573,14 @@ class Profile:
     def __init__(self, path):
         self.left = PROFILED_STEPS if path else 0
         self.path = path
+        self.stack = contextlib.ExitStack()
 
     def __enter__(self):
         if self.left:
             from mxnet import profiler
 
-            profiler.set_config(profile_symbolic=True, profile_imperative=True, filename=self.path)
+            file = str(self.stack.enter_context(replacing(self.path)))
+            profiler.set_config(profile_symbolic=True, profile_imperative=True, filename=file)
             profiler.set_state('run')
         return self
 
@@ -588,11 +597,13 @@ class Profile:
         nd.waitall()
         profiler.set_state('stop')
         profiler.dump()
+        self.stack.close()
         logging.info('the profile is in %s', self.path)
 
     def __exit__(self, *_):
-        if self.left > 0:
-            self.finish()
+        with self.stack:
+            if self.left > 0:
+                self.finish()
 
 
 def evaluate(model, source, contexts, args):

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bert.cli import ToolkitError, build_parser, run  # noqa: E402
+from bert.files import replacing  # noqa: E402
 
 LOSSES = {'mlm_loss': 'masked LM loss', 'nsp_loss': 'next sentence loss'}
 
@@ -48,7 +49,10 @@ def draw(steps, losses, path):
         panel.set(xlabel='step', ylabel=LOSSES[name])
         panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path, dpi=150, metadata={'Date': None} if path.endswith('.svg') else None)
+    kind = path.rpartition('.')[2]
+    metadata = {'Date': None} if kind == 'svg' else None
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
 
 
 def main(argv=None):

@@ -280,8 +280,8 @@ def write_gluon(folder, contents):
         for name, array in contents.weights.head.items():
             parameters[f'classifier.1.{name}'] = array
     arrays = {name: mx.nd.array(parameters[name], dtype=np.float32) for name in sorted(parameters)}
-    with replacing(folder / 'model.params') as temporary:
-        mx.nd.save(str(temporary), arrays)
+    path, last_name = folder / 'model.params', list(arrays)[-1]
+    write_parameters(path, lambda name: mx.nd.save(name, arrays), last_name)
     vocab = pad_vocab(contents.vocab, contents.settings['vocab_size'])
     write_text(folder / 'vocab.vocab', gluon_vocab(vocab).to_json() + '\n')
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': contents.lower})
@@ -370,6 +370,34 @@ def read_gluon(path):
             'training takes the file that save_parameters wrote'
         )
     return parameters
+
+
+def write_parameters(path, write, last_name):
+    """Write a Gluon ``.params`` file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    write : function
+        Writes it to the path that it is called with.
+    last_name : str
+        The name of the last parameter in it.
+    """
+    import mxnet as mx
+
+    with replacing(path) as temporary:
+        try:
+            write(str(temporary))
+        except mx.MXNetError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ToolkitError(f'{path}: could not be written ({reason})') from None
+        # MXNet does not look whether the last kilobytes, which wait in a buffer, reach the disk.
+        # The names of the parameters are at the end of the file.
+        end = last_name.encode()
+        with open(temporary, 'rb') as file:
+            file.seek(max(0, temporary.stat().st_size - len(end)))
+            if file.read() != end:
+                raise ToolkitError(f'{path}: could not be written whole: is the disk full?')
 
 
 def set_parameters(block, parameters, source, may_lack=()):

@@ -11,6 +11,7 @@ import logging.handlers
 import math
 import signal
 import sys
+import threading
 
 LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
 
@@ -27,12 +28,39 @@ class UsageError(ToolkitError):
     status = 2
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or SIGINT, where nothing waits for it: the program ends as soon as it has cleaned up.
+
+    Attributes
+    ----------
+    signum : int
+    """
+
+    def __init__(self, signum):
+        super().__init__(signum)
+        self.signum = signum
+
+
 def run(main):
-    """Call a script's ``main()`` and leave with the conventional exit status."""
+    """Call a script's ``main()`` and leave with the conventional exit status.
+
+    The first SIGTERM or SIGINT raises :class:`Interrupted` there, unless it is taken for a request
+    (see :func:`stop_requests`); the second ends the program at once.
+    """
+
+    def interrupt(signum, frame):
+        raise Interrupted(signum)
+
     try:
-        main()
+        with _first_signal(interrupt):
+            main()
+            # Here a full disk is told; at the end of the program it would not be.
+            sys.stdout.flush()
     except ToolkitError as error:
         _leave(error.status, str(error))
+    except Interrupted as error:
+        name = signal.Signals(error.signum).name
+        _leave(128 + error.signum, 'interrupted' if name == 'SIGINT' else f'stopped by {name}')
     except KeyboardInterrupt:
         _leave(130, 'interrupted')
     except BrokenPipeError:
@@ -46,9 +74,13 @@ def run(main):
         # MXNet's own, if it was imported at all: a sentence before pages of C++ stack.
         if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
             raise
-        text = str(error)
-        advice = ': try a smaller --batch_size' if 'out of memory' in text.lower() else ''
-        _leave(1, f'MXNet stopped, {text.strip().splitlines()[-1]}{advice}')
+        advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
+        _leave(1, f'MXNet stopped, {str(error).strip().splitlines()[-1]}{advice}')
+
+
+def is_out_of_memory(error):
+    """Whether an error of MXNet says that a GPU is full."""
+    return 'out of memory' in str(error).lower()
 
 
 def _leave(status, sentence):
@@ -66,26 +98,43 @@ class Stopped(ToolkitError):
 
 @contextlib.contextmanager
 def stop_requests():
-    """Take the first SIGTERM or SIGINT for a request to stop soon; the second has its usual effect.
+    """Take the first SIGTERM or SIGINT for a request to stop soon; the second ends the program.
 
     Yields
     ------
     list of int
         Empty until a signal arrives; then its number.
     """
-    numbers = (signal.SIGTERM, signal.SIGINT)
     arrived = []
-
-    def note(signum, frame):
-        arrived.append(signum)
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-    handlers = [signal.signal(number, note) for number in numbers]
-    try:
+    with _first_signal(lambda signum, frame: arrived.append(signum)):
         yield arrived
+
+
+@contextlib.contextmanager
+def _first_signal(handle):
+    """Have the first SIGTERM or SIGINT call a function, and the second end the process at once.
+
+    A signal that is ignored, as in a shell's background job, stays ignored.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the main thread has the signals
+        return
+
+    def once(signum, frame):
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        handle(signum, frame)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, once)
+    try:
+        yield
     finally:
-        for number, handler in zip(numbers, handlers):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -174,9 +223,18 @@ def start_logging():
     return memory
 
 
+class _LogFile(logging.FileHandler):
+    """A log file, which grows line by line; where it cannot, the program ends with a sentence."""
+
+    def handleError(self, record):
+        error = sys.exc_info()[1]
+        reason = getattr(error, 'strerror', None) or error
+        raise ToolkitError(f'{self.baseFilename}: could not be written ({reason})') from None
+
+
 def log_to_file(memory, path, append=False):
     """From now on write the log lines to a file too, those held back first."""
-    target = logging.FileHandler(path, mode='a' if append else 'w', encoding='utf8')
+    target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
     target.setFormatter(logging.Formatter(LOG_FORMAT))
     memory.setTarget(target)
     memory.flush()

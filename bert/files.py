@@ -16,11 +16,15 @@ def replacing(path):
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
     The data is flushed to the disk first, so that a crash leaves the old file or the new one.
-    The folder is made where it is missing. After an error nothing of the new file is left.
+    After an error nothing of the new file is left; one of the disk or the folder is told as one
+    of ``path``. A folder that is missing is not made: it may have been removed, and with it what
+    a program wrote before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,6 +36,10 @@ def replacing(path):
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        if error.strerror and error.filename in (None, name, temporary):
+            raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -42,13 +50,17 @@ def replacing_folder(path):
     """Yield a new folder beside ``path`` that becomes ``path`` when the block succeeds.
 
     A folder cannot take the place of another in one step: after a crash between the two renames
-    there is none, and whoever made it has to make it again.
+    there is none, and whoever made it has to make it again. The folder that it is in is made where
+    it is missing.
     """
     path = Path(path)
     temporary, old = (path.with_name(f'.{path.name}.{kind}.tmp') for kind in ('new', 'old'))
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
     try:
         yield temporary
         if path.exists():
@@ -59,6 +71,10 @@ def replacing_folder(path):
             if old.exists():
                 old.rename(path)
             raise
+    except ToolkitError as error:
+        # The new folder's name is of no use to anybody.
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
     finally:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -75,6 +91,19 @@ def copy_file(source, path):
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+
+
+def append_line(path, text):
+    """Add a line to a file, at once.
+
+    Logs and metrics grow by it: to write them anew for each line would take longer and longer. A
+    crash may leave half a line at the end, which whoever goes on with the file removes.
+    """
+    try:
+        with open(path, 'a', encoding='utf8') as file:
+            file.write(text + '\n')
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
 
 
 def write_text(path, text):

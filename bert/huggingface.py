@@ -283,6 +283,7 @@ def write_weights(path, parameters, head):
     parameters, head : dict
         As :func:`read_weights` returns them.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     # The output weight of the masked-LM head is the word embedding.
@@ -296,7 +297,10 @@ def write_weights(path, parameters, head):
         tensors = {re.sub(r'^bert\.', '', name): array for name, array in tensors.items()}
     tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={'format': 'pt'})
+        try:
+            save_file(tensors, temporary, metadata={'format': 'pt'})
+        except SafetensorError as error:
+            raise ToolkitError(f'{path}: could not be written ({error})') from None
 
 
 def write_tokenizer(folder, vocab, lower, max_length):

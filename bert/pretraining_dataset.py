@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert import workers
 from bert.batches import bucketed_updates, evaluation_batches
 from bert.cli import ToolkitError, UsageError
 from bert.corpus import find_files, read_corpus, share_out
@@ -201,15 +202,15 @@ class Text:
     lower : bool
         Whether to lower-case the text.
     recipe : Recipe
-    workers : int
+    num_workers : int
         Processes.
     """
 
-    def __init__(self, patterns, vocab, lower, recipe, workers):
+    def __init__(self, patterns, vocab, lower, recipe, num_workers):
         self.vocab = vocab
         self.lower = lower
         self.recipe = recipe
-        self.ahead = workers
+        self.ahead = num_workers
         self.count = None  # of instances: known once they are made
         self.spans = pieces(find_files(patterns))
         self.description = [
@@ -246,6 +247,9 @@ class Text:
                     'a process that made instances was killed, perhaps for want of memory: '
                     'take fewer --num_workers, or shards in place of --raw'
                 ) from None
+            finally:
+                # What they are making ahead is of no use any more, and may take them long.
+                workers.stop_children(kill=True)
 
 
 def pieces(paths):
@@ -272,20 +276,9 @@ def pieces(paths):
 
 
 def start_worker():
-    """Leave signals to the parent process and the cores to the training, and end with it."""
-    import multiprocessing
-    import signal
-    import threading
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave signals to the parent process and the cores to the training."""
+    workers.ignore_signals()
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'
-
-    def follow():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def load_unit(unit):

@@ -19,7 +19,7 @@ import numpy as np
 from bert import checkpoint
 from bert.cli import ToolkitError
 from bert.files import copy_file, replacing, sha256
-from bert.shards import DAMAGE, naming
+from bert.shards import DAMAGE
 from bert.training import save_parameters
 
 # Where set_aside puts what an earlier run left.
@@ -76,7 +76,7 @@ def save(folder, step, model, trainer, progress, keep, written=None):
     else:
         save_parameters(model, parameters)
     progress = {**progress, 'step': step, 'params_sha256': sha256(parameters)}
-    with naming(states), replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
+    with replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         _write_array(archive, 'progress', np.array(json.dumps(progress)))
         for name, index in _indices(model, trainer).items():
             for kind, array in _split(trainer._updaters[0].states[index]).items():
@@ -157,9 +157,7 @@ def prepare(folder, step, *others):
         Names of more files to move with them.
     """
     folder = Path(folder)
-    for leftover in folder.glob('.*.tmp'):
-        if leftover.is_file():
-            leftover.unlink()
+    remove_half_written(folder)
     steps = [old for old in saved_steps(folder) if old > step]
     if not steps:
         return
@@ -169,6 +167,13 @@ def prepare(folder, step, *others):
     logging.info(
         'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
     )
+
+
+def remove_half_written(folder):
+    """Remove what a killed run left of files that it was writing; only one writes to a folder."""
+    for leftover in Path(folder).glob('.*.tmp'):
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def set_aside(folder, paths):

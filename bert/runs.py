@@ -88,7 +88,7 @@ def each_outcome(runs, plans, jobs):
     """Start runs as long as there are free slots, and see which have ended.
 
     A run that another process of this kind is at is left to it, and its record then taken. When
-    the caller stops or is interrupted, the runs that go on are killed.
+    the caller stops or is interrupted, the runs that go on are told to, and finish their step.
 
     Yields
     ------
@@ -123,7 +123,8 @@ def each_outcome(runs, plans, jobs):
                 time.sleep(POLL)
     finally:
         for started in active:
-            started.process.kill()
+            started.process.terminate()
+        for started in active:
             started.process.wait()
             started.log.close()
 

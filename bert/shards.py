@@ -70,7 +70,7 @@ def write_npz(path, blocks, settings, vocab):
     """
     settings = {**settings, 'vocab_fingerprint': fingerprint(vocab)}
     tokens = json.dumps(vocab.idx_to_token, ensure_ascii=False).encode('utf8')
-    with naming(path), replacing(path) as temporary, contextlib.ExitStack() as stack:
+    with replacing(path) as temporary, contextlib.ExitStack() as stack:
         # The members of a zip file come one after the other, so the arrays grow in other files.
         spools = {
             name: stack.enter_context(tempfile.TemporaryFile(dir=temporary.parent))
@@ -121,7 +121,6 @@ def write_recordio(path, blocks):
     """
     index_path = Path(path).with_suffix('.idx')
     with contextlib.ExitStack() as stack:
-        stack.enter_context(naming(path))
         index = stack.enter_context(open(stack.enter_context(replacing(index_path)), 'w'))
         records = stack.enter_context(open(stack.enter_context(replacing(path)), 'wb'))
         every_record = chain.from_iterable(map(_records, blocks))

@@ -96,6 +96,7 @@ def write(path, predictions):
     predictions : dict of str to list of str
         By the name of the file, such as ``MRPC.tsv``.
     """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         for name in FILES:
             lines = [f'{index}\t{label}\n' for index, label in enumerate(predictions[name])]

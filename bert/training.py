@@ -1,14 +1,14 @@
 """What fine-tuning and pre-training share: devices, seeds, gradients and the update."""
 
+import contextlib
 import inspect
 import math
 
 import mxnet as mx
 import numpy as np
 
-from bert import environment, ops
-from bert.cli import ToolkitError, UsageError
-from bert.files import replacing
+from bert import checkpoint, environment, ops
+from bert.cli import ToolkitError, UsageError, is_out_of_memory
 from bert.optimizer import BERTAdam
 
 WEIGHT_DECAY = 0.01
@@ -91,6 +91,33 @@ def trainable(model):
     return [p for p in model.collect_params().values() if p.grad_req != 'null']
 
 
+class OverflowAtLowestScale(ToolkitError):
+    """The gradients of float16 are infinite, whatever the loss scale."""
+
+
+@contextlib.contextmanager
+def naming_step(run):
+    """Tell at which step a training had to stop, and what is left of it.
+
+    Parameters
+    ----------
+    run : object
+        With ``step``, the present one, and ``kept()``, a clause about what is saved.
+    """
+    try:
+        yield
+    except OverflowAtLowestScale as error:
+        raise ToolkitError(f'step {run.step}: {error}; {run.kept()}') from None
+    except mx.MXNetError as error:
+        # MXNet computes later than it is told to: the step is this one or a few before.
+        if not is_out_of_memory(error):
+            raise
+        raise ToolkitError(
+            f'the GPU has not enough memory, at step {run.step}: try a smaller --batch_size with '
+            f'a larger --accumulate, or shorter rows; {run.kept()}'
+        ) from None
+
+
 class LossScale:
     """Dynamic loss scaling for float16, whose smallest gradients would otherwise become 0.
 
@@ -114,7 +141,7 @@ class LossScale:
 
         Raises
         ------
-        ToolkitError
+        OverflowAtLowestScale
             If the gradients overflow at the lowest scale too.
         """
         if not self.dynamic:
@@ -127,7 +154,7 @@ class LossScale:
             self.good_steps = 0
             self.value /= 2
             if self.value < self.LOWEST:
-                raise ToolkitError(
+                raise OverflowAtLowestScale(
                     'the float16 gradients overflow whatever the loss scale: '
                     'try a lower --lr, or --dtype float32'
                 )
@@ -241,16 +268,5 @@ def forward_backward(model, loss_function, inputs, labels, ctx, scale):
 
 def save_parameters(model, path):
     """Write a Gluon ``.params`` file, whole or not at all."""
-    last_name = list(model._collect_params_with_prefix())[-1].encode()
-    with replacing(path) as temporary:
-        try:
-            model.save_parameters(str(temporary))
-        except mx.MXNetError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ToolkitError(f'{path}: could not be written ({reason})') from None
-        # MXNet does not look whether the last kilobytes, which wait in a buffer, reach the disk.
-        # The names of the parameters are at the end of the file.
-        with open(temporary, 'rb') as file:
-            file.seek(max(0, temporary.stat().st_size - len(last_name)))
-            if file.read() != last_name:
-                raise ToolkitError(f'{path}: could not be written whole: is the disk full?')
+    last_name = list(model._collect_params_with_prefix())[-1]
+    checkpoint.write_parameters(path, model.save_parameters, last_name)

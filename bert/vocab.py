@@ -149,6 +149,7 @@ def zoo_vocab_path(data_set):
         content = _download(f'{address}/gluon/dataset/vocab/{name}.zip', path.name, path)
         if _sha1(content) != sha1:
             raise ToolkitError(f'{address}: what it serves as {path.name} is not the right file')
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     return path

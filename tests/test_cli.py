@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+import signal
 import subprocess
 import sys
 import types
@@ -176,3 +178,121 @@ def test_an_error_of_mxnet_is_one_sentence(monkeypatch, capsys):
         ': error: MXNet stopped, MXNetError: cudaMalloc failed: out of memory: '
         'try a smaller --batch_size\n'
     )
+
+
+# --- signals
+
+SLEEPER = """\
+import sys, time
+sys.path.insert(0, {root!r})
+sys.argv[0] = 'script.py'
+from bert.cli import Stopped, run, stop_requests
+
+def soon():
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
+    finally:
+        print('cleaned up', flush=True)
+        if {slow}:
+            time.sleep(60)
+
+def request():
+    with stop_requests() as stop:
+        print('ready', flush=True)
+        while not stop:
+            time.sleep(0.01)
+        print('finishing', flush=True)
+        if {slow}:
+            time.sleep(60)
+        raise Stopped(stop[0], 'step 3 is saved')
+
+run({main})
+"""
+
+
+def signalled(main, number, slow=False, ignore=None):
+    """Send a program a signal, and with ``slow`` another one while it cleans up.
+
+    Returns
+    -------
+    int, str, str
+        Its status, what it printed, and what it said on stderr.
+    """
+
+    def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if ignore:
+            signal.signal(ignore, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, '-c', SLEEPER.format(root=str(ROOT), slow=slow, main=main)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
+    )
+    assert process.stdout.readline() == 'ready\n'
+    if ignore:
+        process.send_signal(ignore)
+    process.send_signal(number)
+    printed = process.stdout.readline()
+    if slow:
+        process.send_signal(number)
+    rest, errors = process.communicate(timeout=20)
+    return process.returncode, printed + rest, errors
+
+
+@pytest.mark.parametrize(
+    ('number', 'status', 'told'),
+    [(signal.SIGTERM, 143, 'stopped by SIGTERM'), (signal.SIGINT, 130, 'interrupted')],
+)
+def test_a_signal_ends_the_program_with_a_sentence(number, status, told):
+    expected = status, 'cleaned up\n', f'script.py: error: {told}\n'
+    assert signalled('soon', number) == expected
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_request_is_waited_for(number):
+    status, printed, errors = signalled('request', number)
+    assert (status, printed) == (128 + number, 'finishing\n')
+    assert errors == f'script.py: error: stopped by {number.name}: step 3 is saved\n'
+
+
+@pytest.mark.parametrize('main', ['soon', 'request'])
+def test_the_second_signal_ends_the_program_at_once(main):
+    status, _, errors = signalled(main, signal.SIGTERM, slow=True)
+    assert (status, errors) == (-signal.SIGTERM, '')
+
+
+def test_an_ignored_signal_stays_ignored():
+    """As a shell does it for what runs in the background."""
+    status, _, errors = signalled('request', signal.SIGTERM, ignore=signal.SIGINT)
+    assert status == 143 and 'SIGTERM' in errors
+
+
+def test_a_log_file_that_cannot_grow_is_told():
+    if not os.path.exists('/dev/full'):
+        pytest.skip('there is no /dev/full')
+    code = (
+        'import logging; from bert import cli\n'
+        'def main():\n'
+        "    cli.log_to_file(cli.start_logging(), '/dev/full')\n"
+        "    logging.info('first')\n"
+        'cli.run(main)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    told = '-c: error: /dev/full: could not be written (No space left on device)\n'
+    assert (done.returncode, done.stderr) == (1, f'INFO:root:first\n{told}')
+
+
+def test_a_full_disk_behind_stdout_is_told():
+    if not os.path.exists('/dev/full'):
+        pytest.skip('there is no /dev/full')
+    code = "from bert.cli import run; run(lambda: print('a table'))"
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run(
+            [sys.executable, '-c', code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr.startswith('-c: error: No space left on device\n')
+    assert done.returncode and 'Traceback' not in done.stderr

@@ -676,13 +676,15 @@ def test_killed_run_leaves_a_part_that_the_next_run_uses(site, tmp_path):
     assert found['diagnostic/diagnostic.tsv'] == body
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_ends_in_one_line(site, tmp_path, number):
+@pytest.mark.parametrize(
+    ('number', 'told'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'stopped by SIGTERM')]
+)
+def test_interrupted_run_ends_in_one_line(site, tmp_path, number, told):
     site.files['/glue/data/AX.tsv'] = bytes(222257)
     with stalled(site, tmp_path) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (130, 'interrupted; run again to go on\n')
+    assert (process.returncode, err) == (128 + number, f'{told}; run again to go on\n')
     assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
 
 

@@ -1,7 +1,9 @@
 """Files that are whole or absent, and the sentences about those that cannot be read."""
 
+import errno
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from bert.cli import ToolkitError
 
 
 def test_replacing_renames_a_finished_file(tmp_path):
-    path = tmp_path / 'new' / 'folder' / 'file.txt'
+    path = tmp_path / 'file.txt'
     with files.replacing(path) as temporary:
         assert temporary.parent == path.parent
         assert not path.exists()
@@ -35,7 +37,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
 def test_a_block_that_removes_its_file_is_an_error_that_leaves_the_old_one(tmp_path):
     path = tmp_path / 'file.txt'
     path.write_text('old')
-    with pytest.raises(FileNotFoundError), files.replacing(path) as temporary:
+    with pytest.raises(ToolkitError), files.replacing(path) as temporary:
         temporary.unlink()
     assert path.read_text() == 'old'
 
@@ -107,3 +109,60 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     with pytest.raises(OSError), files.replacing_folder(target) as temporary:
         (temporary / 'new').write_text('')
     assert [path.name for path in tmp_path.rglob('*')] == ['model', 'old']
+
+
+# --- what a disk refuses
+
+
+def test_a_folder_that_vanished_is_not_made_again(tmp_path):
+    path = tmp_path / 'gone' / 'file'
+    for write in (files.write_text, files.append_line):
+        with pytest.raises(ToolkitError) as caught:
+            write(path, 'text')
+        assert str(caught.value) == f'{path}: could not be written (No such file or directory)'
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_vanishes_meanwhile(tmp_path):
+    path = tmp_path / 'folder' / 'file'
+    path.parent.mkdir()
+    with pytest.raises(ToolkitError) as caught, files.replacing(path) as temporary:
+        temporary.write_text('new')
+        shutil.rmtree(path.parent)
+    assert str(caught.value) == f'{path}: could not be written (No such file or directory)'
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    """As write() says it: the error has no file name."""
+    path = tmp_path / 'file'
+    path.write_text('old')
+    with pytest.raises(ToolkitError) as caught, files.replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value) == f'{path}: could not be written (No space left on device)'
+    assert path.read_text() == 'old' and os.listdir(tmp_path) == ['file']
+    # One of another file is that file's.
+    with pytest.raises(FileNotFoundError, match='other'), files.replacing(path):
+        (tmp_path / 'other').read_text()
+
+
+def test_errors_in_a_new_folder_name_the_folder_to_be(tmp_path):
+    target = tmp_path / 'model'
+    with pytest.raises(ToolkitError) as caught, files.replacing_folder(target) as temporary:
+        files.write_text(temporary / 'missing' / 'file', 'text')
+    told = f'{target}/missing/file: could not be written (No such file or directory)'
+    assert str(caught.value) == told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('can_link', [True, False])
+def test_copy_file(tmp_path, monkeypatch, can_link):
+    """Replacing one of the two leaves the other as it is."""
+    if not can_link:
+        monkeypatch.setattr(os, 'link', lambda *_: (_ for _ in ()).throw(OSError('no links')))
+    source, copy = tmp_path / 'source', tmp_path / 'copy'
+    source.write_text('one')
+    copy.write_text('old')
+    files.copy_file(source, copy)
+    assert copy.read_text() == 'one'
+    files.write_text(source, 'two')
+    assert copy.read_text() == 'one' and len(os.listdir(tmp_path)) == 2

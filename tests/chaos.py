@@ -1,0 +1,457 @@
+#!/usr/bin/env python3
+"""Kill the programs at random moments and look at what is left.
+
+Each round takes a program of the project, with tiny models and data, and sends it SIGKILL, half of
+the time at a moment by the clock and half of it just after a file was made or has grown. After each
+kill every output must be whole or absent, and no process may stay behind; then the same command is
+given again, as a user would. What a program has made when it comes to its end must have the same
+bits as what one makes that was left in peace.
+
+    python tests/chaos.py --kills 60
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import psutil
+from conftest import ROOT, write_tiny_bert
+from test_download_glue_data import Handler, Site, make_zip, sha256
+
+from bert import checkpoint, resume, shards, vocab
+from download_glue_data import TASKS, Remote, is_complete
+
+LONGEST = 120  # seconds that an undisturbed run may take
+VOCABULARY = ROOT / 'sample_model' / 'vocab.txt'
+
+
+class Kind(NamedTuple):
+    """A program to be killed."""
+
+    name: str
+    command: list  # less the last word, the folder of the outputs
+    check: Callable  # of that folder: raises what is wrong with an output that is there
+    result: Callable  # of that folder: {name: bytes} of what a finished run leaves
+
+
+class Lost(Exception):
+    """A kill did harm."""
+
+
+def python(script, *flags):
+    return [sys.executable, '-W', 'ignore', str(ROOT / script), *map(str, flags)]
+
+
+def make_kinds(folder, site):
+    """All kinds, their inputs made in a folder and on a server.
+
+    Returns
+    -------
+    dict of str to Kind
+    """
+    text = (ROOT / 'sample_text.txt').read_text(encoding='utf8').strip() + '\n\n'
+    for number in range(4):
+        (folder / f'text-{number}.txt').write_text(text * 20, encoding='utf8')
+    generate = python(
+        *('create_pretraining_data.py', '--input_file', folder / 'text-*.txt'),
+        *('--vocab_file', VOCABULARY, '--do_lower_case', '--dupe_factor', 10),
+        *('--num_outputs', 4, '--num_workers', 2, '--output_dir'),
+    )
+    subprocess.run([*generate, folder / 'shards'], check=True, stderr=subprocess.DEVNULL)
+    sizes = json.loads((ROOT / 'sample_model' / 'config.json').read_text())
+    sizes.update(hidden_size=32, intermediate_size=64)
+    (folder / 'config.json').write_text(json.dumps(sizes))
+    (folder / 'vocab.txt').write_bytes(VOCABULARY.read_bytes())
+    tiny = write_tiny_bert(folder / 'tiny')
+    table = serve_archives(site)
+    (folder / 'table.json').write_text(json.dumps(table))
+    source = ROOT / 'tests' / 'data' / 'checkpoints' / 'hf_pretraining'
+    kinds = [
+        Kind('data generation', generate, check_shards, shards_made),
+        Kind(
+            'pre-training',
+            python(
+                *('run_pretraining.py', '--do-training', '--data', folder / 'shards' / '*.npz'),
+                *('--bert_model', folder / 'config.json', '--num_steps', 24, '--batch_size', 4),
+                *('--lr', '1e-3', '--ckpt_interval', 3, '--ckpt_keep', 2, '--log_interval', 5),
+                *('--start_step', 'auto', '--ckpt_dir'),
+            ),
+            check_pretraining,
+            pretraining_made,
+        ),
+        Kind(
+            'fine-tuning',
+            python(
+                *('finetune_classifier.py', '--bert_model', tiny, '--batch_size', 32),
+                *('--lr', '1e-3', '--epochs', 4, '--max_len', 32, '--resume', '--output_dir'),
+            ),
+            check_finetuning,
+            finetuning_made,
+        ),
+        Kind(
+            'download',
+            [
+                *(sys.executable, '-c', DOWNLOAD, str(ROOT), str(folder / 'table.json')),
+                *('--base_url', site.url, '--tasks', 'CoLA,RTE,WNLI', '--data_dir'),
+            ],
+            lambda data: check_download(data, table),
+            all_files,
+        ),
+        Kind(
+            'conversion',
+            [sys.executable, '-m', 'bert.convert', str(source), '--to', 'gluon'],
+            check_conversion,
+            all_files,
+        ),
+    ]
+    return {kind.name: kind for kind in kinds}
+
+
+# Data generation
+
+
+def check_shards(folder):
+    words = vocab.load_vocab(VOCABULARY)
+    for path in folder.glob('*.npz'):
+        shards.read_shard(path, words)
+
+
+def shards_made(folder):
+    return {path.name: path.read_bytes() for path in folder.glob('*.npz')}
+
+
+# Pre-training
+
+
+def check_pretraining(folder):
+    check_pairs(folder)
+    if (folder / 'model').exists():
+        checkpoint.read(str(folder / 'model'))
+
+
+def check_pairs(folder):
+    """What a run is resumed from."""
+    for step in resume.saved_steps(folder):
+        resume.read_progress(folder, step)
+        with open(resume.states_path(folder, step), 'rb') as file:
+            assert file.read(2) == b'PK'
+        checkpoint.read_gluon(resume.parameters_path(folder, step))
+
+
+def pretraining_made(folder):
+    made = {path.name: path.read_bytes() for path in folder.glob('*.params')}
+    made.update({path.name: path.read_bytes() for path in (folder / 'model').iterdir()})
+    made['metrics.jsonl'] = without_times(folder)
+    return made
+
+
+def without_times(folder):
+    """What ``metrics.jsonl`` says but of the clock."""
+    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    for line in lines:
+        for name in ('seconds', 'tokens_per_second'):
+            line.pop(name, None)
+    return json.dumps(lines).encode()
+
+
+# Fine-tuning
+
+
+def check_finetuning(folder):
+    check_pairs(folder / 'resume')
+    for path in folder.glob('*.params'):
+        checkpoint.read_gluon(path)
+    if (folder / 'finetune.json').exists():
+        checkpoint.read(str(folder))
+    if (folder / 'outputs.npz').exists():
+        import numpy as np
+
+        with np.load(folder / 'outputs.npz', allow_pickle=False) as outputs:
+            assert all(np.isfinite(outputs[name]).all() for name in outputs.files)
+    if (folder / 'MRPC.tsv').exists():
+        rows = len((ROOT / 'sample_glue' / 'MRPC' / 'test.tsv').read_bytes().splitlines())
+        assert len((folder / 'MRPC.tsv').read_text().splitlines()) == rows
+
+
+def finetuning_made(folder):
+    made = {
+        name: data
+        for name, data in all_files(folder).items()
+        if name.endswith(('.params', '.npz', '.tsv', 'vocab.txt', 'config.json'))
+    }
+    made['metrics.jsonl'] = without_times(folder)
+    return made
+
+
+# Download
+
+DOWNLOAD = """
+import json, sys
+sys.path.insert(0, sys.argv.pop(1))
+import download_glue_data as script
+table = json.load(open(sys.argv.pop(1)))
+script.TASKS.update({
+    name: script.TASKS[name]._replace(remotes=tuple(script.Remote(*each) for each in remotes))
+    for name, remotes in table.items()
+})
+sys.exit(script.main())
+"""
+
+
+class SlowHandler(Handler):
+    """Sends its files a piece at a time, so that a download lasts."""
+
+    class Slow:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            for start in range(0, len(data), 2**15):
+                self.file.write(data[start : start + 2**15])
+                time.sleep(0.01)
+
+    def send(self, body, *args, **kwargs):
+        whole, self.wfile = self.wfile, self.Slow(self.wfile)
+        try:
+            super().send(body, *args, **kwargs)
+        finally:
+            self.wfile = whole
+
+
+def serve_archives(site):
+    """Put three tasks on the server; returns what is fetched for each of them."""
+    table, numbers = {}, random.Random(0)
+    for name in ('CoLA', 'RTE', 'WNLI'):
+        entries = [
+            (f'{name}/{split}.tsv', f'{split}\t{numbers.getrandbits(8 * 300000):x}\n')
+            for split in ('train', 'dev', 'test')
+        ]
+        body, path = make_zip(entries), TASKS[name].remotes[0].path
+        site.files[path] = body
+        table[name] = [[path, len(body), sha256(body)]]
+    return table
+
+
+def check_download(folder, table):
+    """Each task is there under its name only when all of it is, byte for byte."""
+    for name, remotes in table.items():
+        task = TASKS[name]._replace(remotes=tuple(Remote(*each) for each in remotes))
+        is_complete(folder / task.folder, task)
+
+
+# Conversion
+
+
+def check_conversion(folder):
+    if folder.exists():
+        contents = checkpoint.read(str(folder))
+        assert contents.weights.bert and (folder / 'config.json').is_file()
+
+
+def all_files(folder):
+    """What a folder holds, hidden files included."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+# The rounds
+
+
+def kill_rounds(kind, folder, kills, numbers):
+    """Kill a program some times, and compare what it ends with.
+
+    Parameters
+    ----------
+    kind : Kind
+    folder : Path
+    kills : int
+    numbers : random.Random
+
+    Returns
+    -------
+    dict
+        ``kills``; of them ``resumed``, after which the same command came to the right end, and
+        ``lost``; and a sentence about each that was lost, ``faults``.
+    """
+    started = time.time()
+    expected = finish(kind, folder / 'undisturbed')
+    duration = time.time() - started
+    counts = {'kills': 0, 'resumed': 0, 'lost': 0, 'faults': []}
+    run, since = 0, 0  # since: kills of the present run
+    while counts['kills'] < kills:
+        output = folder / f'run-{run}'
+        try:
+            was_killed = kill_once(kind, output, duration, numbers)
+            counts['kills'] += was_killed
+            since += was_killed
+            if was_killed:
+                kind.check(output)
+            if not was_killed or counts['kills'] == kills:
+                compare(finish(kind, output), expected)
+                counts['resumed'] += since
+                run, since = run + 1, 0
+        except Exception as error:
+            counts['faults'].append(f'{kind.name}, {output}: {type(error).__name__}: {error}')
+            counts['lost'] += max(since, 1)
+            run, since = run + 1, 0
+    return counts
+
+
+def start(kind, output):
+    """The program in a process of its own."""
+    return subprocess.Popen(
+        [*kind.command, str(output)],
+        cwd=ROOT,
+        env={**os.environ, 'GLUE_DIR': str(ROOT / 'sample_glue'), 'NO_PROXY': '*'},
+        stdout=subprocess.DEVNULL,
+        stderr=open(f'{output}.err', 'wb'),
+    )
+
+
+def finish(kind, output):
+    """Let the program come to its end; what it made.
+
+    A conversion refuses a target that is there: then it had come to its end already.
+    """
+    if kind.name != 'conversion' or not output.exists():
+        process = start(kind, output)
+        if process.wait(timeout=LONGEST):
+            said = Path(f'{output}.err').read_text(errors='replace').strip().splitlines()
+            raise Lost(f'status {process.returncode}, {said[-1] if said else "no word"}')
+    return kind.result(output)
+
+
+def kill_once(kind, output, duration, numbers):
+    """Start the program and kill it at a random moment.
+
+    Returns
+    -------
+    bool
+        Whether it was still there to be killed.
+    """
+    if kind.name == 'conversion' and output.exists():
+        return False
+    by_clock, share, change = numbers.random() < 0.5, numbers.random(), numbers.randint(1, 8)
+    delay = numbers.random() / 50
+    process = start(kind, output)
+    end = time.time() + (share * duration if by_clock else 2 * duration)
+    seen = look(output)
+    while process.poll() is None and time.time() < end and change:
+        time.sleep(0.001)
+        now = look(output)
+        if not by_clock and now != seen:
+            seen, change = now, change - 1
+    time.sleep(0 if by_clock else delay)
+    workers = children(process)
+    process.kill()
+    killed = process.wait() < 0
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    if alive:
+        for worker in alive:
+            worker.kill()
+        raise Lost(f'{len(alive)} worker processes stay behind')
+    return killed
+
+
+def children(process):
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def look(output):
+    """The files of a folder and their sizes, those being written too."""
+    found = {}
+    for root in (output, output.with_name(f'.{output.name}.new.tmp')):
+        for path, _, names in os.walk(root):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    found[path, name] = os.path.getsize(os.path.join(path, name))
+    return found
+
+
+def compare(made, expected):
+    """Raise Lost where two results differ."""
+    if set(made) != set(expected):
+        raise Lost(f'other files: {sorted(set(made) ^ set(expected))}')
+    for name, data in expected.items():
+        if made[name] != data:
+            digests = [hashlib.sha256(each).hexdigest()[:8] for each in (data, made[name])]
+            raise Lost(f'{name} has other bytes: {digests}')
+
+
+def disturb(folder, kills, seed, names=None):
+    """Kill programs of all kinds, or of some.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty, for their inputs and outputs.
+    kills : int
+        Of all kinds together.
+    seed : int
+        Of the moments.
+    names : list of str, optional
+        The kinds.
+
+    Returns
+    -------
+    dict of str to dict
+        See :func:`kill_rounds`.
+    """
+    with Site() as site:
+        site.RequestHandlerClass = SlowHandler
+        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
+        kinds = make_kinds(folder, site)
+        chosen = [kinds[name] for name in names or kinds]
+        shares = [(kills + i) // len(chosen) for i in range(len(chosen))]
+        found = {}
+        for kind, share in zip(chosen, shares):
+            (folder / kind.name).mkdir()
+            numbers = random.Random(f'{seed} {kind.name}')
+            found[kind.name] = kill_rounds(kind, folder / kind.name, share, numbers)
+        site.shutdown()
+    return found
+
+
+def format_table(found):
+    """The counts by kind, and their sums."""
+    columns = ('kills', 'resumed', 'lost')
+    rows = [(name, *(counts[column] for column in columns)) for name, counts in found.items()]
+    rows.append(('all', *(sum(row[i] for row in rows) for i in (1, 2, 3))))
+    lines = [f'{"":15}  kills  resumed  lost']
+    lines += [f'{name:15}  {kills:5}  {resumed:7}  {lost:4}' for name, kills, resumed, lost in rows]
+    return '\n'.join(lines)
+
+
+def main():
+    """Print the table; status 1 where something was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--kills', type=int, default=60)
+    parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    parser.add_argument('--kinds', nargs='+', metavar='NAME', help='some kinds only')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = disturb(Path(folder), args.kills, args.seed, args.kinds)
+    for counts in found.values():
+        print(*counts['faults'], sep='\n', end='\n' if counts['faults'] else '')
+    print(format_table(found))
+    sys.exit(any(counts['lost'] for counts in found.values()))
+
+
+if __name__ == '__main__':
+    main()

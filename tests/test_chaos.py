@@ -1,0 +1,11 @@
+"""A few kills of every kind; ``make chaos`` does many."""
+
+import chaos
+
+
+def test_kills_at_random_moments(tmp_path):
+    found = chaos.disturb(tmp_path, kills=8, seed=1)
+    print(chaos.format_table(found))
+    assert [fault for counts in found.values() for fault in counts['faults']] == []
+    assert sum(counts['kills'] for counts in found.values()) == 8
+    assert all(counts['resumed'] == counts['kills'] for counts in found.values())
