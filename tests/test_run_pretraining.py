@@ -2,12 +2,10 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -361,47 +359,6 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     train(**flags, name='parts', start_step='auto')
     assert lines(whole) == lines(parts)
     assert (whole / '0000014.params').read_bytes() == (parts / '0000014.params').read_bytes()
-
-
-def test_killed_at_random_moments(folder, tmp_path):
-    """SIGKILL three times, whatever the process is doing; the resumed run has the same bits."""
-    command = (
-        f'{sys.executable} {ROOT}/run_pretraining.py --do-training --data {folder}/shards/*.npz '
-        f'--bert_model {folder}/tiny/config.json --num_steps 80 --lr 1e-2 --ckpt_interval 2 '
-        '--log_interval 7 --start_step auto'
-    ).split()
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-
-    def start(name):
-        return subprocess.Popen(
-            [*command, '--ckpt_dir', str(tmp_path / name)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    undisturbed = start('whole')
-    moments = sorted(random.sample(range(1, 76), 3))
-    for moment in moments:
-        process = start('parts')
-        while (
-            process.poll() is None
-            and max(resume.saved_steps(tmp_path / 'parts'), default=0) < moment
-        ):
-            time.sleep(0.001)
-        time.sleep(random.random() / 20)
-        process.kill()
-        process.communicate()
-    for process in (undisturbed, start('parts')):
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    assert re.search(r'--start_step auto: step \d+', errors), moments
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    assert (whole / '0000080.params').read_bytes() == (parts / '0000080.params').read_bytes(), (
-        moments
-    )
-    assert lines(whole) == lines(parts), moments
-    assert {path.name for path in whole.iterdir()} == {path.name for path in parts.iterdir()}
 
 
 def test_damaged_checkpoint_is_passed_over(train, tmp_path):

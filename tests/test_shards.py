@@ -88,8 +88,8 @@ def test_nothing_is_left_of_a_shard_that_failed(tmp_path):
 
     for write in (lambda p, b: write_npz(p, b, {}, VOCAB), write_recordio):
         with pytest.raises(ToolkitError, match='no more'):
-            write(tmp_path / 'new' / 'a.npz', blocks())
-        assert list((tmp_path / 'new').iterdir()) == []
+            write(tmp_path / 'a.npz', blocks())
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk(tmp_path):
@@ -99,7 +99,7 @@ def test_full_disk(tmp_path):
         yield BLOCKS[0]
         raise OSError(28, 'No space left on device')
 
-    with pytest.raises(ToolkitError, match=r'a\.npz: No space left on device$'):
+    with pytest.raises(ToolkitError, match=r'a\.npz: could not be written \(No space'):
         write_npz(tmp_path / 'a.npz', blocks(), {}, VOCAB)
 
 

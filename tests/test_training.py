@@ -301,12 +301,12 @@ def test_each_step_has_its_own_random_numbers():
 
 def test_saved_parameters_are_whole(tmp_path):
     net = build_net()
-    training.save_parameters(net, tmp_path / 'new' / 'net.params')
+    training.save_parameters(net, tmp_path / 'net.params')
     other = build_net(seed=2)
-    other.load_parameters(str(tmp_path / 'new' / 'net.params'))
+    other.load_parameters(str(tmp_path / 'net.params'))
     for name, expected in values(net).items():
         np.testing.assert_array_equal(values(other)[name], expected)
-    assert os.listdir(tmp_path / 'new') == ['net.params']
+    assert os.listdir(tmp_path) == ['net.params']
 
 
 @pytest.mark.parametrize('missing', [1, 200, 300, 5000])

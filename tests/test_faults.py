@@ -1,0 +1,221 @@
+"""What disks and machines do to the programs: a sentence, the right status, earlier files whole.
+
+Kills at any moment are in test_chaos.py, signals in test_cli.py and beside each script.
+"""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import create_pretraining_data
+import download_glue_data
+import finetune_classifier
+import run_pretraining
+from bert import convert, training
+from bert.cli import run
+
+SAMPLE = ['--input_file', str(ROOT / 'sample_text.txt'), '--do_lower_case', '--dupe_factor', '2']
+VOCABULARY = ['--vocab_file', str(ROOT / 'sample_model' / 'vocab.txt')]
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """Give the root logger back its handlers: the scripts take it over."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    for handler in logger.handlers[:]:
+        if handler not in handlers:
+            handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    """A folder with a shard, and with the configuration of a model for it."""
+    folder = tmp_path_factory.mktemp('inputs')
+    create_pretraining_data.main([*SAMPLE, *VOCABULARY, '--output_file', str(folder / 'shard')])
+    for name in ('config.json', 'vocab.txt'):
+        shutil.copy(ROOT / 'sample_model' / name, folder)
+    return folder
+
+
+@pytest.fixture
+def programs(inputs, tiny_bert, monkeypatch):
+    """By name, a function that runs a program with an output folder; each takes a second or two."""
+    monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
+    finetune = ['--bert_model', str(tiny_bert), '--training_steps', '6', '--log_interval', '1']
+    pretrain = ['--do-training', '--data', str(inputs / 'shard.npz'), '--num_steps', '6']
+    pretrain += ['--bert_model', str(inputs / 'config.json'), '--log_interval', '1']
+    source = str(ROOT / 'tests' / 'data' / 'checkpoints' / 'hf_encoder')
+    return {
+        'generate': lambda folder: create_pretraining_data.main(
+            [*SAMPLE, *VOCABULARY, '--output_file', str(folder / 'made')]
+        ),
+        'pretrain': lambda folder: run_pretraining.main(
+            [*pretrain, '--ckpt_interval', '2', '--ckpt_dir', str(folder)]
+        ),
+        'finetune': lambda folder: finetune_classifier.main(
+            [*finetune, '--output_dir', str(folder)]
+        ),
+        'convert': lambda folder: convert.main([source, str(folder / 'made'), '--to', 'gluon']),
+    }
+
+
+NAMES = ('generate', 'pretrain', 'finetune', 'convert')
+
+
+def complaint(program, folder, capsys):
+    """The one sentence with which a program ends with status 1."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run(lambda: program(folder))
+    error = capsys.readouterr().err
+    assert left.value.code == 1
+    assert 'Traceback' not in error
+    assert error.splitlines()[-1].count('error: ') == 1
+    return error.splitlines()[-1].partition('error: ')[2]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(folder)]
+    if os.geteuid() or sys.platform != 'linux' or subprocess.run(mount).returncode:
+        pytest.skip('only the administrator of a Linux machine may mount a small disk')
+    yield folder
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_full_disk(programs, small_disk, capsys, name):
+    (small_disk / 'old').write_bytes(b'old')
+    room = shutil.disk_usage(small_disk).free - 16384
+    (small_disk / 'filler').write_bytes(bytes(room))
+    told = complaint(programs[name], small_disk, capsys)
+    assert told.startswith(f'{small_disk}/')
+    assert 'could not be written' in told
+    assert (small_disk / 'old').read_bytes() == b'old'
+    assert not [path for path in small_disk.rglob('*') if path.name.endswith('.tmp')]
+    assert not (small_disk / 'made').exists() and not (small_disk / 'made.npz').exists()
+    assert not [*small_disk.rglob('*.states'), *small_disk.rglob('*.params')]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_folder_that_can_only_be_read(programs, small_disk, capsys, name):
+    (small_disk / 'old').write_bytes(b'old')
+    subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
+    told = complaint(programs[name], small_disk, capsys)
+    assert told.startswith(str(small_disk))
+    assert 'Read-only file system' in told or 'no permission to write' in told
+    assert os.listdir(small_disk) == ['old']
+
+
+def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
+    subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
+    assert download_glue_data.main(['--data_dir', str(small_disk), '--tasks', 'AX']) == 1
+    assert 'Read-only file system' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', NAMES[:3])
+def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
+    """It is not made again: what the program wrote before is gone, so going on is no use."""
+    folder = tmp_path / 'out'
+    seed_step, settings_of = training.seed_step, create_pretraining_data.settings_of
+
+    def seed_and_remove(seed, step):
+        if step == 3:
+            shutil.rmtree(folder)
+        seed_step(seed, step)
+
+    def tell_and_remove(task):
+        shutil.rmtree(folder)
+        return settings_of(task)
+
+    monkeypatch.setattr(training, 'seed_step', seed_and_remove)
+    monkeypatch.setattr(create_pretraining_data, 'settings_of', tell_and_remove)
+    told = complaint(programs[name], folder, capsys)
+    assert told.startswith(f'{folder}/')
+    assert told.endswith('could not be written (No such file or directory)')
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize('name', NAMES[1:3])
+def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
+    """As MXNet says it, which on a machine without a GPU it cannot be brought to."""
+    import mxnet as mx
+
+    update = training.update
+
+    def fail(trainer, *args):
+        if trainer.optimizer.num_update == 4:
+            raise mx.MXNetError('stack\nMXNetError: cudaMalloc retry failed: out of memory')
+        return update(trainer, *args)
+
+    monkeypatch.setattr(training, 'update', fail)
+    kept = {
+        'pretrain': f'the last good checkpoint is {tmp_path}/0000004.params',
+        'finetune': 'no epoch was finished',
+    }[name]
+    assert complaint(programs[name], tmp_path, capsys) == (
+        'the GPU has not enough memory, at step 5: try a smaller --batch_size with a larger '
+        f'--accumulate, or shorter rows; {kept}'
+    )
+
+
+@pytest.mark.parametrize('name', NAMES[1:3])
+def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, name):
+    """What float16 does on a GPU: here each norm is infinite from some step on."""
+    import mxnet as mx
+
+    adjust = training.LossScale.adjust
+    steps = []
+
+    def overflow(self, norm):
+        steps.append(norm)
+        self.dynamic, self.value = True, 1.0
+        if len(steps) > 2:
+            norm = mx.nd.array([float('inf')])
+        try:
+            adjust(self, norm)
+        finally:
+            self.dynamic = False
+
+    monkeypatch.setattr(training.LossScale, 'adjust', overflow)
+    told = complaint(programs[name], tmp_path, capsys)
+    assert told.startswith(
+        'step 3: the float16 gradients overflow whatever the loss scale: try a lower --lr, or '
+        '--dtype float32; '
+    )
+
+
+def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatch):
+    """The loop says so, and does not wait for ever."""
+    seed_step = training.seed_step
+
+    def seed_and_kill(seed, step):
+        if step == 2:
+            for child in multiprocessing.active_children():
+                child.kill()
+        seed_step(seed, step)
+
+    monkeypatch.setattr(training, 'seed_step', seed_and_kill)
+    flags = ['--do-training', '--raw', '--data', str(ROOT / 'sample_text.txt'), '--num_steps']
+    flags += ['1000', '--bert_model', str(inputs / 'config.json'), '--num_workers', '2']
+    told = complaint(
+        lambda folder: run_pretraining.main([*flags, '--ckpt_dir', str(folder)]), tmp_path, capsys
+    )
+    assert told == (
+        'a process that made instances was killed, perhaps for want of memory: take fewer '
+        '--num_workers, or shards in place of --raw'
+    )
+    assert not multiprocessing.active_children()
