@@ -234,7 +234,10 @@ class _LogFile(logging.FileHandler):
 
 def log_to_file(memory, path, append=False):
     """From now on write the log lines to a file too, those held back first."""
-    target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
+    try:
+        target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
     target.setFormatter(logging.Formatter(LOG_FORMAT))
     memory.setTarget(target)
     memory.flush()

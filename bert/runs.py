@@ -239,7 +239,8 @@ def finish(started, plan, machine):
             'settings': plan.settings,
             'epochs': finetuned['epochs'],
             'best_epoch': finetuned['best_epoch'],
-            'seconds': seconds,
+            # Of a run that went on after a kill, the last process did only a part.
+            'seconds': max(seconds, sum(epoch['seconds'] for epoch in finetuned['epochs'])),
             'machine': {**machine, 'threads of a run': started.threads},
         }
         # Many runs of a large model would fill the disk; only the best epoch is used again.
