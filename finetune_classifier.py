@@ -21,6 +21,7 @@ from bert.cli import (
     ToolkitError,
     UsageError,
     add_device_flags,
+    add_kvstore_flag,
     build_parser,
     fraction,
     log_to_file,
@@ -58,8 +59,8 @@ METRICS = 'metrics.jsonl'
 # Flags that another start of the same run may have otherwise. What the files hold that they name,
 # and what the devices are, is compared itself.
 FREE = (
-    'bert_dataset bert_model cased dev_file do_lower_case gpu gpus model_parameters output_dir '
-    'pretrained_bert_parameters resume test_file train_file'
+    'bert_dataset bert_model cased dev_file do_lower_case gpu gpus kvstore model_parameters '
+    'output_dir pretrained_bert_parameters resume test_file train_file'
 ).split()
 
 # Losses are read this many batches late, so that the devices always have work waiting.
@@ -195,6 +196,7 @@ def build_flags():
     )
     training.add_argument('--seed', type=seed, default=2, help='of the order, head and dropout')
     add_device_flags(training)
+    add_kvstore_flag(training)
 
     output = parser.add_argument_group('evaluation and output')
     output.add_argument(
@@ -254,6 +256,7 @@ def check_args(args):
     if args.max_len < shortest:
         raise UsageError(f'--max_len {args.max_len} leaves no room for text: {shortest} at least')
     bert.environment.check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
+    bert.distributed.check_flags(args)
 
 
 def check_own_data(args):
@@ -296,52 +299,62 @@ def main(argv=None):
     if args.dtype == 'bfloat16':
         bert.environment.prepare_bfloat16()
     memory = start_logging()
+    with bert.distributed.joined(args.kvstore) as workers:
+        return finetune(args, memory, workers)
+
+
+def finetune(args, memory, workers):
+    """The part of :func:`main` that every worker does."""
     logging.info(args)
-    contexts = bert.training.contexts(args.gpus or [0] * args.gpu)
+    contexts = bert.training.contexts(args.gpus or [workers.local_rank] * args.gpu)
     task, examples = read_task(args)
     model, vocab = build_model(args, task, contexts)
     lower = choose_casing(args, vocab)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
+    workers.broadcast([each.list_data() for each in model.collect_params().values()])
+    data = hash_data(datasets)
+    workers.check_same('flags', bert.distributed.common_flags(args, FREE))
+    workers.check_same('data', data)
 
     output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    if workers.is_first:
+        output.mkdir(parents=True, exist_ok=True)
     if args.only_inference:
-        log_to_file(memory, output / 'inference.log')
+        if workers.is_first:
+            log_to_file(memory, output / 'inference.log')
         result = {'epochs': [], 'best_epoch': None}
     else:
-        identity = identify(model, datasets, contexts, args)
-        finished, saved = choose_start(output, identity, args.resume)
+        identity = identify(model, data, contexts, workers, args)
+        finished, saved = workers.from_first(lambda: choose_start(output, identity, args.resume))
         if finished:
-            return finished_result(output, datasets['test'])
-        saver = Saver(output, task, model, vocab, lower, identity, args)
+            return workers.from_first(lambda: finished_result(output, datasets['test']))
+        saver = Saver(output, task, model, vocab, lower, identity, workers, args)
         position = saver.begin(saved)
-        log_to_file(memory, output / LOG, append=bool(saved))
-        result = train(model, datasets, task, contexts, saver, position, args)
+        if workers.is_first:
+            log_to_file(memory, output / LOG, append=bool(saved))
+        result = train(model, datasets, task, contexts, workers, saver, position, args)
     outputs = {}
     for dataset in datasets['dev']:
-        values = outputs[dataset.split.name or 'dev'] = predict_all(model, dataset, contexts, args)
+        values = predict_all(model, dataset, contexts, workers, args)
+        outputs[dataset.split.name or 'dev'] = values
         if args.only_inference:
             report_metrics(dataset, measure(values, dataset, task))
     result['test'] = []
     for dataset in datasets['test']:
-        name = Path(dataset.split.submission).stem or 'test'
-        values = outputs[name] = predict_all(model, dataset, contexts, args)
-        result['test'].append(write_test_predictions(values, dataset, task, output))
-    write_outputs(output / OUTPUTS, outputs)
-    if not args.only_inference:
-        saver.close()
+        values = predict_all(model, dataset, contexts, workers, args)
+        outputs[Path(dataset.split.submission).stem or 'test'] = values
+        if workers.is_first:
+            write_test_predictions(values, dataset, task, output)
+        result['test'].append(predictions_path(output, dataset.split).name)
+    if workers.is_first:
+        write_outputs(output / OUTPUTS, outputs)
+        if not args.only_inference:
+            saver.close()
     return result
 
 
-def identify(model, datasets, contexts, args):
-    """All that decides what a run gives; where it is the same, another start can go on with it.
-
-    Returns
-    -------
-    dict
-        Fit for JSON: ``flags``, ``devices``, ``data``, a hash of each set, and ``weights``, a hash
-        of those before the first step.
-    """
+def hash_data(datasets):
+    """A hash of each set, by name."""
     data = {}
     for name, sets in datasets.items():
         for number, dataset in enumerate(sets):
@@ -350,8 +363,23 @@ def identify(model, datasets, contexts, args):
             for array in (*rows.ids, rows.first_lengths, rows.lengths, dataset.labels):
                 found.update(b'' if array is None else np.ascontiguousarray(array))
             data[f'{name} {number}'] = found.hexdigest()
+    return data
+
+
+def identify(model, data, contexts, workers, args):
+    """All that decides what a run gives; where it is the same, another start can go on with it.
+
+    Returns
+    -------
+    dict
+        Fit for JSON: ``flags``, ``devices``, ``data``, see :func:`hash_data`, and ``weights``, a
+        hash of those before the first step.
+    """
+    flags = bert.distributed.common_flags(args, FREE)
+    # Batches of an update on each device: it does not matter on how many workers.
+    flags['accumulate'] *= workers.count
     return {
-        'flags': {name: value for name, value in vars(args).items() if name not in FREE},
+        'flags': flags,
         'devices': [str(ctx) for ctx in contexts],
         'data': data,
         'weights': bert.resume.digest(model),
@@ -531,11 +559,14 @@ def encode_datasets(examples, vocab, lower, max_len):
     }
 
 
-def train(model, datasets, task, contexts, saver, position, args):
+def train(model, datasets, task, contexts, workers, saver, position, args):
     """The fine-tuning loop: an epoch, then the dev sets, until the updates are done.
 
     Parameters
     ----------
+    contexts : list of mxnet.Context
+        This worker's.
+    workers : bert.distributed.Workers
     position : Position
         Where to begin; see :meth:`Saver.begin`.
 
@@ -545,15 +576,21 @@ def train(model, datasets, task, contexts, saver, position, args):
         See :func:`main`. The model has the parameters of the best epoch.
     """
     (train_set,) = datasets['train']
-    rows_per_update = args.batch_size * len(contexts) * args.accumulate
+    adds_up = args.accumulate * len(contexts) > 1
+    rows_per_update = args.batch_size * args.accumulate * len(contexts) * workers.count
     updates_per_epoch = math.ceil(len(train_set.labels) / rows_per_update)
     total = args.training_steps or args.epochs * updates_per_epoch
     epochs = math.ceil(total / updates_per_epoch)
 
     trainer = bert.training.build_trainer(
-        model, args.optimizer, args.lr, args.epsilon, args.bias_correction
+        model,
+        args.optimizer,
+        args.lr,
+        args.epsilon,
+        args.bias_correction,
+        kvstore=workers.local_kvstore(args.kvstore),
     )
-    if rows_per_update > args.batch_size:
+    if adds_up:
         bert.training.accumulate_gradients(model)
     loop = Loop(
         model=model,
@@ -562,6 +599,8 @@ def train(model, datasets, task, contexts, saver, position, args):
         loss_function=bert.training.loss_of(None if task.is_regression else len(task.labels)),
         loss_scale=bert.training.LossScale(args.dtype),
         contexts=contexts,
+        workers=workers,
+        adds_up=adds_up,
         rows_per_update=rows_per_update,
         updates_per_epoch=updates_per_epoch,
         total_updates=total,
@@ -579,7 +618,7 @@ def train(model, datasets, task, contexts, saver, position, args):
             with bert.training.naming_step(seen):
                 train_epoch(loop, epoch, train_set, seen, check, saver, args)
                 for dataset in datasets['dev']:
-                    metrics = evaluate(model, dataset, task, contexts, args, check)
+                    metrics = evaluate(model, dataset, task, contexts, workers, args, check)
                     report_metrics(dataset, metrics)
                     results[dataset.split.name or 'dev'] = metrics
             seconds = time.time() - seen.start
@@ -606,6 +645,8 @@ class Loop(NamedTuple):
     loss_function: object
     loss_scale: object
     contexts: list
+    workers: object
+    adds_up: bool  # gradients of several batches, on this worker
     rows_per_update: int
     updates_per_epoch: int
     total_updates: int
@@ -644,11 +685,13 @@ def train_epoch(loop, epoch, train_set, seen, check, saver, args):
                 step, args.lr, loop.warmup_updates, loop.total_updates
             )
             seen.step = step
-            bert.training.seed_step(args.seed, step)
+            bert.training.seed_step(args.seed, step, loop.workers.rank)
             for loss, outputs, labels in gradients(loop, train_set, rows, args.batch_size):
                 seen.add(number, loss, outputs, labels)
-            bert.training.update(loop.trainer, loop.parameters, len(rows), rate, loop.loss_scale)
-            if loop.rows_per_update > args.batch_size:
+            bert.training.update(
+                loop.trainer, loop.parameters, len(rows), rate, loop.loss_scale, loop.workers
+            )
+            if loop.adds_up:
                 bert.training.clear_gradients(loop.model)
             if number % args.log_interval == 0:
                 loss, metrics = seen.take()
@@ -668,30 +711,35 @@ def micro_batches(batches, batch_size):
 
 
 def gradients(loop, dataset, rows, batch_size):
-    """Forward and backward over the rows of one update, spread over the devices.
+    """Forward and backward over the rows of one update, spread over workers and devices.
 
     Yields
     ------
     (1,) sum of losses, (B, classes) outputs, (B,) labels
-        A batch each.
+        A batch each, those of all workers.
     """
+    workers = loop.workers
     parts = micro_batches([rows], batch_size)
-    # Each device must compute something, or MXNet takes its gradients for stale ones; where rows
-    # are short, it does the first row once more, at weight 0.
-    idle = [rows[:1]] * (len(loop.contexts) - len(parts))
-    for number, part in enumerate(parts + idle):
-        inputs = bert.transform.pad_batch(dataset.encoded, part)
-        labels = dataset.labels[part]
+    rounds = [parts[i : i + workers.count] for i in range(0, len(parts), workers.count)]
+    idle = [[]] * (len(loop.contexts) - len(rounds))
+    for number, together in enumerate(rounds + idle):
+        # Each device of each worker must compute something, or MXNet takes its gradients for
+        # stale ones; where rows are short, it does the first row once more, at weight 0.
+        (part,) = workers.share(together) or [rows[:1]]
         loss, outputs = bert.training.forward_backward(
             loop.model,
             loop.loss_function,
-            inputs,
-            labels,
+            bert.transform.pad_batch(dataset.encoded, part),
+            dataset.labels[part],
             loop.contexts[number % len(loop.contexts)],
-            loop.loss_scale.value if number < len(parts) else 0,
+            loop.loss_scale.value if workers.rank < len(together) else 0,
         )
-        if number < len(parts):
-            yield loss, outputs, labels
+        if not together:
+            continue
+        losses = workers.gather([loss], len(together), (1,))
+        all_outputs = workers.gather([outputs], len(together), (batch_size, outputs.shape[1]))
+        for part, loss, outputs in zip(together, losses, all_outputs):
+            yield loss, outputs[: len(part)], dataset.labels[part]
 
 
 class Seen:
@@ -783,9 +831,9 @@ def log_training(epoch, number, count, step, loss, rate, metrics, saver):
     saver.write_line({'epoch': epoch + 1, 'step': step, 'loss': loss, 'lr': rate, **metrics})
 
 
-def evaluate(model, dataset, task, contexts, args, check):
+def evaluate(model, dataset, task, contexts, workers, args, check):
     """The task's metrics over a whole dev set; ``check`` is called after each batch."""
-    return measure(predict_all(model, dataset, contexts, args, check), dataset, task)
+    return measure(predict_all(model, dataset, contexts, workers, args, check), dataset, task)
 
 
 def measure(outputs, dataset, task):
@@ -793,23 +841,30 @@ def measure(outputs, dataset, task):
     return bert.metrics.compute(task.metrics, dataset.labels, decide(outputs, task))
 
 
-def predict_all(model, dataset, contexts, args, check=lambda: None):
-    """The outputs (N, classes) for a set, in its order; batches are sorted by length."""
+def predict_all(model, dataset, contexts, workers, args, check=lambda: None):
+    """The outputs (N, classes) for a set, in its order, on all workers, which share the work.
+
+    Batches are sorted by length.
+    """
     batches = bert.batches.evaluation_batches(dataset.encoded.lengths, args.dev_batch_size)
     outputs, pending = [], deque()
     with progress(len(batches), dataset.split.path, 'batch') as bar:
         for number, rows in enumerate(batches):
-            inputs = bert.transform.pad_batch(dataset.encoded, rows)
-            ctx = contexts[number % len(contexts)]
-            pending.append(bert.training.predict(model, inputs, ctx))
+            bar.update()
+            if number % workers.count == workers.rank:
+                inputs = bert.transform.pad_batch(dataset.encoded, rows)
+                ctx = contexts[number // workers.count % len(contexts)]
+                pending.append(bert.training.predict(model, inputs, ctx))
             if len(pending) > IN_FLIGHT * len(contexts):
                 outputs.append(pending.popleft().asnumpy())
-            bar.update()
-            check()
-    outputs = np.concatenate(outputs + [batch.asnumpy() for batch in pending])
-    ordered = np.empty_like(outputs)
-    ordered[np.concatenate(batches)] = outputs
-    return ordered
+            if number % workers.count == workers.count - 1:
+                check()
+    outputs += [batch.asnumpy() for batch in pending]
+    classes = max(workers.each(outputs[0].shape[1] if outputs else 0))
+    ordered = np.zeros((len(dataset.encoded.lengths), classes), np.float32)
+    for rows, values in zip(workers.share(batches), outputs):
+        ordered[rows] = values
+    return workers.sum_numpy(ordered)
 
 
 def report_metrics(dataset, metrics):
@@ -867,13 +922,14 @@ class Saver:
     a folder ``resume``.
     """
 
-    def __init__(self, output, task, model, vocab, lower, identity, args):
+    def __init__(self, output, task, model, vocab, lower, identity, workers, args):
         self.output = output
         self.task = task
         self.model = model
         self.vocab = vocab
         self.lower = lower
         self.identity = identity
+        self.workers = workers
         self.devices = len(identity['devices'])
         self.flags = {name: getattr(args, name) for name in REMEMBERED}
         # The states of MXNet's own optimizers differ in form; some have more than arrays.
@@ -895,11 +951,18 @@ class Saver:
         -------
         Position
         """
-        bert.resume.remove_half_written(self.output)
         position = Position(0)
         if saved:
             self.is_new = False
             self.epochs, self.best_epoch = saved['epochs'], saved['best_epoch']
+            position = Position(saved['step'], saved['seconds'], saved['seen'])
+        self.workers.from_first(lambda: self.open_files(saved))
+        return position
+
+    def open_files(self, saved):
+        """The part of :meth:`begin` that worker 0 does."""
+        bert.resume.remove_half_written(self.output)
+        if saved:
             if self.epochs:
                 best = self.output / self.parameters(self.best_epoch)
                 if not best.is_file():
@@ -907,21 +970,20 @@ class Saver:
                 self.write_finetuned()
             for name, text in saved['logs'].items():
                 write_text(self.output / name, text)
-            position = Position(saved['step'], saved['seconds'], saved['seen'])
         else:
             write_text(self.output / METRICS, '')
-        return position
 
     def restore(self, loop, position):
         """Load parameters and optimizer as they were at a position."""
         if position.step:
             folder = self.output / STATES
-            saved = bert.resume.load(folder, position.step, loop.model, loop.trainer)
+            saved = bert.resume.load(folder, position.step, loop.model, loop.trainer, self.workers)
             loop.loss_scale.value, loop.loss_scale.good_steps = saved['loss_scale']
 
     def write_line(self, values):
         """Add a line to ``metrics.jsonl``."""
-        append_line(self.output / METRICS, json.dumps(values))
+        if self.workers.is_first:
+            append_line(self.output / METRICS, json.dumps(values))
 
     def parameters(self, epoch):
         """The parameter file of an epoch counted from 1; the name counts from 0."""
@@ -932,18 +994,21 @@ class Saver:
         self.epochs.append({**results, 'seconds': seconds})
         epoch = len(self.epochs)
         self.write_line({'epoch': epoch, 'seconds': seconds, **results})
-        self.replace_earlier_run()
-        if epoch == 1:
-            self.save_description()
-        path = self.output / self.parameters(epoch)
-        bert.training.save_parameters(self.model, path)
         scores = [self.score(values) for values in self.epochs]
         self.best_epoch = 1 + scores.index(max(scores)) if scores[-1] is not None else epoch
-        if self.can_resume:
-            self.save_state(loop, position, path)
-        self.write_finetuned()
-        if self.stop:
-            raise Stopped(self.stop[0], self.where(f'epoch {epoch}'))
+        if self.workers.is_first:
+            self.replace_earlier_run()
+            if epoch == 1:
+                self.save_description()
+            path = self.output / self.parameters(epoch)
+            bert.training.save_parameters(self.model, path)
+            if self.can_resume:
+                self.save_state(loop, position, path)
+            self.write_finetuned()
+        self.workers.keep(self.kept())
+        signum = self.asked()
+        if signum:
+            raise Stopped(signum, self.where(f'epoch {epoch}'))
 
     def save_state(self, loop, position, written=None):
         """Save what ``--resume`` needs.
@@ -968,12 +1033,18 @@ class Saver:
 
     def leave_if_asked(self, loop, seen):
         """Where a signal has asked for it, save all of the epoch so far and end the program."""
-        if self.stop:
+        signum = self.asked()
+        if signum:
             if self.can_resume:
-                self.replace_earlier_run()
                 position = Position(seen.step, time.time() - seen.start, seen.state())
-                self.save_state(loop, position)
-            raise Stopped(self.stop[0], self.where(f'step {seen.step}'))
+                if self.workers.is_first:
+                    self.replace_earlier_run()
+                    self.save_state(loop, position)
+            raise Stopped(signum, self.where(f'step {seen.step}'))
+
+    def asked(self):
+        """The signal that asked this worker or another one to stop, or 0."""
+        return max(self.workers.each(self.stop[0] if self.stop else 0))
 
     def where(self, point):
         """What is left of a run that stops at a point, as a clause."""
@@ -1038,7 +1109,9 @@ class Saver:
             results = best[self.task.dev[0].name or 'dev']
             logging.info('Best epoch %d: %s', self.best_epoch, bert.metrics.describe(results))
         if self.best_epoch < len(self.epochs):
-            bert.model.load_finetuned(self.model, self.output / self.parameters(self.best_epoch))
+            path = self.output / self.parameters(self.best_epoch)
+            self.workers.from_first(lambda: bert.model.load_finetuned(self.model, path))
+            self.workers.broadcast([p.list_data() for p in self.model.collect_params().values()])
         return {'epochs': self.epochs, 'best_epoch': self.best_epoch}
 
     def close(self):

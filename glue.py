@@ -46,6 +46,7 @@ REFUSED = {
     '--task_name': 'give the tasks with --tasks',
     '--seed': 'give the seeds with --seeds',
     '--only_inference': 'this script trains',
+    '--kvstore': 'each run is one process',
     '--resume': 'a run that is not finished goes on where it stood',
     **{f'--{name}': 'this script runs GLUE tasks, not own data' for name in OWN_DATA.split()},
 }

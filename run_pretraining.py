@@ -16,6 +16,7 @@ from bert.cli import (
     ToolkitError,
     UsageError,
     add_device_flags,
+    add_kvstore_flag,
     build_parser,
     fraction,
     log_to_file,
@@ -45,6 +46,11 @@ METRICS = 'metrics.jsonl'
 LOG = 'pretraining.log'
 # The original optimizer's.
 EPSILON = 1e-6
+# The flags that may differ from worker to worker: names of files, devices, and what only helps.
+BY_WORKER = (
+    *('data', 'data_eval', 'bert_model', 'ckpt_dir', 'profile', 'start_step'),
+    *('gpus', 'num_workers', 'verbose'),
+)
 # Losses are read this many steps late, so that the devices always have work waiting.
 STEPS_IN_FLIGHT = 2
 
@@ -157,12 +163,7 @@ def build_flags():
     )
     training.add_argument('--seed', type=seed, default=0, help='of weights, order and dropout')
     add_device_flags(training)
-    training.add_argument(
-        '--kvstore',
-        default='device',
-        help='what adds up the gradients of several GPUs: %(choices)s',
-        choices=['device', 'local'],
-    )
+    add_kvstore_flag(training)
 
     output = parser.add_argument_group('checkpoints and output')
     output.add_argument(
@@ -245,6 +246,7 @@ def check_args(args):
     if args.profile and not Path(args.profile).absolute().parent.is_dir():
         raise UsageError(f'--profile {args.profile}: there is no such folder')
     bert.environment.check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
+    bert.distributed.check_flags(args)
 
 
 def is_configuration(name):
@@ -268,32 +270,43 @@ def main(argv=None):
     memory = start_logging()
     if args.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
+    with bert.distributed.joined(args.kvstore) as workers:
+        return pretrain(args, memory, workers)
+
+
+def pretrain(args, memory, workers):
+    """The part of :func:`main` that every worker does."""
     logging.info(args)
-    contexts = bert.training.contexts(args.gpus or [0] * args.gpu)
-    start = choose_start(args)
+    contexts = bert.training.contexts(args.gpus or [workers.local_rank] * args.gpu)
+    start = workers.from_first(lambda: choose_start(args))
     model, vocab = build_model(args, contexts)
     sources = {
         name: open_source(patterns, model, vocab, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
+    workers.check_same('flags', bert.distributed.common_flags(args, BY_WORKER))
+    workers.check_same('data', {name: source.description for name, source in sources.items()})
+    folder = Path(args.ckpt_dir)
+    if start and not args.do_training:
+        workers.from_first(lambda: bert.resume.load_parameters(folder, start, model))
+    workers.broadcast([p.list_data() for p in model.collect_params().values()])
     result = {'step': start, 'train': None, 'eval': None}
     if args.do_training:
-        folder = Path(args.ckpt_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        bert.resume.prepare(folder, start, *([] if start else [METRICS, LOG]))
-        log_to_file(memory, folder / LOG, append=start > 0)
-        result['train'] = train(model, sources['train'], start, contexts, args)
+        if workers.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            bert.resume.prepare(folder, start, *([] if start else [METRICS, LOG]))
+            log_to_file(memory, folder / LOG, append=start > 0)
+        result['train'] = train(model, sources['train'], start, contexts, workers, args)
         result['step'] = args.num_steps
-        lower = choose_casing(args, vocab, sources['train'])
-        bert.model.save_huggingface(folder / 'model', model, vocab, lower)
-        logging.info('the trained model is in %s', folder / 'model')
-    elif start:
-        bert.resume.load_parameters(args.ckpt_dir, start, model)
+        if workers.is_first:
+            lower = choose_casing(args, vocab, sources['train'])
+            bert.model.save_huggingface(folder / 'model', model, vocab, lower)
+            logging.info('the trained model is in %s', folder / 'model')
     if args.do_eval:
-        result['eval'] = evaluate(model, sources['eval'], contexts, args)
+        result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
         report_evaluation(result['eval'])
-        if args.do_training:
+        if args.do_training and workers.is_first:
             add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
 
@@ -373,7 +386,7 @@ def choose_casing(args, vocab, source=None):
     return bert.model.is_lower_case(name, args.dataset_name, vocab)[0]
 
 
-def train(model, source, start, contexts, args):
+def train(model, source, start, contexts, workers, args):
     """The pre-training loop.
 
     Parameters
@@ -382,6 +395,8 @@ def train(model, source, start, contexts, args):
     source : bert.pretraining_dataset.Shards or bert.pretraining_dataset.Text
     start : int
         The step to go on from.
+    contexts : list of mxnet.Context
+    workers : bert.distributed.Workers
 
     Returns
     -------
@@ -389,15 +404,22 @@ def train(model, source, start, contexts, args):
         Losses and accuracies of the last log line; None where no step was left.
     """
     cut = bert.pretraining_dataset.Cut(
-        args.batch_size, args.accumulate * len(contexts), args.num_buckets, args.by_token
+        args.batch_size,
+        args.accumulate * len(contexts) * workers.count,
+        args.num_buckets,
+        args.by_token,
     )
-    trainer = bert.training.build_trainer(model, 'bertadam', args.lr, EPSILON, kvstore=args.kvstore)
-    if cut.parts > 1:
+    trainer = bert.training.build_trainer(
+        model, 'bertadam', args.lr, EPSILON, kvstore=workers.local_kvstore(args.kvstore)
+    )
+    adds_up = args.accumulate * len(contexts) > 1
+    if adds_up:
         bert.training.accumulate_gradients(model)
     parameters = bert.training.trainable(model)
     loss = bert.pretraining.build_loss(contexts)
     loss_scale = bert.training.LossScale(args.dtype)
-    recorder = Recorder(model, trainer, loss_scale, data_order(source, cut, args), args)
+    order = data_order(source, cut, args)
+    recorder = Recorder(model, trainer, loss_scale, order, workers, args)
     position = recorder.restore(start)
     warmup = int(args.num_steps * args.warmup_ratio)
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
@@ -405,7 +427,7 @@ def train(model, source, start, contexts, args):
         stop = stack.enter_context(stop_requests())
         stack.enter_context(bert.training.naming_step(recorder))
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))
-        profile = stack.enter_context(Profile(args.profile))
+        profile = stack.enter_context(Profile(workers.is_first and args.profile))
         updates = stack.enter_context(
             bert.pretraining_dataset.updates(source, cut, args.seed, position)
         )
@@ -413,24 +435,25 @@ def train(model, source, start, contexts, args):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
             recorder.step = step
             rate = bert.schedule.learning_rate(step, args.lr, warmup, args.num_steps)
-            bert.training.seed_step(args.seed, step)
+            bert.training.seed_step(args.seed, step, workers.rank)
             statistics = bert.pretraining.gradients(
-                model, loss, batches, contexts, loss_scale.value
+                model, loss, batches, contexts, loss_scale.value, workers
             )
-            bert.training.update(trainer, parameters, 1, rate, loss_scale)
-            if cut.parts > 1:
+            bert.training.update(trainer, parameters, 1, rate, loss_scale, workers)
+            if adds_up:
                 bert.training.clear_gradients(model)
             recorder.count(step, batches, statistics)
             is_last = step == args.num_steps
+            signum = max(workers.each(stop[0] if stop else 0))
             if step % args.log_interval == 0 or is_last:
                 recorder.log(step, rate)
-            if step % args.ckpt_interval == 0 or is_last or stop:
+            if step % args.ckpt_interval == 0 or is_last or signum:
                 recorder.save(step, position)
             profile.count()
             bar.update()
-            if stop:
+            if signum:
                 raise Stopped(
-                    stop[0], f'step {step} is saved, and --start_step auto goes on from there'
+                    signum, f'step {step} is saved, and --start_step auto goes on from there'
                 )
     return recorder.metrics
 
@@ -450,14 +473,17 @@ class Recorder:
     loss_scale : bert.training.LossScale
     order : dict
         See :func:`data_order`.
+    workers : bert.distributed.Workers
+        Only worker 0 writes.
     args : argparse.Namespace
     """
 
-    def __init__(self, model, trainer, loss_scale, order, args):
+    def __init__(self, model, trainer, loss_scale, order, workers, args):
         self.model = model
         self.trainer = trainer
         self.loss_scale = loss_scale
         self.order = order
+        self.workers = workers
         self.args = args
         self.step = 0  # the present one
         self.pending = deque()
@@ -474,11 +500,13 @@ class Recorder:
         list of 3 int
             Where to go on in the data.
         """
-        keep_lines(self.args.ckpt_dir, step)
+        if self.workers.is_first:
+            keep_lines(self.args.ckpt_dir, step)
         if not step:
             return [0, 0, 0]
-        saved = bert.resume.load(self.args.ckpt_dir, step, self.model, self.trainer)
+        saved = bert.resume.load(self.args.ckpt_dir, step, self.model, self.trainer, self.workers)
         self.saved = step
+        self.workers.keep(self.kept())
         self.loss_scale.value, self.loss_scale.good_steps = saved['loss_scale']
         if saved['order'] == self.order:
             self.tally = bert.pretraining.Tally(saved['sums'])
@@ -529,7 +557,8 @@ class Recorder:
             seconds,
         )
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
-        add_line(self.args.ckpt_dir, {'step': step, **self.metrics, **speed})
+        if self.workers.is_first:
+            add_line(self.args.ckpt_dir, {'step': step, **self.metrics, **speed})
         self.tally = bert.pretraining.Tally()
         self.tokens, self.since = 0, time.time()
 
@@ -544,8 +573,10 @@ class Recorder:
             'sums': self.tally.sums.tolist(),
         }
         args = self.args
-        bert.resume.save(args.ckpt_dir, step, self.model, self.trainer, state, args.ckpt_keep)
+        if self.workers.is_first:
+            bert.resume.save(args.ckpt_dir, step, self.model, self.trainer, state, args.ckpt_keep)
         self.saved = step
+        self.workers.keep(self.kept())
         logging.debug('step %d is saved', step)
 
 
@@ -606,8 +637,8 @@ class Profile:
                 self.finish()
 
 
-def evaluate(model, source, contexts, args):
-    """Losses and accuracies over all instances.
+def evaluate(model, source, contexts, workers, args):
+    """Losses and accuracies over all instances, of which each worker does some.
 
     Returns
     -------
@@ -619,13 +650,16 @@ def evaluate(model, source, contexts, args):
     with progress(source.count, 'evaluation', 'row') as bar:
         batches = bert.pretraining_dataset.evaluation(source, args.batch_size_eval, args.seed)
         for number, batch in enumerate(batches):
-            ctx = contexts[number % len(contexts)]
+            bar.update(len(batch.nsp_labels))
+            if number % workers.count != workers.rank:
+                continue
+            ctx = contexts[number // workers.count % len(contexts)]
             pending.append((batch, bert.pretraining.statistics(model, loss, batch, ctx)[1]))
             if len(pending) > STEPS_IN_FLIGHT * len(contexts):
                 tally.add(*pending.popleft())
-            bar.update(len(batch.nsp_labels))
         for each in pending:
             tally.add(*each)
+    tally.sums = workers.sum_numpy(tally.sums)
     return tally.metrics()
 
 

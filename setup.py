@@ -46,6 +46,8 @@ EXTRAS = {
         'nvidia-nccl-cu11',
         'nvidia-nvtx-cu11',
     ],
+    # For --kvstore horovod. It is compiled against the installed MXNet: see the README.
+    'horovod': ['horovod==0.28.1'],
     # For bert.convert --to onnx. MXNet's exporter needs onnx.mapping, which onnx 1.19 dropped;
     # 1.16.2 is the release that the exported models were tested with.
     'onnx': ['onnx==1.16.2', 'onnxruntime'],

@@ -18,6 +18,7 @@ _MODULES = (
     'convert',
     'curves',
     'datasets',
+    'distributed',
     'encoder',
     'hub',
     'huggingface',

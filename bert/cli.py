@@ -203,6 +203,18 @@ def add_device_flags(group):
     device.add_argument('--gpus', type=gpu_list, metavar='0,1', help='train on these GPUs')
 
 
+def add_kvstore_flag(group):
+    """Add ``--kvstore``."""
+    group.add_argument(
+        '--kvstore',
+        default='device',
+        choices=['device', 'local', 'dist_sync', 'horovod'],
+        help='what adds up the gradients: of the GPUs of this process alone, device or local (on '
+        'the CPU); of several processes on one machine or more too, dist_sync, which python -m '
+        'bert.cluster starts, or horovod, which horovodrun starts',
+    )
+
+
 def start_logging():
     """Send log lines of level INFO to stderr as ``INFO:root:...``.
 
@@ -247,14 +259,14 @@ def log_to_file(memory, path, append=False):
 
 @contextlib.contextmanager
 def progress(total, description, unit):
-    """A tqdm bar while stderr is a terminal, otherwise one that shows nothing.
+    """A tqdm bar while stderr is a terminal and log lines are shown, otherwise an invisible one.
 
     Log lines written meanwhile go above the bar.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    hidden = not sys.stderr.isatty()
+    hidden = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.INFO)
     redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
     with redirect, tqdm(
         total=total, desc=description, unit=unit, disable=hidden, leave=False, dynamic_ncols=True

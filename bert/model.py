@@ -370,14 +370,17 @@ class BERTRegression(mx.gluon.HybridBlock):
         return self.regression(pooled)
 
 
-def build_head(bert, num_classes, ctx, dropout=0.1):
+def build_head(bert, num_classes, ctx, dropout=None):
     """A classifier, or for ``num_classes=None`` a regression model, on top of a loaded BERT.
 
     Called with token ids and token types, both (batch, length), and valid lengths, (batch,), it
     gives (batch, num_classes) logits or (batch, 1) scores. The head is initialised with
     Normal(0.02). The BERT itself then encodes the first position only, which the head reads.
+    Unless told, its dropout is that of the encoder, 0.1 in all published models.
     """
     read_first_only(bert)
+    if dropout is None:
+        dropout = bert.encoder._dropout
     if num_classes is None:
         model = BERTRegression(bert, dropout)
         head = model.regression

@@ -4,6 +4,7 @@ import mxnet as mx
 import numpy as np
 
 from bert import ops
+from bert.distributed import ALONE
 
 # What PretrainingLoss counts, in this order.
 STATISTICS = ('mlm_loss', 'mlm_correct', 'nsp_loss', 'nsp_correct')
@@ -134,8 +135,8 @@ def statistics(model, loss, batch, ctx, factors=(0, 0)):
     )
 
 
-def gradients(model, loss, batches, contexts, scale):
-    """Forward and backward over the batches of one update, spread over the devices.
+def gradients(model, loss, batches, contexts, scale, workers=ALONE):
+    """Forward and backward over the batches of one update, spread over workers and devices.
 
     The objective is the mean masked-LM loss of the masked tokens plus the mean next-sentence
     loss of the rows, both over the whole update, so that it does not matter how the update is
@@ -144,9 +145,11 @@ def gradients(model, loss, batches, contexts, scale):
     Parameters
     ----------
     batches : list of bert.pretraining_dataset.Batch
+        All of them, on each worker.
     contexts : list of mxnet.Context
     scale : float
         Multiplies the gradients, but not the statistics.
+    workers : bert.distributed.Workers
 
     Returns
     -------
@@ -155,10 +158,11 @@ def gradients(model, loss, batches, contexts, scale):
     """
     masks = max(1, sum(float(batch.mlm_weights.sum()) for batch in batches))
     rows = sum(len(batch.nsp_labels) for batch in batches)
-    # Each device must compute something, or MXNet takes its gradients for stale ones; where
-    # batches are short, it does the first one once more, at factor 0.
-    idle = len(contexts) - len(batches)
-    work = [(batch, (scale / masks, scale / rows)) for batch in batches]
+    # Each device of each worker must compute something, or MXNet takes its gradients for stale
+    # ones; where batches are short, it does the first one once more, at factor 0.
+    share = workers.share(batches)
+    idle = len(contexts) - len(share)
+    work = [(batch, (scale / masks, scale / rows)) for batch in share]
     work += [(batches[0], (0, 0))] * idle
     counted = []
     for number, (batch, factors) in enumerate(work):
@@ -168,4 +172,4 @@ def gradients(model, loss, batches, contexts, scale):
             )
         objective.backward()
         counted.append(sums)
-    return counted[: len(batches)]
+    return workers.gather(counted[: len(share)], len(batches), (len(STATISTICS),))

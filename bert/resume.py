@@ -18,6 +18,7 @@ import numpy as np
 
 from bert import checkpoint
 from bert.cli import ToolkitError
+from bert.distributed import ALONE
 from bert.files import copy_file, replacing, sha256
 from bert.shards import DAMAGE
 from bert.training import save_parameters
@@ -87,36 +88,49 @@ def save(folder, step, model, trainer, progress, keep, written=None):
             parameters_path(folder, old).unlink()
 
 
-def load(folder, step, model, trainer):
+def load(folder, step, model, trainer, workers=ALONE):
     """Give the model and the trainer what they had after a step.
+
+    Only worker 0 needs the files.
 
     Returns
     -------
     dict
         ``progress``, as :func:`save` was given it.
     """
-    progress = read_progress(folder, step)
-    load_parameters(folder, step, model)
-    path = states_path(folder, step)
-    with _opened(path) as states:
-        for name, index in _indices(model, trainer).items():
-            for context, updater in zip(trainer._contexts, trainer._updaters):
-                parameter = trainer._params[index]
-                updater.states[index] = trainer.optimizer.create_state_multi_precision(
-                    index, parameter.data(context)
-                )
-                updater.states_synced[index] = True
-                for kind, array in _split(updater.states[index]).items():
-                    saved = _read_array(states, f'{kind}:{name}', path)
-                    if saved.shape != array.shape or saved.dtype != array.dtype:
-                        raise ToolkitError(f'{path}: {kind}:{name} does not fit this model')
-                    array[:] = mx.nd.array(saved, dtype=saved.dtype)
+    for index in _indices(model, trainer).values():
+        for context, updater in zip(trainer._contexts, trainer._updaters):
+            updater.states[index] = trainer.optimizer.create_state_multi_precision(
+                index, trainer._params[index].data(context)
+            )
+            updater.states_synced[index] = True
+    progress = workers.from_first(lambda: _read(folder, step, model, trainer))
+    workers.broadcast([each.list_data() for each in model.collect_params().values()])
+    for index in _indices(model, trainer).values():
+        copies = [_split(updater.states[index]) for updater in trainer._updaters]
+        workers.broadcast([[copy[kind] for copy in copies] for kind in copies[0]])
     optimizer = trainer.optimizer
     counts = dict.fromkeys(_indices(model, trainer).values(), step)
     for context in trainer._contexts:
         optimizer._all_index_update_counts[context.device_id] = dict(counts)
     optimizer._set_current_context(trainer._contexts[0].device_id)
     optimizer.num_update = step
+    return progress
+
+
+def _read(folder, step, model, trainer):
+    """Fill the parameters and the states of the optimizer, and return the progress."""
+    progress = read_progress(folder, step)
+    load_parameters(folder, step, model)
+    path = states_path(folder, step)
+    with _opened(path) as states:
+        for name, index in _indices(model, trainer).items():
+            for updater in trainer._updaters:
+                for kind, array in _split(updater.states[index]).items():
+                    saved = _read_array(states, f'{kind}:{name}', path)
+                    if saved.shape != array.shape or saved.dtype != array.dtype:
+                        raise ToolkitError(f'{path}: {kind}:{name} does not fit this model')
+                    array[:] = mx.nd.array(saved, dtype=saved.dtype)
     return progress
 
 

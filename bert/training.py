@@ -9,6 +9,7 @@ import numpy as np
 
 from bert import checkpoint, environment, ops
 from bert.cli import ToolkitError, UsageError, is_out_of_memory
+from bert.distributed import ALONE
 from bert.optimizer import BERTAdam
 
 WEIGHT_DECAY = 0.01
@@ -31,12 +32,12 @@ def contexts(gpus):
     return [mx.gpu(index) for index in gpus]
 
 
-def seed_step(seed, step):
-    """Seed MXNet's random numbers, those of dropout, for one step.
+def seed_step(seed, step, rank=0):
+    """Seed MXNet's random numbers, those of dropout, for one step of one worker.
 
     MXNet's generator cannot be saved. Seeded anew each step, a resumed run needs only the step.
     """
-    mx.random.seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0] >> 1))
+    mx.random.seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1))
 
 
 def build_trainer(
@@ -160,7 +161,7 @@ class LossScale:
                 )
 
 
-def update(trainer, parameters, samples, learning_rate, loss_scale):
+def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALONE):
     """Clip the gradients to global norm 1 and update the weights.
 
     Parameters
@@ -169,9 +170,11 @@ def update(trainer, parameters, samples, learning_rate, loss_scale):
     parameters : list of mxnet.gluon.Parameter
         See :func:`trainable`. Their gradients are sums over the samples, times the loss scale.
     samples : int
-        How many, over all devices and accumulated batches; their mean gradient is applied.
+        How many, over all workers, devices and accumulated batches; their mean gradient is
+        applied.
     learning_rate : float
     loss_scale : LossScale
+    workers : bert.distributed.Workers
 
     Returns
     -------
@@ -181,6 +184,7 @@ def update(trainer, parameters, samples, learning_rate, loss_scale):
     """
     trainer.set_learning_rate(learning_rate)
     trainer.allreduce_grads()
+    workers.sum([parameter.list_grad() for parameter in parameters])
     divisor = samples * loss_scale.value
     norm = global_norm([p.list_grad()[0] for p in parameters]) / divisor
     factor = MAX_GRADIENT_NORM / mx.nd.maximum(norm, MAX_GRADIENT_NORM)

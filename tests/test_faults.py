@@ -132,10 +132,10 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     folder = tmp_path / 'out'
     seed_step, settings_of = training.seed_step, create_pretraining_data.settings_of
 
-    def seed_and_remove(seed, step):
+    def seed_and_remove(seed, step, rank):
         if step == 3:
             shutil.rmtree(folder)
-        seed_step(seed, step)
+        seed_step(seed, step, rank)
 
     def tell_and_remove(task):
         shutil.rmtree(folder)
@@ -202,11 +202,11 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
     """The loop says so, and does not wait for ever."""
     seed_step = training.seed_step
 
-    def seed_and_kill(seed, step):
+    def seed_and_kill(seed, step, rank):
         if step == 2:
             for child in multiprocessing.active_children():
                 child.kill()
-        seed_step(seed, step)
+        seed_step(seed, step, rank)
 
     monkeypatch.setattr(training, 'seed_step', seed_and_kill)
     flags = ['--do-training', '--raw', '--data', str(ROOT / 'sample_text.txt'), '--num_steps']

@@ -913,8 +913,8 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
     """Have this process take a signal in the middle of a step."""
     seed_step = bert.training.seed_step
 
-    def seed_and_stop(seed, current):
-        seed_step(seed, current)
+    def seed_and_stop(seed, current, rank):
+        seed_step(seed, current, rank)
         if current == step:
             os.kill(os.getpid(), number)
 

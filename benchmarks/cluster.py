@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Two workers beside one process with batches twice as large: losses, speed and traffic.
+
+    python3 benchmarks/cluster.py
+    python3 benchmarks/cluster.py --kvstore horovod
+    GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model DIR
+
+All runs are on this machine, and share its cores: what a second machine would add is not seen.
+Dropout, which no two ways to divide the rows have alike, is 0 in the configuration of the model.
+"""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import bert  # noqa: E402
+from bert.cli import ToolkitError, build_parser, positive_int, run  # noqa: E402
+from bert.files import read_json, write_json  # noqa: E402
+
+TOLERANCE = 1e-5  # of the loss of a step
+WARM = 5  # steps at the beginning that are not timed
+STEP = re.compile(r'INFO:root:\[(step|Epoch) ')
+
+
+def parse_args(argv=None):
+    """The flags."""
+    parser = build_parser(__doc__.splitlines()[0])
+    parser.add_argument('--kvstore', choices=['dist_sync', 'horovod'], default='dist_sync')
+    parser.add_argument(
+        '--task', choices=['MRPC'], help='fine-tune on this GLUE task in place of pre-training'
+    )
+    parser.add_argument(
+        '--bert_model', default=str(ROOT / 'sample_model'), help='directory in Hugging Face layout'
+    )
+    parser.add_argument('--steps', type=positive_int, default=30, help='updates')
+    parser.add_argument('--batch_size', type=positive_int, default=16, help='rows of a worker')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Print the table and, as the last line, the largest difference.
+
+    Returns
+    -------
+    float
+        That difference.
+    """
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        script = prepare(folder, args)
+        one = measure(
+            [sys.executable, *script, '--batch_size', str(2 * args.batch_size)],
+            folder / 'one',
+            os.environ,
+        )
+        two = measure(
+            [
+                *launcher(args.kvstore),
+                *script,
+                *('--batch_size', str(args.batch_size), '--kvstore', args.kvstore),
+            ],
+            folder / 'two',
+            bert.runs.child_environment([], 0, 2),
+        )
+        size = gradient_bytes(folder / 'one', args.task)
+    difference = largest_difference(one['losses'], two['losses'], args.steps)
+    for name, values in table(one, two, size, args):
+        print(f'{name:<44}', *(f'{value:>12}' for value in values))
+    print(f'workers=2 steps={args.steps} max_loss_difference={difference:.1e}')
+    if not difference <= TOLERANCE:
+        raise ToolkitError(f'the losses differ by {difference:.1e}, which is over {TOLERANCE}')
+    return difference
+
+
+def prepare(folder, args):
+    """Make a model without dropout, and data; the command of a training, less what differs."""
+    model = folder / 'model'
+    shutil.copytree(args.bert_model, model)
+    write_json(
+        model / 'config.json', {**read_json(model / 'config.json'), 'hidden_dropout_prob': 0.0}
+    )
+    if args.task:
+        return [
+            str(ROOT / 'finetune_classifier.py'),
+            *('--task_name', args.task, '--bert_model', str(model), '--lr', '2e-5'),
+            *('--training_steps', str(args.steps), '--log_interval', '1'),
+        ]
+    # A folder without weights is trained from scratch.
+    has_weights = any(model.glob('*.safetensors'))
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / 'create_pretraining_data.py'),
+            *('--input_file', ROOT / 'sample_text.txt', '--output_file', folder / 'sample'),
+            *('--vocab_file', model / 'vocab.txt', '--do_lower_case', '--dupe_factor', '5'),
+        ],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    return [
+        *(str(ROOT / 'run_pretraining.py'), '--do-training', '--data', str(folder / 'sample.npz')),
+        *('--bert_model', str(model if has_weights else model / 'config.json'), '--lr', '1e-4'),
+        *('--num_steps', str(args.steps), '--log_interval', '1'),
+    ]
+
+
+def launcher(kvstore):
+    """What starts two workers."""
+    if kvstore == 'dist_sync':
+        return [sys.executable, '-m', 'bert.cluster', '--workers', '2', '--']
+    horovodrun = Path(sys.executable).with_name('horovodrun')
+    return [str(horovodrun), '--gloo', '-np', '2', sys.executable]
+
+
+def measure(command, output, environment):
+    """Run a training and look at the clock and the loopback at every step.
+
+    Returns
+    -------
+    dict
+        ``losses``, a dict of each step's; ``seconds`` and ``bytes`` of a step, medians.
+    """
+    name = '--output_dir' if 'finetune' in ' '.join(command) else '--ckpt_dir'
+    process = subprocess.Popen(
+        [*command, name, str(output)],
+        env={**environment, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    times, traffic, last = [], [], ''
+    for line in process.stdout:
+        if STEP.search(line):
+            times.append(time.perf_counter())
+            traffic.append(loopback_bytes())
+        last = line.strip() or last
+    if process.wait():
+        raise ToolkitError(f'a training failed: {last}')
+    lines = [json.loads(line) for line in (output / 'metrics.jsonl').read_text().splitlines()]
+    return {
+        'losses': {line['step']: losses_of(line) for line in lines if 'step' in line},
+        'seconds': statistics.median(np.diff(times)[WARM:]),
+        'bytes': statistics.median(np.diff(traffic)[WARM:]),
+    }
+
+
+def losses_of(line):
+    """The losses in a line of ``metrics.jsonl``."""
+    return [value for name, value in line.items() if name.endswith('loss')]
+
+
+def loopback_bytes():
+    """Bytes that have passed through this machine's loopback so far; 0 where Linux does not say."""
+    path = Path('/proc/net/dev')
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.split()[0] == 'lo:'), 0)
+
+
+def gradient_bytes(output, task):
+    """Bytes of the gradients of all parameters of the model of a run."""
+    if task:
+        (path,) = output.glob('*.params')
+        return sum(array.nbytes for array in bert.checkpoint.read_gluon(path).values())
+    # The tied weights have two names among the parameters, but one mean.
+    (path,) = output.glob('*.states')
+    with np.load(path, allow_pickle=False) as states:
+        return sum(states[name].nbytes for name in states.files if name.startswith('mean:'))
+
+
+def largest_difference(one, other, steps):
+    """Between the losses of the same step in two runs."""
+    if not len(one) == len(other) == steps:
+        raise ToolkitError(f'{len(one)} and {len(other)} steps were logged in place of {steps}')
+    return max(np.abs(np.subtract(one[step], other[step])).max() for step in one)
+
+
+def table(one, two, size, args):
+    """The rows of the table, as a name and two cells each."""
+    rows = 2 * args.batch_size
+    # To the server and back; or two times half of them to the other worker, in a ring.
+    exchanged = f'{size / 1e6:.2f} MB'
+    total = {'dist_sync': 4, 'horovod': 2}[args.kvstore] * size
+    return [
+        (f'{args.task or "pre-training"}, {rows} rows a step', ('1 process', args.kvstore)),
+        ('seconds a step', [f'{each["seconds"]:.3f}' for each in (one, two)]),
+        ('rows a second', [f'{rows / each["seconds"]:.1f}' for each in (one, two)]),
+        ('gradients', (exchanged, exchanged)),
+        ('a worker sends, and receives, a step', ('0', exchanged)),
+        ('all workers together', ('0', f'{total / 1e6:.2f} MB')),
+        ('measured on the loopback', [f'{each["bytes"] / 1e6:.2f} MB' for each in (one, two)]),
+    ]
+
+
+if __name__ == '__main__':
+    run(main)
