@@ -27,6 +27,7 @@ import os
 import shutil
 import signal
 import stat
+import struct
 import sys
 import time
 import zipfile
@@ -42,6 +43,7 @@ TIMEOUT = 30  # seconds to connect, and between two pieces of a body
 ATTEMPTS = 5
 BACKOFF = 0.5  # seconds before the second retry; doubled for each one after
 PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_DEPTH = 20  # folders in an archive
 MAX_RATIO = 20  # unpacked bytes a byte of archive; text like GLUE's deflates 3 to 4 times
 
 
@@ -209,12 +211,22 @@ def unpack(parts, folder, names):
             entries = check_entries(archive.infolist(), MAX_RATIO * path.stat().st_size)
             top = find_top(entries, names)
             for entry, info in entries.items():
-                if top in entry.parents and not info.is_dir():
+                inside = entry.parts[: len(top.parts)] == top.parts
+                if inside and not info.is_dir():
                     target = folder / entry.relative_to(top)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, open(target, 'xb') as out:
                         shutil.copyfileobj(source, out, CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    # A damaged directory gives zipfile wrong numbers, versions and names too.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        ArithmeticError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise Failure(f'{archive_name} is not a sound zip archive: {error}') from error
 
 
@@ -230,6 +242,8 @@ def check_entries(infos, limit):
         total += info.file_size
         if path.anchor or '..' in path.parts or ':' in info.filename:
             fault = 'points outside the task folder'
+        elif len(path.parts) > MAX_DEPTH:
+            fault = f'lies more than {MAX_DEPTH} folders deep'
         elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             fault = 'is a link or a device'
         elif info.flag_bits & 1 or info.compress_type not in PLAIN_METHODS:
@@ -362,7 +376,14 @@ def is_complete(folder, task):
         record = json.loads((folder / RECORD).read_text(encoding='utf-8'))
         downloads, files = record['downloads'], dict(record['files'])
         sound = files.keys() >= task.files.keys()
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):
         sound = False
     if not sound:
         raise Failure(f'{folder} cannot be checked, having no sound {RECORD}; {advice}')

@@ -423,9 +423,9 @@ def read_outputs(folder, name):
     """The outputs (N, classes) that a run wrote for a set, or an error that names the run."""
     path = folder / finetune_classifier.OUTPUTS
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file[name]
-    except (OSError, ValueError, KeyError):
+        with bert.npz.open_npz(path) as file:
+            return file.read(name)
+    except (OSError, bert.npz.Damaged):
         raise ToolkitError(
             f'{path} has no outputs for {name}: remove {folder}, so that it is run again'
         ) from None

@@ -29,7 +29,7 @@ from bert.cli import (
     start_logging,
     stop_requests,
 )
-from bert.files import append_line, read_text, replacing, write_text
+from bert.files import append_line, parse_json, read_text, replacing, write_text
 
 EPILOG = """\
 examples:
@@ -591,8 +591,8 @@ def keep_lines(folder, step):
     kept = []
     if step and path.is_file():
         for line in read_text(path).splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                values = json.loads(line)
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                values = parse_json(line)
                 if values['step'] <= step and 'eval' not in values:
                     kept.append(line + '\n')
     write_text(path, ''.join(kept))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert import configuration, huggingface, tensorflow_checkpoint, zoo
+from bert import configuration, gluon_file, huggingface, tensorflow_checkpoint, zoo
 from bert.cli import ToolkitError
 from bert.files import read_json, replacing, write_json, write_text
 from bert.source import FINETUNED, locate, read_finetune_json
@@ -85,8 +85,7 @@ def read_weights(location):
             'model.safetensors, pytorch_model.bin, model.params or bert_model.ckpt.index'
         )
     if is_gluon(location):
-        parameters = {name: array.asnumpy() for name, array in read_gluon(path).items()}
-        return Weights(path, *split_gluon(parameters))
+        return Weights(path, *split_gluon(read_gluon(path)))
     if path.suffix == '.index':
         return Weights(path, *tensorflow_checkpoint.read_weights(path))
     config = location.folder / 'config.json'
@@ -157,7 +156,11 @@ def read_vocab(location):
         return plain_vocab(load_vocab(location.vocab))
     model = read_json(location.vocab).get('model')
     ids = model.get('vocab') if isinstance(model, dict) else None
-    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+    if (
+        not isinstance(ids, dict)
+        or not all(isinstance(i, int) for i in ids.values())
+        or sorted(ids.values()) != list(range(len(ids)))
+    ):
         raise ToolkitError(f'{location.vocab}: not a WordPiece tokenizer with the ids 0 to its end')
     return Vocab(sorted(ids, key=ids.get), source=location.vocab)
 
@@ -191,7 +194,11 @@ def read_labels(location, weights):
         return content['labels'], content['flags']
     path = location.folder / 'config.json'
     config = read_json(path) if path.is_file() else {}
-    classes = weights.head['weight'].shape[0] if 'weight' in weights.head else 0
+    shape = weights.head['weight'].shape if 'weight' in weights.head else (0, 1)
+    # Without elements a tensor can have any number of rows.
+    if len(shape) != 2 or not shape[1]:
+        raise ToolkitError(f'{weights.path}: the classifier has the shape {tuple(shape)}')
+    classes = shape[0]
     labels = configuration.parse_labels(config, path, classes)
     return labels, {}
 
@@ -346,23 +353,21 @@ def read_gluon(path):
 
     Returns
     -------
-    dict of str to mxnet.nd.NDArray
+    dict of str to numpy.ndarray
 
     Raises
     ------
     ToolkitError
         If the file is truncated, is no parameter file or has no names.
     """
-    import mxnet as mx
-
     path = Path(path)
     if not path.is_file():
         raise ToolkitError(f'{path}: there is no such parameter file')
     try:
-        parameters = mx.nd.load(str(path))
-    except mx.MXNetError:
-        raise ToolkitError(f'{path}: not a whole Gluon parameter file') from None
-    if not isinstance(parameters, dict) or not parameters:
+        parameters = gluon_file.read(path)
+    except ValueError as error:
+        raise ToolkitError(f'{path}: not a whole Gluon parameter file ({error})') from None
+    if not parameters:
         raise ToolkitError(f'{path}: holds no named parameters')
     if any(name.startswith(('arg:', 'aux:')) for name in parameters):
         raise ToolkitError(

@@ -16,10 +16,26 @@ import threading
 LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
 
 
+# A sentence with more than this came from a file, not from this project.
+LONGEST_SENTENCE = 2000
+
+
 class ToolkitError(Exception):
-    """Something the user can mend, told in one sentence; ends the program with status 1."""
+    """Something the user can mend, told in one sentence; ends the program with status 1.
+
+    Sentences quote what stands in files, so here they become a line of limited length, without
+    the control characters that could move a terminal's cursor.
+    """
 
     status = 1
+
+    def __init__(self, sentence):
+        if len(sentence) > LONGEST_SENTENCE:
+            half = LONGEST_SENTENCE // 2
+            sentence = f'{sentence[:half]} ... {sentence[-half:]}'
+        if not sentence.isprintable():
+            sentence = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+        super().__init__(sentence)
 
 
 class UsageError(ToolkitError):

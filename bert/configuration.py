@@ -1,9 +1,13 @@
 """``config.json``: the sizes of a model, and the labels of a classifier, in Hugging Face's keys."""
 
+import re
+
 from bert.cli import ToolkitError
 
 # The heads of the zoo's models. The parameters of a file tell all sizes but this one.
 ATTENTION_HEADS = {768: 12, 1024: 16}
+
+LAYER = r'encoder\.transformer_cells\.\d+\.'
 
 # config.json's keys -> ours, for the sizes that every configuration must name.
 SIZES = {
@@ -105,15 +109,16 @@ def infer_settings(parameters, path):
     if missing:
         raise ToolkitError(f'{path}: lacks {", ".join(missing)}')
     shapes = [parameters[name].shape for name in names]
+    for name, shape in zip(names, shapes):
+        if len(shape) != 2 or 0 in shape:
+            raise ToolkitError(f'{path}: {name} has the shape {tuple(shape)}')
     units = shapes[0][-1]
     if units not in ATTENTION_HEADS:
         raise ToolkitError(
             f'{path}: a config.json beside it must say how many attention heads this model of '
             f'{units} units has'
         )
-    layers = {
-        int(name.split('.')[2]) for name in parameters if name.startswith('encoder.transformer_')
-    }
+    layers = {name.split('.')[2] for name in parameters if re.match(LAYER, name)}
     return {
         'num_layers': len(layers),
         'units': units,

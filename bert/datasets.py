@@ -11,7 +11,9 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 
 from bert.cli import ToolkitError, UsageError
-from bert.files import read_text, write_text
+from bert.files import parse_json, read_text, write_text
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Examples(NamedTuple):
@@ -196,8 +198,8 @@ def _json_rows(path):
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+            cells = parse_json(line)
+        except ValueError:
             cells = None
         if not isinstance(cells, dict):
             raise ToolkitError(f'{path}:{number}: not a JSON object')
@@ -255,7 +257,8 @@ def _numbers(path, rows, cells):
             value = float(cell)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        # Some numbers are finite until they are float32.
+        if not abs(value) <= LARGEST:
             raise ToolkitError(f'{path}:{row.line}: the label {cell!r} is not a number')
         values.append(value)
     return np.array(values, dtype=np.float32)

@@ -120,10 +120,28 @@ def write_json(path, value):
 def read_json(path):
     """The object in a JSON file; a file that is no JSON object is an error that names it."""
     value = None
-    with contextlib.suppress(json.JSONDecodeError, RecursionError):
-        value = json.loads(read_text(path))
+    with contextlib.suppress(ValueError):
+        value = parse_json(read_text(path))
     if not isinstance(value, dict):
         raise ToolkitError(f'{path}: not a JSON object')
+    return value
+
+
+def parse_json(text):
+    """The value of a JSON text from anywhere.
+
+    Raises
+    ------
+    ValueError
+        Where it is no JSON, nested too deeply, has a number of thousands of digits, or half of a
+        surrogate pair, which no file could take.
+    """
+    try:
+        value = json.loads(text)
+        if '\\u' in text:
+            json.dumps(value, ensure_ascii=False).encode('utf8')
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
     return value
 
 

@@ -1,6 +1,7 @@
 """Hugging Face's side of a model: tensor names, weight files, and a directory to write."""
 
 import json
+import os
 import re
 import struct
 
@@ -143,12 +144,18 @@ def shard_names(index):
     ['model-1.safetensors', 'model-2.safetensors']
     """
     shards = index.get('weight_map')
-    if not isinstance(shards, dict) or not all(
-        isinstance(name, str) and name == name.replace('\\', '/').rpartition('/')[2]
-        for name in shards.values()
-    ):
+    if not isinstance(shards, dict) or not all(map(_is_shard_name, shards.values())):
         raise ToolkitError('weight_map does not name files beside this one')
     return sorted(set(shards.values()))
+
+
+def _is_shard_name(name):
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r'[^/\\\0]+\.[^/\\\0]+', name) is not None
+        # An index that names an index could name itself.
+        and not name.endswith('.index.json')
+    )
 
 
 def _read_shards(path):
@@ -217,6 +224,7 @@ def read_safetensors(path):
                 tensor = file.get_tensor(name)
                 is_half = tensor.dtype == np.float16
                 tensors[name] = tensor.astype(np.float32) if is_half else tensor
+        tensors.update(_bfloat16_tensors(path, dtypes))
     except (
         SafetensorError,
         struct.error,
@@ -228,14 +236,14 @@ def read_safetensors(path):
         RecursionError,
     ) as error:
         raise ToolkitError(f'{path}: not a whole safetensors file ({error})') from None
-    tensors.update(_bfloat16_tensors(path, dtypes))
     return tensors
 
 
 def _safetensors_header(path):
     with open(path, 'rb') as file:
         (size,) = struct.unpack('<Q', file.read(8))
-        if size > MAX_SAFETENSORS_HEADER:
+        # read() takes the memory for all of it before it looks what is there
+        if size > min(MAX_SAFETENSORS_HEADER, os.fstat(file.fileno()).st_size):
             raise ValueError(f'a header of {size} bytes')
         return size, json.loads(file.read(size))
 

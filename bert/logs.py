@@ -10,15 +10,18 @@ from bert.files import read_json, read_text
 
 # The scripts of 2019 and of 2020 differ a little: the later ones begin with the time of the day,
 # write ``metrics:`` in place of ``metrics=``, and tell the time of an evaluation too.
-NUMBER = r'[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)'
+NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
+COUNT = r'([1-9]\d{0,8})'
 METRICS = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
-FLAGS = re.compile(r'Namespace\((.*)\)\s*$')
+FLAGS = 'Namespace('
+# More is no command line, and Python's parser has crashed over text that is nested deeply enough.
+LONGEST_FLAGS = 10000
 TRAINING = re.compile(
-    rf'\[Epoch (\d+) Batch (\d+)/(\d+)\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
+    rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
 )
 MNLI_SET = re.compile(r'On MNLI (Matched|Mismatched)')
 VALIDATION = re.compile(rf'validation metrics(?: \((\w+)\))?:{METRICS}')
-SECONDS = re.compile(r'Time cost=([\d.]+)s\s*$')
+SECONDS = re.compile(r'Time cost=(\d+(?:\.\d*)?)s\s*$')
 
 
 class Log(NamedTuple):
@@ -48,11 +51,49 @@ def read_log(path):
     if path.suffix == '.json':
         curves = read_json(path)
         log = Log(curves.get('flags', {}), curves.get('training', []), curves.get('validation', []))
+        if not _is_sound(log):
+            raise ToolkitError(f'{path}: not the curves of a fine-tuning')
     else:
         log = parse_log(read_text(path))
     if not log.training and not log.validation:
         raise ToolkitError(f'{path}: has no line of a fine-tuning log')
     return log
+
+
+def _is_sound(log):
+    """Whether what a JSON file says has the types of a :class:`Log`."""
+    if not (isinstance(log.flags, dict) and all(isinstance(part, list) for part in log[1:])):
+        return False
+    for entry in (*log.training, *log.validation):
+        if not isinstance(entry, dict) or not _is_count(entry.get('epoch')):
+            return False
+    for line in log.training:
+        if not (
+            _is_count(line.get('batch'))
+            and _is_count(line.get('batches'))
+            and all(_is_number(line.get(name)) for name in ('loss', 'lr'))
+            and _are_metrics(line.get('metrics'))
+        ):
+            return False
+    return all(
+        _is_number(value) if name == 'seconds' else _are_metrics(value)
+        for entry in log.validation
+        for name, value in entry.items()
+        if name != 'epoch'
+    )
+
+
+def _is_count(value):
+    return isinstance(value, int) and 0 < value < 10**9
+
+
+def _is_number(value):
+    # Not every whole number has a float.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+def _are_metrics(value):
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def parse_log(text):
@@ -65,8 +106,9 @@ def parse_log(text):
     log = Log({}, [], [])
     dev_set, open_epoch = None, {}  # the dev metrics of an epoch whose end was not yet seen
     for line in text.split('\n'):
-        if match := FLAGS.search(line):
-            log.flags.update(parse_flags(match.group(1)))
+        _, found, flags = line.rstrip().partition(FLAGS)
+        if found and flags.endswith(')'):
+            log.flags.update(parse_flags(flags[:-1]))
         elif match := TRAINING.search(line):
             epoch, batch, batches, loss, rate, metrics = match.groups()
             log.training.append(
@@ -94,10 +136,15 @@ def parse_log(text):
 
 def parse_flags(text):
     """The flags in ``Namespace(...)`` as a dict; empty where they are no constants."""
+    if len(text) > LONGEST_FLAGS:
+        return {}
     try:
         call = ast.parse(f'f({text})', mode='eval').body
-        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
+        return {
+            keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg
+        }
+    # Text that closes the parenthesis is another expression than a call.
+    except (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError):
         return {}
 
 

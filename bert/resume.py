@@ -19,8 +19,8 @@ import numpy as np
 from bert import checkpoint
 from bert.cli import ToolkitError
 from bert.distributed import ALONE
-from bert.files import copy_file, replacing, sha256
-from bert.shards import DAMAGE
+from bert.files import copy_file, parse_json, replacing, sha256
+from bert.npz import Damaged, open_npz
 from bert.training import save_parameters
 
 # Where set_aside puts what an earlier run left.
@@ -148,7 +148,7 @@ def read_progress(folder, step):
             raise ToolkitError(f'{file}: there is no such checkpoint file')
     with _opened(path) as states:
         try:
-            progress = json.loads(_read_array(states, 'progress', path).item())
+            progress = parse_json(_read_array(states, 'progress', path).item())
             expected = progress['params_sha256']
         except (ValueError, TypeError, KeyError):
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
@@ -247,17 +247,14 @@ def _write_array(archive, name, array):
 @contextlib.contextmanager
 def _opened(path):
     try:
-        states = np.load(path, allow_pickle=False)
-    except DAMAGE:
-        states = None
-    if not isinstance(states, np.lib.npyio.NpzFile):
-        raise ToolkitError(f'{path}: not a whole checkpoint file')
-    with states:
-        yield states
+        with open_npz(path) as states:
+            yield states
+    except Damaged:
+        raise ToolkitError(f'{path}: not a whole checkpoint file') from None
 
 
 def _read_array(states, name, path):
     try:
-        return states[name]
-    except DAMAGE:
+        return states.read(name)
+    except Damaged:
         raise ToolkitError(f'{path}: {name} is missing or damaged') from None

@@ -11,14 +11,14 @@ import shutil
 import struct
 import tempfile
 import zipfile
-import zlib
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from bert.cli import ToolkitError
-from bert.files import replacing
+from bert.files import parse_json, replacing
+from bert.npz import Damaged, open_npz
 from bert.vocab import fingerprint
 
 SEQUENCE_ARRAYS = ('input_ids', 'segment_ids')
@@ -30,19 +30,6 @@ ARRAYS = SEQUENCE_ARRAYS + PREDICTION_ARRAYS + INSTANCE_ARRAYS
 COMPRESSION_LEVEL = 1
 
 RECORDIO_MAGIC = 0xCED7230A
-
-# What zipfile, zlib and numpy raise for files that are damaged in one way or another.
-DAMAGE = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @contextlib.contextmanager
@@ -162,7 +149,7 @@ def read_settings(path):
         Flags of create_pretraining_data.py, ``vocab_fingerprint``, and ``instances``, N.
     """
     with _opened(path) as shard:
-        return _settings(shard, path)
+        return _settings(shard)
 
 
 def read_shard(path, vocab):
@@ -187,15 +174,19 @@ def read_shard(path, vocab):
         values, or if the shard was made with other tokens.
     """
     with _opened(path) as shard:
-        settings = _settings(shard, path)
-        arrays = {name: _array(shard, name, path) for name in ARRAYS}
-        tokens = _tokens(shard, path)
+        settings = _settings(shard)
+        arrays = {name: shard.read(name) for name in ARRAYS}
+        tokens = _tokens(shard)
     _check_shapes(arrays, path)
     _check_values(arrays, len(tokens), path)
-    if settings['vocab_fingerprint'] != fingerprint(vocab):
+    if settings['instances'] != len(arrays['input_ids']):
+        raise _damaged(path, f'the settings count {settings["instances"]} instances')
+    # Not by the fingerprint, which may be that of other tokens than these.
+    if tokens != vocab.idx_to_token:
         new_ids = _map_tokens(tokens, vocab, path)
         for name in ('input_ids', 'masked_lm_ids'):
-            arrays[name] = new_ids.astype(arrays[name].dtype)[arrays[name]]
+            dtype = np.promote_types(arrays[name].dtype, np.min_scalar_type(len(tokens) - 1))
+            arrays[name] = new_ids.astype(dtype)[arrays[name]]
     return arrays
 
 
@@ -207,41 +198,29 @@ def _damaged(path, reason):
 def _opened(path):
     with naming(path):
         try:
-            shard = np.load(path, allow_pickle=False)
-        except DAMAGE:
-            raise _damaged(path, 'not an .npz file, or not a whole one') from None
-        if not isinstance(shard, np.lib.npyio.NpzFile):
-            raise _damaged(path, 'a single array, not an .npz file')
-        with shard:
-            yield shard
+            with open_npz(path) as shard:
+                yield shard
+        except Damaged as error:
+            raise _damaged(path, error) from None
 
 
-def _array(shard, name, path):
-    if name not in shard.files:
-        raise _damaged(path, f'the array {name} is missing')
-    try:
-        array = shard[name]
-    except DAMAGE as error:
-        raise _damaged(path, f'the array {name} cannot be read ({error})') from None
-    if not isinstance(array, np.ndarray):
-        raise _damaged(path, f'{name} is not an array')
-    return array
-
-
-def _settings(shard, path):
-    try:
-        settings = json.loads(_array(shard, 'settings', path).item())
-        settings['vocab_fingerprint'], settings['instances']
-    except (ValueError, TypeError, KeyError):
-        raise _damaged(path, 'the settings that it was made with cannot be read') from None
+def _settings(shard):
+    settings = None
+    with contextlib.suppress(ValueError, TypeError):
+        settings = parse_json(shard.read('settings').item())
+    count = settings.get('instances') if isinstance(settings, dict) else None
+    if not isinstance(count, int) or not isinstance(settings.get('vocab_fingerprint'), str):
+        raise Damaged('the settings that it was made with cannot be read')
     return settings
 
 
-def _tokens(shard, path):
-    try:
-        return list(json.loads(_array(shard, 'vocabulary', path).tobytes().decode('utf8')))
-    except (ValueError, TypeError):
-        raise _damaged(path, 'the vocabulary that it was made with cannot be read') from None
+def _tokens(shard):
+    tokens = None
+    with contextlib.suppress(ValueError):
+        tokens = parse_json(shard.read('vocabulary').tobytes().decode('utf8'))
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise Damaged('the vocabulary that it was made with cannot be read')
+    return tokens
 
 
 def _check_shapes(arrays, path):
@@ -258,7 +237,7 @@ def _check_shapes(arrays, path):
                 raise _damaged(path, f'{name} has the shape {array.shape}')
             if len(array) != len(arrays['input_ids']):
                 raise _damaged(path, f'{name} has not as many rows as input_ids')
-    if not arrays['input_ids'].size:
+    if not arrays['input_ids'].size or not arrays['masked_lm_ids'].size:
         raise _damaged(path, 'it holds no instances')
 
 
@@ -274,7 +253,7 @@ def _check_values(arrays, vocab_size, path):
         ('masked_lm_positions', lengths[:, None]),
     ):
         array = arrays[name]
-        wrong = (array < 0) | (array >= allowed)
+        wrong = (array < (name == 'valid_lengths')) | (array >= allowed)
         if wrong.any():
             raise _damaged(path, f'{name} holds {array[wrong][0]}, which is out of range')
 

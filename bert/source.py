@@ -157,6 +157,6 @@ def read_finetune_json(folder):
         isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     ):
         raise ToolkitError(f'{path}: labels is not a list of names')
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or name in ('', '..') or '\0' in name:
         raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
     return {'flags': flags, 'labels': labels, 'parameters': folder / name}

@@ -32,6 +32,8 @@ OTHER_SPELLINGS = {
     'wiki_multilingual': 'wiki_multilingual_uncased',
     'wiki_cn': 'wiki_cn_cased',
 }
+# The largest of them has 4 MB; an archive that promises more than this is not opened.
+MOST_BYTES = 64 * 1024 * 1024
 ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
 
 
@@ -167,6 +169,8 @@ def _download(address, member, path):
         answer = requests.get(address, timeout=60)
         answer.raise_for_status()
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            if archive.getinfo(member).file_size > MOST_BYTES:
+                raise KeyError(member)
             return archive.read(member)
     except requests.RequestException as error:
         reason = f'{type(error).__name__}: {error}'.split('\n')[0]
@@ -174,7 +178,8 @@ def _download(address, member, path):
             f'{path} is missing and could not be fetched from {address} ({reason}); '
             'put it there, or name a vocabulary file that you have'
         ) from None
-    except (zipfile.BadZipFile, KeyError):
+    # What a damaged archive raises depends on where it is damaged.
+    except Exception:
         raise ToolkitError(f'{address}: not a zip file with {member} inside') from None
 
 
@@ -189,7 +194,10 @@ def load_sentencepiece_vocab(path):
     Vocab
     """
     processor = load_sentencepiece(path)
-    tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    try:
+        tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    except UnicodeDecodeError:
+        raise ToolkitError(f'{path}: a piece is not valid UTF-8') from None
     unknown = tokens[processor.unk_id()]
     padding = tokens[processor.pad_id()] if processor.pad_id() >= 0 else '[PAD]'
     for token in ('[MASK]', '[CLS]', '[SEP]', padding):
@@ -206,7 +214,8 @@ def load_sentencepiece(path):
         raise ToolkitError(f'{path}: there is no such sentencepiece model')
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError):
+    # The library's own sentence may be of bytes from the file, and no valid text.
+    except (OSError, RuntimeError, UnicodeDecodeError):
         raise ToolkitError(f'{path}: not a sentencepiece model') from None
 
 

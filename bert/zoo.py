@@ -7,7 +7,9 @@ there too, converted to Gluon's format.
 
 import logging
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from bert import hub
@@ -128,9 +130,12 @@ def _from_zoo(model, dataset):
         OSError,
         RuntimeError,
         UserWarning,
-        # a wrong checksum, and an archive that is none or lacks its file
+        # a wrong checksum, and an archive that is none, is damaged or lacks its file
         ValueError,
         zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
         KeyError,
         mx.MXNetError,
     ) as error:

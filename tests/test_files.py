@@ -29,7 +29,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path.write_text('old')
     with pytest.raises(error), files.replacing(path) as temporary:
         temporary.write_text('half of the n')
-        raise error
+        raise error('a sentence')
     assert path.read_text() == 'old'
     assert os.listdir(tmp_path) == ['file.txt']
 

@@ -1,0 +1,650 @@
+"""What reads files of strangers, each with files to begin from and a check of what it returns.
+
+A reader keeps its contract where it returns a valid value or raises a sentence that names the file,
+and where nothing is written outside of the folder. Everything else is a crash.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import random
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Callable, NamedTuple
+from unittest import mock
+
+import fuzz_mutations as mutations
+import numpy as np
+
+import bert
+import bert.corpus
+import bert.shards
+from bert.cli import ToolkitError
+
+CHECKPOINTS = Path(__file__).parent / 'data' / 'checkpoints'
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Target(NamedTuple):
+    """A reader and its files."""
+
+    file: str  # the name that it gets, in a folder of its own
+    seeds: Callable  # () -> list of bytes
+    mutate: Callable  # (bytes, random.Random) -> bytes
+    read: Callable  # reads the file at a path, and asserts that the value is a valid one
+    prepare: Callable = lambda folder: None  # puts beside it what has to be there
+    needs: str = ''  # a package
+
+
+class Sandbox:
+    """A folder in which one target reads one file after the other."""
+
+    def __init__(self, target, folder):
+        self.target = target
+        self.outside = Path(folder)
+        self.inside = self.outside / 'inside'
+        self.inside.mkdir()
+        target.prepare(self.inside)
+        self.allowed = {path.name for path in self.inside.iterdir()} | {'out', target.file}
+
+    def run(self, data):
+        """Give the target a file.
+
+        Returns
+        -------
+        str or None
+            The sentence with which it was refused.
+        """
+        path = self.inside / self.target.file
+        path.write_bytes(data)
+        refusal = None
+        try:
+            self.target.read(path)
+        except OSError as error:
+            # bert.cli.run makes a sentence of it.
+            assert error.filename, error
+            refusal = error.strerror
+        except ToolkitError as error:
+            refusal = str(error)
+            assert refusal.isprintable() and len(refusal) < 2100, repr(refusal)
+            assert str(self.inside) in refusal, f'{refusal!r} does not name the file'
+        assert os.listdir(self.outside) == ['inside'], os.listdir(self.outside)
+        found = {path.name for path in self.inside.iterdir()}
+        assert found <= self.allowed, found - self.allowed
+        return refusal
+
+
+def mutate(target, data, rng):
+    """A file that differs from ``data`` in one to four places."""
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        data = target.mutate(data, rng)
+    return data
+
+
+# --- texts
+
+
+GLUE_ROWS = {
+    'MRPC': 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\tA b.\tA c.\n0\t4\t5\td "e\tf\n',
+    'CoLA': 'gj04\t1\t\tA b.\ngj04\t0\t*\tThe c é.\r\n',
+    'STS-B': 'index\tg\tf\ty\to\ts1\ts2\tsentence1\tsentence2\tscore\n'
+    '0\tm\tM\t2\t1\tn\tn\tA p.\tAn a.\t5.000\n1\tm\tM\t2\t1\tn\tn\tA q.\tA b.\t3.8\n',
+}
+
+
+def glue_target(name):
+    task = bert.tasks.TASKS[name]
+
+    def read(path):
+        examples = bert.datasets.read_glue(path.parents[1], task, task.train)
+        check_examples(examples, task)
+
+    def in_folder(path):
+        folder = path.parent / name
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / 'train.tsv')
+        read(folder / 'train.tsv')
+
+    return Target(
+        'file.tsv',
+        lambda: [GLUE_ROWS[name].encode()],
+        mutations.text,
+        in_folder,
+        lambda folder: (folder / name).mkdir(),
+    )
+
+
+def check_examples(examples, task):
+    assert len(examples.texts) == len(examples.labels) > 0
+    for row in examples.texts:
+        assert len(row) == len(task.train.text_columns)
+        for cell in row:
+            cell.encode('utf8')
+    if task.labels is None:
+        assert examples.labels.dtype == np.float32 and np.isfinite(examples.labels).all()
+    else:
+        assert examples.labels.dtype == np.int32
+        assert ((examples.labels >= 0) & (examples.labels < len(task.labels))).all()
+
+
+OWN_ROWS = {
+    '.tsv': 'text\tlabel\tmore\nA b.\tyes\t1\nc "d\tno\t2\n',
+    '.csv': 'text,label,more\n"A, b.",yes,1\nc d,no,"2\n3"\n',
+    '.jsonl': '{"text": "A b.", "label": "yes", "more": 1}\n'
+    '{"text": "c \\u00e9 \\ud83d\\ude00", "label": "no", "more": [2.5]}\n',
+}
+
+
+def own_target(suffix):
+    def read(path):
+        labels = bert.datasets.find_labels(path, 'label')
+        split = bert.tasks.Split(str(path), ('text',), 'label')
+        for known in (labels, None):
+            task = bert.tasks.Task('own', split, (), (), known)
+            with numbers_may_be_missing(known):
+                check_examples(bert.datasets.read_own(task, split), task)
+        rows = bert.datasets.read_rows(path)
+        out = path.parent / f'out{suffix}'
+        bert.datasets.write_predictions(out, path, ['yes'] * len(rows))
+        written = bert.datasets.read_rows(out)
+        assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
+
+    @contextlib.contextmanager
+    def numbers_may_be_missing(known):
+        try:
+            yield
+        except ToolkitError as error:
+            if known is not None or not str(error).endswith('is not a number'):
+                raise
+
+    def prepare(folder):
+        (folder / f'out{suffix}').touch()
+
+    return Target(
+        f'own{suffix}', lambda: [OWN_ROWS[suffix].encode()], mutations.text, read, prepare
+    )
+
+
+def read_corpus(path):
+    tokenizer = bert.tokenizer.build_tokenizer(vocabulary(), lower=True)
+    spans = [bert.corpus.Span(str(path), 0, path.stat().st_size)]
+    corpus = bert.corpus.read_corpus(
+        spans, lambda texts: bert.tokenizer.tokenize(tokenizer, texts), len(vocabulary())
+    )
+    assert corpus.documents[-1] == len(corpus.sentences) - 1
+    assert corpus.sentences[-1] == len(corpus.ids) and corpus.ids.max() < len(vocabulary())
+
+
+LOG = """INFO:root:Namespace(accumulate=None, batch_size=32, gpu=True, lr=2e-05, task_name='MRPC')
+INFO:root:[Epoch 1 Batch 10/119] loss=0.6271, lr=0.0000059, metrics=accuracy:0.6937,f1:0.7
+INFO:root:On MNLI Matched
+INFO:root:validation metrics:accuracy:0.8309,f1:nan
+INFO:root:Time cost=53.4s
+INFO:root:[Epoch 2 Batch 20/119] loss=nan, lr=2e-5, metrics:accuracy:0.6937
+INFO:root:validation metrics (matched):accuracy:0.88
+INFO:root:Time cost=52.3s
+"""
+
+
+def read_log(path):
+    log = bert.logs.read_log(path)
+    assert all(isinstance(name, str) for name in log.flags)
+    bert.logs.dev_curves(log)
+    bert.logs.training_curve(log, 'accuracy')
+    positions, losses = bert.logs.loss_curve(log)
+    assert len(positions) == len(losses) == len(log.training)
+    bert.logs.differing_flags(log, bert.logs.parse_log(LOG))
+    rows = bert.logs.compare_lines(log, bert.logs.parse_log(LOG))
+    assert all(isinstance(cell, str) for row in rows for cell in row.values())
+
+
+# --- vocabularies
+
+
+@functools.lru_cache(maxsize=None)
+def vocabulary():
+    tokens = (CHECKPOINTS / 'hf_masked_lm' / 'vocab.txt').read_text().split()
+    return bert.vocab.Vocab(tokens)
+
+
+def gluon_vocabularies():
+    new = (CHECKPOINTS / 'gluon_masked_lm' / 'tiny.vocab').read_bytes()
+    table = json.loads(new)
+    # As of 2018: the special tokens at the top.
+    old = {**table, **table.pop('identifiers_to_tokens', {}), 'identifiers_to_tokens': {}}
+    return [new, json.dumps(old).encode()]
+
+
+def read_vocab(path):
+    check_vocab(bert.vocab.load_vocab(path))
+
+
+def check_vocab(vocab):
+    assert all(isinstance(token, str) for token in vocab.idx_to_token)
+    assert [vocab[token] for token in vocab.idx_to_token] == list(range(len(vocab)))
+    bert.vocab.fingerprint(vocab)
+    bert.vocab.has_capitals(vocab)
+    tokenizer = bert.tokenizer.build_tokenizer(vocab, lower=True)
+    (ids,) = bert.tokenizer.tokenize(tokenizer, ['The bank, said \x00 é.'])
+    assert ((ids >= 0) & (ids < len(vocab))).all()
+
+
+@functools.lru_cache(maxsize=None)
+def sentencepiece_models():
+    """A unigram, a BPE and a byte-fallback model."""
+    import sentencepiece
+
+    rng = random.Random(0)
+    words = [''.join(rng.choices('aabcdeé', k=rng.randint(2, 8))) for _ in range(100)]
+    lines = [' '.join(rng.choices(words, k=9)) for _ in range(200)]
+    models = []
+    for options in ({}, {'model_type': 'bpe'}, {'byte_fallback': True, 'pad_id': 3}):
+        out = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=out, vocab_size=320,
+            hard_vocab_limit=False, minloglevel=2, **options,
+        )  # fmt: skip
+        models.append(out.getvalue())
+    return models
+
+
+def read_sentencepiece(path):
+    vocab = bert.vocab.load_sentencepiece_vocab(path)
+    assert [vocab[token] for token in vocab.idx_to_token] == list(range(len(vocab)))
+    bert.vocab.fingerprint(vocab)
+    for num_best in (0, 3, -1):
+        rng = np.random.default_rng(0)
+        try:
+            encode = bert.tokenizer.sentencepiece_encoder(path, True, num_best, 0.5, rng)
+        except ToolkitError as error:
+            if '--sp_nbest' not in str(error):
+                raise
+            continue
+        for ids in encode(['a bad bed é', 'x']):
+            assert all(0 <= i < len(vocab) for i in ids)
+
+
+def read_vocab_archive(path):
+    """The archive of a vocabulary, as if a server had sent it."""
+    answer = mock.Mock(content=path.read_bytes())
+    with mock.patch('requests.get', return_value=answer):
+        content = bert.vocab._download(f'http://host/{path}', 'x.vocab', path)
+    assert isinstance(content, bytes)
+
+
+# --- arrays
+
+
+def make_shard(**options):
+    """A shard of three instances."""
+    vocab = vocabulary()
+    rng = np.random.default_rng(0)
+    lengths = np.array([12, 9, 5])
+    inside = np.arange(12) < lengths[:, None]
+    block = {
+        'input_ids': (rng.integers(5, len(vocab), (3, 12)) * inside).astype(np.uint8),
+        'segment_ids': ((np.arange(12) > 3) & inside).astype(np.uint8),
+        'masked_lm_positions': np.array([[1, 5], [2, 0], [3, 4]], np.uint8),
+        'masked_lm_ids': np.array([[5, 6], [7, 0], [8, 9]], np.uint8),
+        'masked_lm_weights': np.array([[1, 1], [1, 0], [1, 1]], np.uint8),
+        'next_sentence_labels': np.array([0, 1, 0], np.uint8),
+        'valid_lengths': lengths.astype(np.uint8),
+    }
+    folder = Path(options['folder'])
+    bert.shards.write_npz(folder / 'shard.npz', [block], {'lower': True}, options['vocab'])
+    return (folder / 'shard.npz').read_bytes()
+
+
+def shards():
+    import tempfile
+
+    tokens = vocabulary().idx_to_token
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            make_shard(folder=folder, vocab=vocab)
+            for vocab in (vocabulary(), bert.vocab.Vocab([*tokens[:5], *reversed(tokens[5:])]))
+        ]
+
+
+def read_shards(path):
+    source = bert.pretraining_dataset.Shards(str(path), vocabulary(), 12)
+    (unit,) = source.units(0, 0, 2)
+    arrays = unit.load()
+    count = source.count
+    assert count == len(arrays['input_ids'])
+    assert arrays['input_ids'].max() < len(vocabulary())
+    assert arrays['masked_lm_ids'].max() < len(vocabulary())
+    batch = bert.pretraining_dataset.make_batch(arrays, np.arange(count))
+    width = batch.ids.shape[1]
+    assert 1 <= batch.valid_lengths.min() and batch.valid_lengths.max() == width
+    assert 0 <= batch.mlm_positions.min() and batch.mlm_positions.max() < width
+    for array in (batch.token_types, batch.mlm_weights, batch.nsp_labels):
+        assert set(np.unique(array)) <= {0, 1}
+
+
+@functools.lru_cache(maxsize=None)
+def training():
+    """A tiny model and its trainer."""
+    import mxnet as mx
+
+    net = mx.gluon.nn.Dense(2, in_units=3)
+    net.initialize()
+    trainer = bert.training.build_trainer(net, 'bertadam', 0.1, 1e-6)
+    with mx.autograd.record():
+        loss = net(mx.nd.ones((1, 3))).sum()
+    loss.backward()
+    trainer.step(1)
+    return net, trainer
+
+
+def write_checkpoint(folder):
+    bert.resume.save(folder, 1, *training(), {'position': [0, 0, 1]}, 1)
+
+
+def states():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder))
+        return [(Path(folder) / '0000001.states').read_bytes()]
+
+
+def read_states(path):
+    progress = bert.resume.load(path.parent, 1, *training())
+    assert isinstance(progress, dict)
+    assert bert.resume.newest_step(path.parent) == 1
+
+
+# --- weights
+
+
+def checkpoint_files(name):
+    return [path.read_bytes() for path in sorted(CHECKPOINTS.glob(f'*/{name}'))]
+
+
+def model_folder(name):
+    """Puts all but the weights of a golden model into a folder."""
+
+    def prepare(folder):
+        for path in (CHECKPOINTS / name).iterdir():
+            if path.suffix in ('.json', '.txt', '.vocab') or 'data-' in path.name:
+                shutil.copyfile(path, folder / path.name)
+
+    return prepare
+
+
+def read_whole(path):
+    """A model with this file inside."""
+    size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+    contents = bert.checkpoint.read(str(path.parent))
+    arrays = [*contents.weights.bert.values(), *contents.weights.head.values()]
+    assert all(isinstance(array, np.ndarray) for array in arrays)
+    assert sum(array.nbytes for array in arrays) <= 4 * size
+    check_vocab(contents.vocab)
+    assert contents.labels is None or all(isinstance(label, str) for label in contents.labels)
+    json.dumps([contents.settings, contents.flags, contents.labels])
+
+
+def bfloat16_model():
+    """A safetensors file with tensors of two bytes."""
+    header = {
+        'embeddings.LayerNorm.weight': {'dtype': 'BF16', 'shape': [4], 'data_offsets': [0, 8]},
+        'embeddings.LayerNorm.bias': {'dtype': 'F16', 'shape': [2, 2], 'data_offsets': [8, 16]},
+    }
+    written = json.dumps(header).encode()
+    return len(written).to_bytes(8, 'little') + written + bytes(range(16))
+
+
+def read_gluon(path):
+    parameters = bert.checkpoint.read_gluon(path)
+    assert parameters and all(isinstance(name, str) for name in parameters)
+    assert sum(array.nbytes for array in parameters.values()) <= path.stat().st_size
+    bert.checkpoint.split_gluon(parameters)
+    with contextlib.suppress(ToolkitError):
+        settings = bert.configuration.infer_settings(parameters, path)
+        assert all(0 < settings[name] < 2**31 for name in bert.configuration.SIZES.values())
+
+
+def shard_index():
+    path = CHECKPOINTS / 'hf_sharded' / 'model.safetensors.index.json'
+    return [path.read_bytes()]
+
+
+def sharded_folder(folder):
+    for path in (CHECKPOINTS / 'hf_sharded').iterdir():
+        shutil.copyfile(path, folder / path.name)
+
+
+# --- descriptions
+
+
+def read_configuration(path):
+    config = bert.files.read_json(path)
+    bert.configuration.architecture_of(config)
+    settings = bert.configuration.parse_config(config, path)
+    assert set(bert.configuration.SIZES.values()) <= set(settings)
+    labels = bert.configuration.parse_labels(config, path)
+    assert labels is None or all(isinstance(label, str) for label in labels)
+    bert.source.is_finetuned(path.parent)
+
+
+def read_casing(path):
+    location = bert.source.Location(path.parent, None, path.parent / 'vocab.txt')
+    lower, _ = bert.checkpoint.read_casing(location, vocabulary())
+    assert isinstance(lower, bool)
+
+
+def tokenizers():
+    """tokenizer.json as this project writes it."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        bert.huggingface.write_tokenizer(Path(folder), vocabulary(), True, 24)
+        return [(Path(folder) / 'tokenizer.json').read_bytes()]
+
+
+def read_tokenizer(path):
+    location = bert.source.Location(path.parent, None, path)
+    check_vocab(bert.checkpoint.read_vocab(location))
+    bert.checkpoint.read_casing(location, vocabulary())
+
+
+FINETUNED = {'flags': {'task_name': 'MRPC', 'max_len': 128}, 'labels': ['0', '1'], 'epochs': [0.5]}
+
+
+def read_finetuned(path):
+    content = bert.source.read_finetune_json(path.parent)
+    assert content['parameters'].parent == path.parent
+    assert isinstance(content['flags'], dict)
+
+
+METRICS = '{"step": 1, "mlm_loss": 0.5}\n{"step": 2, "eval": {}}\n{"step": 3}\n'
+
+
+def read_metrics(path):
+    import run_pretraining
+
+    shutil.copyfile(path, path.parent / 'out' / run_pretraining.METRICS)
+    run_pretraining.keep_lines(path.parent / 'out', 2)
+
+
+# --- archives
+
+
+def archive(members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return out.getvalue()
+
+
+def glue_archives():
+    names = ('train.tsv', 'dev.tsv', 'test.tsv')
+    return [
+        archive({f'{top}{name}': 'a\tb\n' for name in names} | {'__MACOSX/._x': 'x'})
+        for top in ('', 'CoLA/', 'a/b/')
+    ]
+
+
+def unpack(path):
+    import download_glue_data
+
+    folder = path.parent / 'out'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    names = ('train.tsv', 'dev.tsv', 'test.tsv')
+    try:
+        download_glue_data.unpack({path.name: path}, folder, names)
+    except download_glue_data.Failure as error:
+        raise ToolkitError(f'{path.parent}: {error}') from None
+    except OSError as error:
+        raise ToolkitError(f'{path.parent}: {error.strerror}') from None
+    found = [file for file in folder.rglob('*') if not file.is_dir()]
+    assert {folder / name for name in names} <= set(found)
+    assert all(file.is_file() and not file.is_symlink() for file in found)
+    assert sum(file.stat().st_size for file in found) <= 20 * path.stat().st_size
+
+
+RECORD = {'downloads': [], 'files': {'train.tsv': {'size': 1, 'sha256': '0'}}}
+
+
+def read_record(path):
+    import download_glue_data
+
+    try:
+        download_glue_data.is_complete(path.parent, download_glue_data.TASKS['CoLA'])
+    except download_glue_data.Failure as error:
+        raise ToolkitError(str(error)) from None
+
+
+def submissions():
+    """Short ones: mutations are of the first rows."""
+    short = {name: bert.submission.HEADER + '\n0\t1\n1\t0.5\n' for name in bert.submission.FILES}
+    return [archive(short), archive({'out/' + name: text for name, text in short.items()})]
+
+
+def check_submission(path):
+    for defect in bert.submission.check(path):
+        assert len(defect) < 70000 and '\n' not in defect
+
+
+def make_out(folder):
+    (folder / 'out').mkdir()
+
+
+def of_file(path, names):
+    return [(path / name).read_bytes() for name in names]
+
+
+TARGETS = {
+    'GLUE MRPC': glue_target('MRPC'),
+    'GLUE CoLA': glue_target('CoLA'),
+    'GLUE STS-B': glue_target('STS-B'),
+    'own .tsv': own_target('.tsv'),
+    'own .csv': own_target('.csv'),
+    'own .jsonl': own_target('.jsonl'),
+    'corpus': Target(
+        'corpus.txt',
+        lambda: ['The bank said.\n\nNo man, said it\r\nWhy é.\n'.encode()],
+        mutations.text,
+        read_corpus,
+    ),
+    'log': Target('finetune.log', lambda: [LOG.encode()], mutations.text, read_log),
+    'published curves': Target(
+        'curves.json',
+        lambda: of_file(ROOT / 'bert' / 'published' / '2019-01', ['RTE.json', 'MNLI.json']),
+        mutations.json_tree,
+        read_log,
+    ),
+    'vocab.txt': Target(
+        'vocab.txt', lambda: checkpoint_files('vocab.txt')[:1], mutations.text, read_vocab
+    ),
+    'Gluon .vocab': Target('x.vocab', gluon_vocabularies, mutations.json_tree, read_vocab),
+    'tokenizer.json': Target('tokenizer.json', tokenizers, mutations.json_tree, read_tokenizer),
+    'zoo vocabulary .zip': Target(
+        'x.zip',
+        lambda: [archive({'x.vocab': gluon_vocabularies()[0]})],
+        mutations.zipped,
+        read_vocab_archive,
+    ),
+    'sentencepiece': Target(
+        'sp.model',
+        sentencepiece_models,
+        mutations.protobuf,
+        read_sentencepiece,
+        needs='sentencepiece',
+    ),
+    'shard .npz': Target('shard.npz', shards, mutations.zipped, read_shards),
+    'checkpoint .states': Target(
+        '0000001.states', states, mutations.zipped, read_states, write_checkpoint
+    ),
+    'safetensors': Target(
+        'model.safetensors',
+        lambda: [*checkpoint_files('model.safetensors'), bfloat16_model()],
+        mutations.safetensors,
+        read_whole,
+        model_folder('hf_classifier'),
+    ),
+    'safetensors index': Target(
+        'model.safetensors.index.json', shard_index, mutations.json_tree, read_whole, sharded_folder
+    ),
+    'pytorch_model.bin': Target(
+        'pytorch_model.bin',
+        lambda: checkpoint_files('pytorch_model.bin'),
+        mutations.zipped,
+        read_whole,
+        model_folder('hf_2018'),
+        needs='torch',
+    ),
+    'Gluon .params': Target(
+        'model.params', lambda: checkpoint_files('tiny.params'), mutations.plain, read_gluon
+    ),
+    'Gluon model': Target(
+        'model.params',
+        lambda: checkpoint_files('tiny.params'),
+        mutations.plain,
+        read_whole,
+        model_folder('gluon_classifier'),
+    ),
+    'TensorFlow index': Target(
+        'bert_model.ckpt.index',
+        lambda: checkpoint_files('*.ckpt.index'),
+        mutations.plain,
+        read_whole,
+        model_folder('google'),
+        needs='tensorflow',
+    ),
+    'config.json': Target(
+        'config.json',
+        lambda: checkpoint_files('config.json'),
+        mutations.json_tree,
+        read_configuration,
+    ),
+    'tokenizer_config.json': Target(
+        'tokenizer_config.json',
+        lambda: [b'{"do_lower_case": true}', b'{"do_lower_case": false, "x": [1]}'],
+        mutations.json_tree,
+        read_casing,
+    ),
+    'finetune.json': Target(
+        'finetune.json',
+        lambda: [json.dumps({**FINETUNED, 'parameters': 'model_bert_MRPC_0.params'}).encode()],
+        mutations.json_tree,
+        read_finetuned,
+    ),
+    'metrics.jsonl': Target(
+        'metrics.jsonl', lambda: [METRICS.encode()], mutations.text, read_metrics, make_out
+    ),
+    'GLUE .zip': Target('x.zip', glue_archives, mutations.zipped, unpack, make_out),
+    'GLUE record': Target(
+        '.verified.json',
+        lambda: [json.dumps(RECORD).encode()],
+        mutations.json_tree,
+        read_record,
+    ),
+    'submission .zip': Target('x.zip', submissions, mutations.zipped, check_submission),
+}
