@@ -7,6 +7,10 @@ from bert.cli import ToolkitError
 # The heads of the zoo's models. The parameters of a file tell all sizes but this one.
 ATTENTION_HEADS = {768: 12, 1024: 16}
 
+# A few hundred bytes of JSON can ask for a model that no machine holds. The layers are objects that
+# take memory of their own, and so are the names of rows without a token.
+MOST = {'num_layers': 1000, 'vocab_size': 2**22}
+
 LAYER = r'encoder\.transformer_cells\.\d+\.'
 
 # config.json's keys -> ours, for the sizes that every configuration must name.
@@ -32,6 +36,8 @@ def parse_config(config, path):
         value = config.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
             raise ToolkitError(f'{path}: {key} is {value!r}, not a positive whole number')
+        if value > MOST.get(name, value):
+            raise ToolkitError(f'{path}: {key} is {value}, more than {MOST[name]}')
         settings[name] = value
     if settings['units'] % settings['num_heads']:
         raise ToolkitError(
@@ -55,6 +61,14 @@ def parse_config(config, path):
             raise ToolkitError(f'{path}: {key} is {value!r}, not a number from 0 to below 1')
         settings[name] = value
     return settings
+
+
+def count_parameters(settings):
+    """How many numbers the encoder has, without its heads."""
+    units, hidden_size = settings['units'], settings['hidden_size']
+    rows = sum(settings[name] for name in ('vocab_size', 'max_length', 'token_type_vocab_size'))
+    layer = 4 * (units + 1) * units + 2 * units * hidden_size + hidden_size + 5 * units
+    return (rows + 2) * units + settings['num_layers'] * layer
 
 
 def format_config(settings):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gluonnlp as nlp
 import mxnet as mx
+import psutil
 from gluonnlp.model import bert as gluon_bert
 from mxnet.gluon import nn
 
@@ -18,6 +19,8 @@ from bert.zoo import zoo_dataset
 
 # Of a new head, and of a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02
+# Parameters of a model that is built whether it has weights for them or not: 256 MB.
+SMALL = 2**26
 
 
 def build_bert(
@@ -140,15 +143,32 @@ def load_bert(
     settings = checkpoint.read_settings(location, weights)
     vocab = checkpoint.read_vocab(location)
     ctx = ctx or mx.cpu()
-    bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads)
+    bert, vocab = _build_initialized(
+        settings, vocab, location.vocab, ctx, heads, weights if pretrained else None
+    )
     if pretrained:
         set_encoder(bert, weights.bert, weights.path)
     speed_up(bert, ops.serve_on(ctx))
     return bert, vocab
 
 
-def _build_initialized(settings, vocab, path, ctx, heads):
+def _check_size(settings, folder, weights):
+    """Refuse a model that the weights cannot fill, or the memory not hold, before it is built."""
+    count = configuration.count_parameters(settings)
+    if weights:
+        # What is missing, or of another shape, is told by its name where that costs little.
+        most = max(SMALL, 2 * sum(array.size for array in weights.bert.values()))
+        reason = 'its weights are far fewer'
+    else:
+        most = psutil.virtual_memory().total // 4
+        reason = 'the memory of this machine does not hold them as float32'
+    if count > most:
+        raise ToolkitError(f'{folder}: the configuration asks for {count} parameters, and {reason}')
+
+
+def _build_initialized(settings, vocab, path, ctx, heads, weights=None):
     """A BERT of these settings with random weights, and the vocabulary as GluonNLP's class."""
+    _check_size(settings, path.parent, weights)
     settings = dict(settings)
     size = settings.pop('vocab_size')
     if size < len(vocab):
@@ -215,7 +235,9 @@ def build_whole(contents, ctx):
     path = contents.weights.path
     if (heads['use_classifier'] or head) and not heads['use_pooler']:
         raise ToolkitError(f'{path}: lacks pooler.weight, which its classifier needs')
-    bert, _ = _build_initialized(contents.settings, contents.vocab, path, ctx, heads)
+    bert, _ = _build_initialized(
+        contents.settings, contents.vocab, path, ctx, heads, contents.weights
+    )
     if not head:
         checkpoint.set_parameters(bert, parameters, path)
         return bert

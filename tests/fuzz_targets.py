@@ -319,8 +319,8 @@ def read_shards(path):
     assert arrays['masked_lm_ids'].max() < len(vocabulary())
     batch = bert.pretraining_dataset.make_batch(arrays, np.arange(count))
     width = batch.ids.shape[1]
-    assert 1 <= batch.valid_lengths.min() and batch.valid_lengths.max() == width
-    assert 0 <= batch.mlm_positions.min() and batch.mlm_positions.max() < width
+    assert batch.valid_lengths.min() >= 1 and batch.valid_lengths.max() == width
+    assert batch.mlm_positions.min() >= 0 and batch.mlm_positions.max() < width
     for array in (batch.token_types, batch.mlm_weights, batch.nsp_labels):
         assert set(np.unique(array)) <= {0, 1}
 
