@@ -10,6 +10,7 @@ new code. The last lines are a table: inputs tried, crashes found.
 import argparse
 import importlib.util
 import logging
+import os
 import random
 import re
 import subprocess
@@ -73,15 +74,18 @@ def supervise(name, args):
     inputs, crashes = 0, set()
     end = time.time() + args.seconds
     while time.time() < end - 1:
-        seconds = int(end - time.time())
-        result = subprocess.run(
-            [sys.executable, __file__, '--child', f'--seconds={seconds}', f'--output={args.output}']
-            + [name],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding='utf8',
-            errors='replace',
-        )
+        flags = ['--child', f'--seconds={int(end - time.time())}', f'--output={args.output}']
+        # Thousands of files a second are not for a disk.
+        memory = '/dev/shm' if Path('/dev/shm').is_dir() else None
+        with tempfile.TemporaryDirectory(dir=memory) as temporary:
+            result = subprocess.run(
+                [sys.executable, __file__, *flags, name],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding='utf8',
+                errors='replace',
+                env={**os.environ, 'TMPDIR': temporary},
+            )
         counts = re.findall(r'^#(\d+)|stat::number_of_executed_units:\s*(\d+)', result.stdout, re.M)
         inputs += max((int(a or b) for a, b in counts), default=0)
         if result.returncode == 0:
@@ -124,9 +128,7 @@ def fuzz(name, folder, seconds):
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(target.seeds()):
         (corpus / f'seed-{number}').write_bytes(data)
-    # Thousands of files a second are not for a disk.
-    memory = '/dev/shm' if Path('/dev/shm').is_dir() else None
-    sandbox = fuzz_targets.Sandbox(target, tempfile.mkdtemp(dir=memory))
+    sandbox = fuzz_targets.Sandbox(target, tempfile.mkdtemp())
 
     def mutate(data, max_size, seed):
         return fuzz_targets.mutate(target, data, random.Random(seed))[:max_size]
