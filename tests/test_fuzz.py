@@ -132,7 +132,7 @@ def link(target):
 SPLITS = dict.fromkeys(('train.tsv', 'dev.tsv', 'test.tsv'), 'x')
 MILLIONS = 200 * 2**20
 ROW = 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n{}\t2\t3\tA b.\tA c.\n'
-JSON_OF_FUNCTIONS = {
+NO_JSON = {
     'nested': b'{"a":' * 10**6,
     'a number of 5000 digits': b'{"vocab_size": ' + b'9' * 5000 + b'}',
     'half a character': b'{"hidden_act": "\\ud800"}',
@@ -204,7 +204,8 @@ HOSTILE = {
     ('log', 'no batches'): lambda: (
         b'[Epoch 1 Batch 1/0] loss=1, lr=1, metrics:f1:1', 'no line of a fine-tuning log'),
     ('published curves', 'no batches'): lambda: (curves(batches=0), 'not the curves'),
-    ('published curves', 'a loss that is no float'): lambda: (curves(loss=10**400), 'not the curves'),
+    ('published curves', 'a loss that is no float'): lambda: (
+        curves(loss=10**400), 'not the curves'),
     ('own .jsonl', 'a number of 5000 digits'): lambda: (
         b'{"text": "a", "label": ' + b'9' * 5000 + b'}', ':1: not a JSON object'),
     ('own .jsonl', 'half a character'): lambda: (
@@ -224,7 +225,7 @@ HOSTILE = {
     ('config.json', '2**24 - 1 layers'): lambda: (
         config(num_hidden_layers=2**24 - 1), 'num_hidden_layers is 16777215, more than 1000'),
     **{('config.json', what): lambda data=data: (data, 'not a JSON object')
-       for what, data in JSON_OF_FUNCTIONS.items()},
+       for what, data in NO_JSON.items()},
 }  # fmt: skip
 
 # In a process of its own, as the address space of this one has other users.
