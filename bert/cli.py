@@ -30,11 +30,11 @@ class ToolkitError(Exception):
     status = 1
 
     def __init__(self, sentence):
+        if not sentence.isprintable():
+            sentence = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
         if len(sentence) > LONGEST_SENTENCE:
             half = LONGEST_SENTENCE // 2
             sentence = f'{sentence[:half]} ... {sentence[-half:]}'
-        if not sentence.isprintable():
-            sentence = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
         super().__init__(sentence)
 
 

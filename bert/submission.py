@@ -131,6 +131,11 @@ def check(path):
     # A damaged directory gives zipfile wrong numbers, versions and names too.
     except (zipfile.BadZipFile, struct.error, ArithmeticError, RuntimeError, ValueError) as error:
         raise ToolkitError(f'{path}: not a zip file ({error})') from None
+    except OSError as error:
+        # It also seeks where the directory points.
+        if error.filename:
+            raise
+        raise ToolkitError(f'{path}: not a zip file ({error.strerror})') from None
 
 
 def check_archive(archive):

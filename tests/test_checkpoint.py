@@ -1,6 +1,7 @@
 """Whole models: directories and Gluon's files, good and damaged."""
 
 import doctest
+import json
 
 import numpy as np
 import pytest
@@ -96,6 +97,28 @@ def test_a_tensor_of_integers(change):
     folder = change(edit)
     expected = f'{folder}/model.safetensors: pooler.bias has the type int32'
     assert failure(load_bert, str(folder)) == expected
+
+
+def test_a_configuration_of_far_more_than_the_weights(folder):
+    """Told before memory is taken for it."""
+    config = json.loads((folder / 'config.json').read_text())
+    config.update(hidden_size=2**16, intermediate_size=2**20)
+    (folder / 'config.json').write_text(json.dumps(config))
+    count = 2 * (4 * (2**16 + 1) * 2**16 + 2**37 + 2**20 + 5 * 2**16) + (196 + 128 + 4) * 2**16
+    asks = f'{folder}: the configuration asks for {count} parameters, and '
+    assert failure(load_bert, str(folder)) == asks + 'its weights are far fewer'
+    assert failure(load_bert, str(folder), pretrained=False) == (
+        asks + 'the memory of this machine does not hold them as float32'
+    )
+
+
+@pytest.mark.parametrize('ids', [{'a': 0, 'b': '1'}, {'a': 0, 'b': None}, {'a': 1}, ['a']])
+def test_a_tokenizer_without_ids(folder, ids):
+    (folder / 'vocab.txt').unlink()
+    (folder / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': ids}}))
+    assert failure(checkpoint.read, str(folder)) == (
+        f'{folder}/tokenizer.json: not a WordPiece tokenizer with the ids 0 to its end'
+    )
 
 
 # --- Gluon's files

@@ -102,6 +102,15 @@ def test_run_tells_an_error_in_one_sentence(error, status, sentence, monkeypatch
     assert capsys.readouterr().err == f'script.py: error: {sentence}\n'
 
 
+def test_what_a_file_says_becomes_one_line_of_limited_length():
+    error = cli.ToolkitError('x: the label \x1b[2J\n\x00é\u2028 is wrong')
+    assert str(error) == 'x: the label \\x1b[2J\\n\\x00é\\u2028 is wrong'
+    for letter in ('a', '\x00'):  # of which one takes four characters
+        sentence = str(cli.UsageError('begin ' + letter * 10**6 + ' end'))
+        assert len(sentence) < 2100
+        assert sentence.startswith('begin ') and sentence.endswith(' end')
+
+
 def test_run_lets_success_pass_and_hides_no_defect():
     assert cli.run(lambda: None) is None
 

@@ -83,6 +83,35 @@ def test_settings_that_do_not_fit(changes, sentence):
 # --- labels, and sizes from shapes
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'most'),
+    [('num_hidden_layers', 2**24 - 1, 1000), ('vocab_size', 2**23, 2**22)],
+)
+def test_sizes_that_no_machine_has_room_for(key, value, most):
+    sentence = failure(configuration.parse_config, {**CONFIG, key: value}, 'config.json')
+    assert sentence == f'config.json: {key} is {value}, more than {most}'
+
+
+def test_the_number_of_parameters():
+    """By hand: a layer has 4 x (4 + 1) x 4 + 2 x 4 x 6 + 6 + 4 and two LayerNorms of 2 x 4; 15
+    rows of embeddings and one more LayerNorm."""
+    settings = {'num_layers': 3, 'units': 4, 'hidden_size': 6}
+    settings.update(vocab_size=10, max_length=3, token_type_vocab_size=2)
+    assert configuration.count_parameters(settings) == 3 * (80 + 48 + 10 + 16) + 15 * 4 + 8
+
+
+def test_shapes_without_elements_tell_no_sizes():
+    parameters = shapes(768)
+    parameters['encoder.position_weight'] = np.zeros((2**40, 0))
+    assert failure(configuration.infer_settings, parameters, 'x.params') == (
+        f'x.params: encoder.position_weight has the shape ({2**40}, 0)'
+    )
+    parameters['encoder.position_weight'] = np.zeros(())
+    assert failure(configuration.infer_settings, parameters, 'x.params') == (
+        'x.params: encoder.position_weight has the shape ()'
+    )
+
+
 def test_labels():
     parse = configuration.parse_labels
     assert parse({'id2label': {'0': 'a', '2': 'c', '1': 'b'}}, 'p') == ['a', 'b', 'c']

@@ -175,6 +175,8 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
         ('d.jsonl', '{"text": "one"}\n', ":1: there is no column 'label' among text"),
         ('d.jsonl', '{"text": "a", "label": "a"}\n[1]\n', ':2: not a JSON object'),
         ('d.jsonl', '{"text": "a", "label": "a"}\n\n{"text"\n', ':3: not a JSON object'),
+        ('d.jsonl', '{"text": "a", "label": %s}' % ('9' * 5000), ':1: not a JSON object'),
+        ('d.jsonl', '{"text": "\\ud83d", "label": "a"}', ':1: not a JSON object'),
         ('d.jsonl', '[' * 100000, ':1: not a JSON object'),
         ('d.jsonl', '{"text": ["a"], "label": "a"}\n', ":1: 'text' is neither text nor a number"),
         ('d.jsonl', '{"text": null, "label": "a"}\n', ":1: 'text' is neither text nor a number"),

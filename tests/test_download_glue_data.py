@@ -584,6 +584,10 @@ OUTSIDE = ENTRY + 'points outside the task folder'
             encrypted(make_zip(splits('CoLA/'))),
             ENTRY.format('CoLA/train.tsv') + 'is encrypted or compressed in an unusual way',
         ),
+        (
+            make_zip(splits('CoLA/', ('CoLA/' + 'a/' * 1500 + 'x', 'x'))),
+            ENTRY.format('CoLA/' + 'a/' * 1500 + 'x') + 'lies more than 20 folders deep',
+        ),
         (make_zip(splits('CoLA/')[:2]), 'no folder of the archive holds train.tsv, dev.tsv, te'),
         (understated(make_zip(splits('CoLA/'))), 'CoLA.zip is not a sound zip archive: Bad CRC-32'),
         (b'<html>not found</html>', 'CoLA.zip is not a sound zip archive: File is not a zip file'),

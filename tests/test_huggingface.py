@@ -240,6 +240,14 @@ def test_a_part_that_is_missing(sharded):
         (None, 'weight_map does not name files beside this one'),
         ({'a': 3}, 'weight_map does not name files beside this one'),
         ({'a': '../other.safetensors'}, 'weight_map does not name files beside this one'),
+        ({'a': ''}, 'weight_map does not name files beside this one'),
+        ({'a': '..'}, 'weight_map does not name files beside this one'),
+        ({'a': 'a\x00.safetensors'}, 'weight_map does not name files beside this one'),
+        # itself, without end
+        (
+            {'a': 'model.safetensors.index.json'},
+            'weight_map does not name files beside this one',
+        ),
         ({'a': '/etc/passwd'}, 'weight_map does not name files beside this one'),
         (
             {'a.weight': 'model-00001-of-00002.safetensors'},

@@ -56,6 +56,57 @@ def test_the_lines_of_2019():
     ]
 
 
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '(a=1)) + (2)',  # another expression than a call
+        '(**{1: 2})',
+        '(a={[]: 1})',
+        '(a=' + '-' * 100000 + '1)',
+        '(a=' + '(' * 1000 + ')',
+        '(a=\0)',
+        '(' + 'Namespace(' * 50000 + ')',
+    ],
+)
+def test_flags_that_are_none(flags):
+    log = logs.parse_log(f'INFO:root:Namespace{flags}\n' + FIRST.partition('\n')[2])
+    assert log.flags == {} and len(log.training) == 3
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        '[Epoch 1 Batch 1/0] loss=0.6, lr=0.1, metrics=mcc:0.5',  # no batch of none
+        f'[Epoch {"9" * 5000} Batch 1/2] loss=0.6, lr=0.1, metrics=mcc:0.5',
+        f'[Epoch 1 Batch 1/2] loss={"9" * 10**6}, lr=x',
+        'Time cost=1.2.3s',
+    ],
+)
+def test_lines_that_are_none(line):
+    assert logs.parse_log(line) == logs.Log({}, [], [])
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'training': {}},
+        {'training': [1]},
+        {'training': [{'epoch': 1}]},
+        {'flags': []},
+        {'validation': [{'epoch': 0, 'dev': {}}]},
+        {'validation': [{'epoch': 1, 'dev': {'accuracy': '1'}}]},
+        {'validation': [{'epoch': 1, 'dev': {'accuracy': 10**400}}]},
+        {'validation': [{'epoch': 1, 'seconds': {}}]},
+    ],
+)
+def test_curves_that_are_none(tmp_path, change):
+    path = tmp_path / 'curves.json'
+    path.write_text(json.dumps({'validation': [{'epoch': 1, 'dev': {'mcc': 0.5}}], **change}))
+    with pytest.raises(ToolkitError) as caught:
+        logs.read_log(path)
+    assert str(caught.value) == f'{path}: not the curves of a fine-tuning'
+
+
 def test_the_lines_of_2020():
     """The time of the evaluation is not that of the epoch, and the summary is no further one."""
     log = logs.parse_log(SECOND)

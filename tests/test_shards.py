@@ -106,6 +106,40 @@ def test_full_disk(tmp_path):
 # Vocabularies.
 
 
+def test_a_fingerprint_of_other_tokens(shard):
+    """What the settings say of the vocabulary is not believed: its ids could be any."""
+    rewrite(
+        shard,
+        vocabulary=np.frombuffer(json.dumps(['x'] * 70000).encode(), np.uint8),
+        input_ids=WHOLE['input_ids'].astype(np.int64) + 60000,
+    )
+    with pytest.raises(ToolkitError, match='a vocabulary of other tokens'):
+        read_shard(shard, VOCAB)
+
+
+def test_mapped_ids_that_need_a_larger_type(shard):
+    """A file may have ids below 256 as bytes, and the model other ids for them."""
+    small = np.where(WHOLE['input_ids'] < 256, WHOLE['input_ids'], 5)
+    rewrite(shard, input_ids=small.astype(np.uint8), masked_lm_ids=small[:, :3].astype(np.uint8))
+    other = Vocab([*SPECIAL_TOKENS.values(), *reversed(WORDS)])
+    arrays = read_shard(shard, other)
+    for theirs, ours in zip(arrays['input_ids'].ravel(), small.ravel()):
+        assert other.idx_to_token[theirs] == VOCAB.idx_to_token[ours]
+
+
+@pytest.mark.parametrize('text', ['[1]', '"ab"', '{"a": 1}', '[["a"]]', '[' * 10000, '["\\ud800"]'])
+def test_what_is_no_vocabulary(shard, text):
+    rewrite(shard, vocabulary=np.frombuffer(text.encode(), np.uint8))
+    refused(shard, 'the vocabulary that it was made with cannot be read')
+
+
+@pytest.mark.parametrize('count', [10, 10**30, -1])
+def test_another_number_of_instances(shard, count):
+    settings = json.dumps({'vocab_fingerprint': fingerprint(VOCAB), 'instances': count})
+    rewrite(shard, settings=np.array(settings))
+    refused(shard, f'the settings count {count} instances')
+
+
 def test_tokens_in_another_order(shard):
     """Ids are mapped: the padding, the labels and the text stand for the same tokens."""
     order = np.random.default_rng(3).permutation(len(VOCAB))

@@ -1,5 +1,6 @@
 """Submissions to GLUE: what is written against the server's rules, and each defect named."""
 
+import time
 import zipfile
 
 import numpy as np
@@ -50,6 +51,17 @@ def with_lines(texts, name, change):
     lines = texts[name].split('\n')
     change(lines)
     return {**texts, name: '\n'.join(lines)}
+
+
+def test_the_time_goes_with_the_number_of_files(tmp_path):
+    """50,000 names that each were compared with all others took minutes."""
+    path = tmp_path / 'glue.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for number in range(50000):
+            archive.writestr(f'{number}', '')
+    start = time.process_time()
+    assert len(submission.check(path)) == 50000 + len(RULES)
+    assert time.process_time() - start < 20
 
 
 def test_the_rules():

@@ -125,6 +125,21 @@ def test_bad_files_are_told_by_name(tmp_path, content, sentence):
     assert str(caught.value) == expected
 
 
+def test_a_sentencepiece_model_whose_piece_is_no_text(tmp_path):
+    """The library loads it, and fails where it makes a str of the piece."""
+    sentencepiece = pytest.importorskip('sentencepiece')
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(['ab ba aab'] * 20), model_writer=model, vocab_size=10,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    assert model.getvalue().count(b'\xe2\x96\x81a')
+    (tmp_path / 'm').write_bytes(model.getvalue().replace(b'\xe2\x96\x81a', b'\xe2\xff\x81a'))
+    with pytest.raises(ToolkitError) as caught:
+        vocab.load_sentencepiece_vocab(tmp_path / 'm')
+    assert str(tmp_path / 'm') in str(caught.value)
+
+
 def test_a_missing_file_is_told_by_name(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         load_vocab(tmp_path / 'vocab.txt')
