@@ -485,7 +485,7 @@ def archive(members):
 def glue_archives():
     names = ('train.tsv', 'dev.tsv', 'test.tsv')
     return [
-        archive({f'{top}{name}': 'a\tb\n' for name in names} | {'__MACOSX/._x': 'x'})
+        archive({**{f'{top}{name}': 'a\tb\n' for name in names}, '__MACOSX/._x': 'x'})
         for top in ('', 'CoLA/', 'a/b/')
     ]
 

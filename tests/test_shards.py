@@ -130,14 +130,14 @@ def test_mapped_ids_that_need_a_larger_type(shard):
 @pytest.mark.parametrize('text', ['[1]', '"ab"', '{"a": 1}', '[["a"]]', '[' * 10000, '["\\ud800"]'])
 def test_what_is_no_vocabulary(shard, text):
     rewrite(shard, vocabulary=np.frombuffer(text.encode(), np.uint8))
-    refused(shard, 'the vocabulary that it was made with cannot be read')
+    assert_refused(shard, 'the vocabulary that it was made with cannot be read')
 
 
 @pytest.mark.parametrize('count', [10, 10**30, -1])
 def test_another_number_of_instances(shard, count):
     settings = json.dumps({'vocab_fingerprint': fingerprint(VOCAB), 'instances': count})
     rewrite(shard, settings=np.array(settings))
-    refused(shard, f'the settings count {count} instances')
+    assert_refused(shard, f'the settings count {count} instances')
 
 
 def test_tokens_in_another_order(shard):
