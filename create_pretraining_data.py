@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Make shards of masked-LM and next-sentence instances from text files."""
 
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -21,6 +23,7 @@ from bert.cli import (
     seed,
     start_logging,
 )
+from bert.files import remove_leftovers
 from bert.vocab import (
     OTHER_SPELLINGS,
     ZOO_SHA1,
@@ -68,6 +71,13 @@ def parse_args(argv=None):
         metavar='N',
         help='processes, each making an output at a time (default: as many as there are '
         'processors, or outputs if those are fewer); the files do not depend on it',
+    )
+    parser.add_argument(
+        '--scheduler',
+        metavar='ADDRESS',
+        help='of a Dask scheduler, such as 10.0.0.2:8786: its workers make the outputs, on '
+        'machines that share the input files and the folder of the outputs; the files do not '
+        'depend on it',
     )
 
     vocab = parser.add_argument_group('vocabulary').add_mutually_exclusive_group(required=True)
@@ -177,6 +187,13 @@ def check_args(args):
         )
     if args.output_file and args.num_outputs > 1:
         raise UsageError('--num_outputs goes with --output_dir; --output_file writes one file')
+    if args.scheduler and args.num_workers:
+        raise UsageError(
+            '--num_workers starts processes on this machine, --scheduler takes the workers that '
+            'there are: drop one of them'
+        )
+    if args.scheduler and args.verbose:
+        raise UsageError('--verbose shows what this machine makes: drop it or --scheduler')
     for flag, default in (('cased', False), ('sp_nbest', 0), ('sp_alpha', 1.0)):
         given = getattr(args, flag) != default
         if given and not args.sentencepiece:
@@ -210,6 +227,8 @@ class Task(NamedTuple):
     recipe: tuple
     random_seed: int
     format: str
+    # A file that is there as long as anybody wants the output, where other machines make it.
+    beacon: Optional[str] = None
 
 
 def main(argv=None):
@@ -227,8 +246,11 @@ def main(argv=None):
     logging.info(args)
     start = time.perf_counter()
     tasks = plan_tasks(args)
-    with progress(100 * len(tasks), 'instances', '%') as bar:
-        tallies = make_all(tasks, choose_workers(args.num_workers, len(tasks)), bar)
+    with progress(100 * len(tasks), 'instances', '%') as bar, without_leftovers(tasks):
+        if args.scheduler:
+            tallies = make_elsewhere(tasks, args.scheduler, bar)
+        else:
+            tallies = make_all(tasks, choose_workers(args.num_workers, len(tasks)), bar)
     return summarize(tasks, tallies, time.perf_counter() - start)
 
 
@@ -341,6 +363,47 @@ def make_all(tasks, workers, bar):
     return tallies
 
 
+def make_elsewhere(tasks, scheduler, bar):
+    """Make the outputs with the workers of a Dask scheduler; returns what make_all does."""
+    from bert.dask_workers import dask_executor
+
+    tasks = [with_absolute_paths(task) for task in tasks]
+    inputs = {span.path for task in tasks for span in task.spans}
+    inputs.update(filter(None, (task.tokenization.sentencepiece for task in tasks)))
+    with dask_executor(scheduler, tasks[0].path, sorted(inputs)) as (executor, watch, beacon):
+        return submit_all([task._replace(beacon=beacon) for task in tasks], executor, bar, watch)
+
+
+def with_absolute_paths(task):
+    """The same task in a process that has another working directory and home."""
+
+    def absolute(path):
+        return path and os.path.abspath(os.path.expanduser(path))
+
+    how = task.tokenization
+    return task._replace(
+        path=Path(absolute(task.path)),
+        spans=[span._replace(path=absolute(span.path)) for span in task.spans],
+        tokenization=how._replace(sentencepiece=absolute(how.sentencepiece)),
+    )
+
+
+@contextlib.contextmanager
+def without_leftovers(tasks):
+    """Remove, before and afterwards, what killed workers left of outputs half written."""
+
+    def remove():
+        for task in tasks:
+            for path in (task.path, task.path.with_suffix('.idx')):
+                remove_leftovers(path)
+
+    remove()
+    try:
+        yield
+    finally:
+        remove()
+
+
 def work(task):
     """:func:`make_shard` for a worker process, which a signal ends, not only its task."""
     try:
@@ -349,16 +412,22 @@ def work(task):
         os._exit(left.code)
 
 
-def submit_all(tasks, executor, bar):
-    """Make the outputs with a ``concurrent.futures.Executor``; the first error cancels the rest."""
-    from concurrent.futures import as_completed
+def submit_all(tasks, executor, bar, watch=lambda: None):
+    """Make the outputs with a ``concurrent.futures.Executor``; the first error cancels the rest.
+
+    Meanwhile ``watch`` is called every few seconds, for it to raise what no future would tell.
+    """
+    from concurrent.futures import FIRST_COMPLETED, wait
     from concurrent.futures.process import BrokenProcessPool
 
-    futures = [executor.submit(work, task) for task in tasks]
+    pending = futures = [executor.submit(work, task) for task in tasks]
     try:
-        for future in as_completed(futures):
-            future.result()
-            bar.update(100)
+        while pending:
+            done, pending = wait(pending, timeout=2, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                bar.update(100)
+            watch()
     except BrokenProcessPool:
         raise ToolkitError(
             'a worker process was killed, perhaps for want of memory: take fewer --num_workers '
@@ -385,30 +454,59 @@ def make_shard(task, show=lambda share: None):
         Sums over the instances: ``instances``, ``tokens``, ``places`` (tokens and padding),
         ``predictions`` and ``random_next``.
     """
-    import numpy as np
-
-    from bert.corpus import read_corpus
-    from bert.pretraining_data import instances, symbols_of
     from bert.shards import write_npz, write_recordio
 
-    how = task.tokenization
-    rng = np.random.default_rng([task.random_seed, task.number])
-    corpus = read_corpus(
-        task.spans,
-        build_encoder(task.vocab, how, rng),
-        len(task.vocab),
-        repeatable=how.sp_nbest in (0, 1),
-        show=lambda share: show(share / 2),
-    )
-    symbols = symbols_of(task.vocab, word_start='\u2581' if how.sentencepiece else None)
-    count, blocks = instances(corpus, task.recipe, symbols, rng)
+    if task.beacon:
+        show = partial(heed_beacon, task.beacon)
     tally = Counter()
-    blocks = counted(blocks, tally, task.vocab, lambda n: show((1 + n / count) / 2))
+    blocks = counted(make_instances(task, show), tally, task.vocab)
     if task.format == 'recordio':
         write_recordio(task.path, blocks)
     else:
         write_npz(task.path, blocks, settings_of(task), task.vocab)
     return tally
+
+
+def heed_beacon(beacon, share):
+    """Stop an output that nobody waits for any more, lest it replace that of a later command."""
+    if not os.path.exists(beacon):
+        raise ToolkitError('given up by the one who asked for it')
+
+
+def make_instances(task, show):
+    """Yield the instances of an output in blocks: those of one corpus after those of another.
+
+    Reading a corpus and making its instances count as equal shares of the work.
+    """
+    import numpy as np
+
+    from bert.corpus import read_corpora
+    from bert.pretraining_data import instances, symbols_of
+
+    how = task.tokenization
+    rng = np.random.default_rng([task.random_seed, task.number])
+    symbols = symbols_of(task.vocab, word_start='\u2581' if how.sentencepiece else None)
+    made = read = 0  # shares of the text
+
+    def show_reading(share):
+        nonlocal read
+        read = share
+        show((made + read) / 2)
+
+    for corpus in read_corpora(
+        task.spans,
+        build_encoder(task.vocab, how, rng),
+        len(task.vocab),
+        repeatable=how.sp_nbest in (0, 1),
+        show=show_reading,
+    ):
+        count, blocks = instances(corpus, task.recipe, symbols, rng)
+        start, done = made, 0
+        for block in blocks:
+            yield block
+            done += len(block['valid_lengths'])
+            made = start + (read - start) * done / count
+            show((made + read) / 2)
 
 
 def build_encoder(vocab, how, rng):
@@ -436,7 +534,7 @@ def settings_of(task):
     }
 
 
-def counted(blocks, tally, vocab, show):
+def counted(blocks, tally, vocab):
     """Pass on blocks of instances, adding them to the tally."""
     for block in blocks:
         if not tally:
@@ -447,7 +545,6 @@ def counted(blocks, tally, vocab, show):
         tally['predictions'] += int(block['masked_lm_weights'].sum())
         tally['random_next'] += int(block['next_sentence_labels'].sum())
         yield block
-        show(tally['instances'])
 
 
 def describe(block, vocab):

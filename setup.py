@@ -51,6 +51,8 @@ EXTRAS = {
     # For bert.convert --to onnx. MXNet's exporter needs onnx.mapping, which onnx 1.19 dropped;
     # 1.16.2 is the release that the exported models were tested with.
     'onnx': ['onnx==1.16.2', 'onnxruntime'],
+    # For create_pretraining_data.py --scheduler; pip takes the last release for each Python.
+    'dask': ['distributed'],
     # To read Google's own checkpoints.
     'tensorflow': ['tensorflow-cpu'],
     # Formatting differs between releases of ruff.

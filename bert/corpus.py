@@ -5,6 +5,7 @@ document as well.
 """
 
 import glob
+import math
 import os
 from itertools import chain
 from typing import NamedTuple
@@ -16,6 +17,11 @@ from bert.pretraining_data import Corpus, smallest_integer
 
 # Bytes of text in memory as words at a time.
 CHUNK_BYTES = 2**20
+# No sentence is as long as this, in bytes: its file has no line ends.
+LONGEST_LINE = 2**24
+# Tokens of text from which instances are made at a time, where there are twice as many: some 35 MB
+# of English, thousands of documents to draw random next sentences from.
+CORPUS_TOKENS = 2**23
 
 
 class Span(NamedTuple):
@@ -81,15 +87,27 @@ def _cut(path, count):
         for part in range(1, count):
             # To the end of this line, and then to the end of the next blank one.
             file.seek(size * part // count)
-            file.readline()
-            while file.readline().strip():
+            file.readline(LONGEST_LINE)
+            while file.readline(LONGEST_LINE).strip():
                 pass
             cuts.append(file.tell())
     return [Span(path, start, stop) for start, stop in zip(cuts, [*cuts[1:], size])]
 
 
 def read_corpus(spans, encode, vocab_size, repeatable=True, show=lambda share: None):
-    """Read and tokenize text.
+    """Read and tokenize text, all of it into one corpus; see :func:`read_corpora`."""
+    (corpus,) = read_corpora(spans, encode, vocab_size, repeatable, show, math.inf)
+    return corpus
+
+
+def read_corpora(
+    spans, encode, vocab_size, repeatable=True, show=lambda share: None, tokens=CORPUS_TOKENS
+):
+    """Read and tokenize text, some of it at a time.
+
+    A corpus ends with the document that brings it to ``tokens`` tokens, where what follows has as
+    many too; the last one takes all the rest. So a text of fewer than ``2 * tokens`` is one corpus,
+    and of a longer one hardly more than those are in memory, unless a single document has them.
 
     Parameters
     ----------
@@ -101,35 +119,72 @@ def read_corpus(spans, encode, vocab_size, repeatable=True, show=lambda share: N
         Whether ``encode`` always answers the same, so that asking it once for each word is enough.
     show : function
         Called with the share of the text that is read, from 0 to 1.
+    tokens : int
 
-    Returns
-    -------
+    Yields
+    ------
     Corpus
+        Two documents or more.
 
     Raises
     ------
     ToolkitError
-        If a file is not UTF-8, with its name and line, or if there are not two documents.
+        If a file is not UTF-8, with its name and line, if there are not two documents, or if
+        one is longer than ``2 * tokens`` where there are ``8 * tokens``.
     """
     dtype = smallest_integer(vocab_size - 1)
-    ids, lengths, blanks = [], [], []
+    # What no corpus was made of yet: ids, and for each line their number and whether it is blank.
+    ids, lengths, blanks = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, bool)
+    parts = []
     done, total = 0, sum(span.stop - span.start for span in spans)
     for span in spans:
         for lines, size in _read_lines(span):
             chunk_ids, chunk_lengths = encode_lines(lines, encode, repeatable)
-            ids.append(chunk_ids.astype(dtype))
-            lengths.append(chunk_lengths)
-            blanks.append(np.array([not line for line in lines]))
+            parts.append(
+                (chunk_ids.astype(dtype), chunk_lengths, np.array([not line for line in lines]))
+            )
             done += size
             show(done / total)
-        lengths.append([0])
-        blanks.append([True])
-    lengths, document = np.concatenate(lengths), np.cumsum(np.concatenate(blanks))
-    lengths, document = lengths[lengths > 0], document[lengths > 0]
+            if len(ids) + sum(len(part[0]) for part in parts) >= 2 * tokens:
+                ids, lengths, blanks = map(np.concatenate, zip((ids, lengths, blanks), *parts))
+                parts = []
+                while True:
+                    line, token = _first_cut(lengths, blanks, tokens)
+                    if not token:
+                        break
+                    yield _corpus(ids[:token], lengths[:line], blanks[:line], spans)
+                    # Copies, so that what is done with does not stay in memory.
+                    ids = ids[token:].copy()
+                    lengths, blanks = lengths[line:].copy(), blanks[line:].copy()
+                if len(ids) >= 8 * tokens:
+                    raise ToolkitError(
+                        f'{span.path}: a document of more than {2 * tokens} tokens; put blank '
+                        'lines between documents'
+                    )
+        parts.append((np.empty(0, dtype), [0], [True]))
+    yield _corpus(*map(np.concatenate, zip((ids, lengths, blanks), *parts)), spans)
+
+
+def _first_cut(lengths, blanks, tokens):
+    """The line and the token that begin the second corpus of these lines; 0 and 0: there is one."""
+    lines = np.flatnonzero(lengths)
+    ends = np.cumsum(lengths[lines])
+    document = np.cumsum(blanks)[lines]
+    # The first sentence of each document but the first two, which go together as do the last two.
+    first = (np.flatnonzero(np.diff(document)) + 1)[1:-1]
+    start = ends[first - 1]
+    fits = np.flatnonzero((start >= tokens) & (ends[-1] - start >= tokens))
+    return (lines[first[fits[0]]], start[fits[0]]) if len(fits) else (0, 0)
+
+
+def _corpus(ids, lengths, blanks, spans):
+    """The corpus of some lines, of which ``lengths`` and ``blanks`` tell."""
+    document = np.cumsum(blanks)[lengths > 0]
+    lengths = lengths[lengths > 0]
     # The first sentence of each document but the first one.
     first = np.flatnonzero(np.diff(document)) + 1
     corpus = Corpus(
-        ids=np.concatenate(ids) if ids else np.empty(0, dtype),
+        ids=ids,
         sentences=np.concatenate([[0], np.cumsum(lengths)]),
         documents=np.concatenate([[0], first, [len(lengths)]]),
     )
@@ -156,7 +211,14 @@ def _read_lines(span):
         while position < span.stop:
             data = file.read(min(CHUNK_BYTES, span.stop - position))
             if position + len(data) < span.stop:
-                data += file.readline()  # to the end of the line
+                rest = file.readline(LONGEST_LINE)  # to the end of the line
+                if len(rest) == LONGEST_LINE and not rest.endswith(b'\n'):
+                    line = _line_number(span.path, position + len(data))
+                    raise ToolkitError(
+                        f'{span.path}:{line}: a line of more than {LONGEST_LINE} bytes; put a '
+                        'sentence on a line, and blank lines between documents'
+                    )
+                data += rest
             if not data:
                 raise ToolkitError(f'{span.path}: became shorter while it was read')
             try:
@@ -176,7 +238,8 @@ def _read_lines(span):
 
 def _line_number(path, position):
     with open(path, 'rb') as file:
-        return file.read(position).count(b'\n') + 1
+        sizes = (min(CHUNK_BYTES, position - start) for start in range(0, position, CHUNK_BYTES))
+        return sum(file.read(size).count(b'\n') for size in sizes) + 1
 
 
 def encode_lines(lines, encode, repeatable=True):

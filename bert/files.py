@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and errors that name the file and line."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -43,6 +44,14 @@ def replacing(path):
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def remove_leftovers(path):
+    """Remove what killed processes left of :func:`replacing`, while nobody writes ``path``."""
+    path = Path(path)
+    for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*.tmp'):
+        with contextlib.suppress(FileNotFoundError):
+            leftover.unlink()
 
 
 @contextlib.contextmanager
