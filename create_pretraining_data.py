@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Make shards of masked-LM and next-sentence instances from text files."""
 
+import argparse
 import contextlib
 import logging
 import os
+import re
 import time
 from collections import Counter
 from functools import partial
@@ -74,6 +76,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--scheduler',
+        type=scheduler_address,
         metavar='ADDRESS',
         help='of a Dask scheduler, such as 10.0.0.2:8786: its workers make the outputs, on '
         'machines that share the input files and the folder of the outputs; the files do not '
@@ -176,6 +179,13 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     check_args(args)
     return args
+
+
+def scheduler_address(text):
+    """HOST:PORT, perhaps with a protocol before it."""
+    if not re.fullmatch(r'((tcp|tls)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not HOST:PORT, such as 10.0.0.2:8786')
+    return text
 
 
 def check_args(args):
@@ -480,7 +490,7 @@ def make_instances(task, show):
     """
     import numpy as np
 
-    from bert.corpus import read_corpora
+    from bert.corpus import CORPUS_TOKENS, read_corpora
     from bert.pretraining_data import instances, symbols_of
 
     how = task.tokenization
@@ -497,6 +507,7 @@ def make_instances(task, show):
         task.spans,
         build_encoder(task.vocab, how, rng),
         len(task.vocab),
+        CORPUS_TOKENS,
         repeatable=how.sp_nbest in (0, 1),
         show=show_reading,
     ):

@@ -96,13 +96,11 @@ def _cut(path, count):
 
 def read_corpus(spans, encode, vocab_size, repeatable=True, show=lambda share: None):
     """Read and tokenize text, all of it into one corpus; see :func:`read_corpora`."""
-    (corpus,) = read_corpora(spans, encode, vocab_size, repeatable, show, math.inf)
+    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, show)
     return corpus
 
 
-def read_corpora(
-    spans, encode, vocab_size, repeatable=True, show=lambda share: None, tokens=CORPUS_TOKENS
-):
+def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda share: None):
     """Read and tokenize text, some of it at a time.
 
     A corpus ends with the document that brings it to ``tokens`` tokens, where what follows has as
@@ -115,11 +113,11 @@ def read_corpora(
     encode : function
         From a list of str to a list of sequences of ids.
     vocab_size : int
+    tokens : int
     repeatable : bool
         Whether ``encode`` always answers the same, so that asking it once for each word is enough.
     show : function
         Called with the share of the text that is read, from 0 to 1.
-    tokens : int
 
     Yields
     ------
@@ -133,55 +131,53 @@ def read_corpora(
         one is longer than ``2 * tokens`` where there are ``8 * tokens``.
     """
     dtype = smallest_integer(vocab_size - 1)
-    # What no corpus was made of yet: ids, and for each line their number and whether it is blank.
-    ids, lengths, blanks = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, bool)
-    parts = []
+    # What no corpus was made of yet: ids, and for each sentence its tokens and its document.
+    pending = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, np.int64)
+    chunks, document = [], 0
     done, total = 0, sum(span.stop - span.start for span in spans)
     for span in spans:
         for lines, size in _read_lines(span):
-            chunk_ids, chunk_lengths = encode_lines(lines, encode, repeatable)
-            parts.append(
-                (chunk_ids.astype(dtype), chunk_lengths, np.array([not line for line in lines]))
-            )
+            ids, lengths = encode_lines(lines, encode, repeatable)
+            documents = document + np.cumsum([not line for line in lines])
+            document = documents[-1]
+            chunks.append((ids.astype(dtype), lengths[lengths > 0], documents[lengths > 0]))
             done += size
             show(done / total)
-            if len(ids) + sum(len(part[0]) for part in parts) >= 2 * tokens:
-                ids, lengths, blanks = map(np.concatenate, zip((ids, lengths, blanks), *parts))
-                parts = []
+            if len(pending[0]) + sum(len(chunk[0]) for chunk in chunks) >= 2 * tokens:
+                pending, chunks = _joined(pending, chunks), []
                 while True:
-                    line, token = _first_cut(lengths, blanks, tokens)
+                    token, sentence = _first_cut(*pending[1:], tokens)
                     if not token:
                         break
-                    yield _corpus(ids[:token], lengths[:line], blanks[:line], spans)
+                    cuts = token, sentence, sentence
+                    yield _corpus(*(array[:cut] for array, cut in zip(pending, cuts)), spans)
                     # Copies, so that what is done with does not stay in memory.
-                    ids = ids[token:].copy()
-                    lengths, blanks = lengths[line:].copy(), blanks[line:].copy()
-                if len(ids) >= 8 * tokens:
+                    pending = tuple(array[cut:].copy() for array, cut in zip(pending, cuts))
+                if len(pending[0]) >= 8 * tokens:
                     raise ToolkitError(
                         f'{span.path}: a document of more than {2 * tokens} tokens; put blank '
                         'lines between documents'
                     )
-        parts.append((np.empty(0, dtype), [0], [True]))
-    yield _corpus(*map(np.concatenate, zip((ids, lengths, blanks), *parts)), spans)
+        document += 1
+    yield _corpus(*_joined(pending, chunks), spans)
 
 
-def _first_cut(lengths, blanks, tokens):
-    """The line and the token that begin the second corpus of these lines; 0 and 0: there is one."""
-    lines = np.flatnonzero(lengths)
-    ends = np.cumsum(lengths[lines])
-    document = np.cumsum(blanks)[lines]
-    # The first sentence of each document but the first two, which go together as do the last two.
+def _joined(pending, chunks):
+    return tuple(map(np.concatenate, zip(pending, *chunks)))
+
+
+def _first_cut(lengths, document, tokens):
+    """The token and the sentence that begin the second corpus; 0 and 0 where there is only one."""
+    ends = np.cumsum(lengths)
+    # The first sentences of documents, with two documents or more on either side.
     first = (np.flatnonzero(np.diff(document)) + 1)[1:-1]
     start = ends[first - 1]
     fits = np.flatnonzero((start >= tokens) & (ends[-1] - start >= tokens))
-    return (lines[first[fits[0]]], start[fits[0]]) if len(fits) else (0, 0)
+    return (start[fits[0]], first[fits[0]]) if len(fits) else (0, 0)
 
 
-def _corpus(ids, lengths, blanks, spans):
-    """The corpus of some lines, of which ``lengths`` and ``blanks`` tell."""
-    document = np.cumsum(blanks)[lengths > 0]
-    lengths = lengths[lengths > 0]
-    # The first sentence of each document but the first one.
+def _corpus(ids, lengths, document, spans):
+    """The corpus of some sentences, of which ``lengths`` and ``document`` tell."""
     first = np.flatnonzero(np.diff(document)) + 1
     corpus = Corpus(
         ids=ids,

@@ -1,5 +1,6 @@
 """An executor whose workers are other machines: those of a Dask scheduler."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -50,7 +51,7 @@ def dask_executor(address, output, inputs):
     """
     distributed = _import_distributed()
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(_connect(distributed.Client, address))
+        client = stack.enter_context(_connect(distributed, address))
         output.parent.mkdir(parents=True, exist_ok=True)
         # The name of a half-written output: where this process is killed, it is removed like one.
         beacon = stack.enter_context(
@@ -86,14 +87,24 @@ def _import_distributed():
     return distributed
 
 
-def _connect(connect, address):
+def _connect(distributed, address):
+    """A client, once it is clear that a scheduler is there: Client() may wait for ever for one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about versions, which _check compares
-            return connect(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ToolkitError(f'no scheduler answers at {address}: {reason}') from None
+        kind = asyncio.run(asyncio.wait_for(_identify(distributed, address), CONNECT_SECONDS))
+    except (OSError, asyncio.TimeoutError):
+        raise ToolkitError(
+            f'no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds'
+        ) from None
+    if kind != 'Scheduler':
+        raise ToolkitError(f'{address} is the address of a {kind.lower()}, not of the scheduler')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about versions, which _check compares
+        return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+
+
+async def _identify(distributed, address):
+    async with distributed.rpc(address) as server:
+        return (await server.identity())['type']
 
 
 class _Watch:
