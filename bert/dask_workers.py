@@ -60,7 +60,7 @@ def dask_executor(address, output, inputs):
         watch = _Watch(client, address)
         watch.wait_for_a_worker()
         try:
-            _check(client, address, [*inputs, beacon])
+            _check(client, address, {path: os.path.getsize(path) for path in [*inputs, beacon]})
             yield client.get_executor(pure=False), watch, beacon
         except distributed.KilledWorker:
             raise ToolkitError(
@@ -134,17 +134,17 @@ class _Watch:
             time.sleep(0.2)
 
 
-def _check(client, address, paths):
+def _check(client, address, sizes):
     """Refuse machines with other software, and workers with other files."""
     here = versions()
-    found = {f'the scheduler at {address}': _result(client.run_on_scheduler, look, [])}
-    workers = client.run(look, paths, on_error='return')
+    found = {f'the scheduler at {address}': _result(client.run_on_scheduler, look, {})}
+    workers = client.run(look, sizes, on_error='return')
     found.update((f'the worker at {key}', value) for key, value in workers.items())
     for machine, seen in found.items():
         if isinstance(seen, Exception):
             raise ToolkitError(
-                f'{machine} cannot import this project ({seen}); install it there, the same '
-                'version as here'
+                f'{machine} cannot run this project ({seen}); install it there, the same version '
+                'as here'
             )
         theirs, missing = seen
         for name, version in here.items():
@@ -156,15 +156,15 @@ def _check(client, address, paths):
                 )
         if missing:
             raise ToolkitError(
-                f'{machine} does not see {missing}: all machines must share the files, under '
-                'the same paths'
+                f'{machine} does not see {missing} as it is here: all machines must share the '
+                'files, under the same paths'
             )
 
 
 def _result(function, *args):
     try:
         return function(*args)
-    except ImportError as error:
+    except Exception as error:  # what the scheduler answers with depends on the release of Dask
         return error
 
 
@@ -187,6 +187,10 @@ def versions():
     return found
 
 
-def look(paths):
-    """What a machine has: its :func:`versions`, and the first of the files that it cannot read."""
-    return versions(), next((path for path in paths if not os.access(path, os.R_OK)), None)
+def look(sizes):
+    """What a machine has: its :func:`versions`, and the first file that is not of its size there."""
+    return versions(), next((path for path in sizes if not _has(path, sizes[path])), None)
+
+
+def _has(path, size):
+    return os.access(path, os.R_OK) and os.path.getsize(path) == size

@@ -1,6 +1,7 @@
 """Text files to corpora: finding, sharing out, reading and tokenizing them."""
 
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ sys.path.insert(0, str(ROOT))
 
 from bert import corpus as corpus_module  # noqa: E402
 from bert.cli import ToolkitError  # noqa: E402
-from bert.corpus import Span, encode_lines, find_files, read_corpus, share_out  # noqa: E402
+from bert.corpus import (  # noqa: E402
+    Span,
+    encode_lines,
+    find_files,
+    read_corpora,
+    read_corpus,
+    share_out,
+)
 from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
 from bert.vocab import SPECIAL_TOKENS, Vocab, load_vocab  # noqa: E402
 
@@ -173,6 +181,93 @@ def test_too_little_text(tmp_path, text, words):
     with pytest.raises(ToolkitError, match=words) as error:
         read(write(tmp_path / 'a.txt', text))
     assert str(error.value).startswith(f'{tmp_path}/a.txt: ')
+
+
+# Reading some at a time.
+
+
+def slow_cuts(documents, tokens):
+    """The documents of each corpus, one document after the other: what the docstring says."""
+    size = [sum(map(len, document)) for document in documents]
+    for i in range(2, len(documents) - 1):
+        if sum(size[:i]) >= tokens and sum(size[i:]) >= tokens:
+            return [documents[:i], *slow_cuts(documents[i:], tokens)]
+    return [documents]
+
+
+def random_documents(rng, count):
+    return [['ab' * rng.integers(1, 9) for _ in range(rng.integers(1, 6))] for _ in range(count)]
+
+
+@pytest.mark.parametrize('chunk', [7, 150, 2**20])
+@pytest.mark.parametrize('count', [2, 3, 4, 5, 40])
+def test_a_text_is_cut_between_documents_as_slowly(tmp_path, monkeypatch, chunk, count):
+    """Every document once, none divided, in two files as well as in one."""
+    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', chunk)
+    several = 0
+    for seed in range(15):
+        documents = random_documents(np.random.default_rng([seed, count]), count)
+        texts = ['\n'.join(document) for document in documents]
+        half = seed % count
+        paths = [
+            write(tmp_path / name, '\n\n \n'.join(part) + end)
+            for name, part, end in (('a', texts[:half], '\n'), ('b', texts[half:], '\n--\n\n'))
+        ]
+        spans = [span for (span,) in share_out(paths, 2)]
+        for tokens in (40, 60, 100, 300):  # a document has 80 at most: none is refused
+            corpora = list(read_corpora(spans, letters, 26, tokens))
+            found = list(map(as_text, corpora))
+            assert found == slow_cuts(documents, tokens)
+            assert all(corpus.ids.dtype == np.uint8 for corpus in corpora)
+            several += len(found) > 1
+            total = sum(map(len, (sentence for text in documents for sentence in text)))
+            assert total >= 2 * tokens or len(found) == 1
+    assert several > 15 or count < 40
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 2000)
+    documents = random_documents(np.random.default_rng(1), 200)
+    text = '\n\n'.join('\n'.join(document) for document in documents) + '\n\n'
+    peaks = []
+    for copies in (4, 40):
+        path = write(tmp_path / f'{copies}', text * copies)
+        (spans,) = share_out([path], 1)
+        tracemalloc.start()
+        count = sum(len(corpus.documents) - 1 for corpus in read_corpora(spans, letters, 26, 2000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert count == 200 * copies
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_document_without_end(tmp_path):
+    """It is taken where all the text is not much, and refused where memory would not do."""
+    lines = ['abcde'] * 100
+    documents = [['ab'], lines, ['cd'], ['ef']]
+    text = '\n\n'.join('\n'.join(document) for document in documents)
+    path = write(tmp_path / 'a.txt', text)
+    (spans,) = share_out([path], 1)
+    (corpus,) = read_corpora(spans, letters, 26, 100)
+    assert as_text(corpus) == documents
+    with pytest.raises(ToolkitError) as error:
+        list(read_corpora(spans, letters, 26, 60))
+    assert str(error.value) == (
+        f'{path}: a document of more than 120 tokens; put blank lines between documents'
+    )
+
+
+def test_a_line_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(corpus_module, 'LONGEST_LINE', 50)
+    path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 45 + '\n\nabc\n')
+    assert len(read(path).documents) == 12
+    path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')
+    with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put a'):
+        read(path)
+    # A cut looks for the end of the document, whatever the length of its lines.
+    (first,), (second,) = share_out([path], 2)
+    assert Path(path).read_text()[second.start :] == 'abc\n' and first.stop == second.start
 
 
 # Tokenizing.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import create_pretraining_data as script  # noqa: E402
 from bert import vocab as vocab_module  # noqa: E402
 from bert.cli import ToolkitError, UsageError  # noqa: E402
+from bert.corpus import Span  # noqa: E402
 from bert.shards import ARRAYS, read_settings, read_shard  # noqa: E402
 from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
 from bert.vocab import SPECIAL_TOKENS, load_vocab  # noqa: E402
@@ -284,6 +286,129 @@ def test_any_executor(here):
     ):
         with pytest.raises(ToolkitError, match=words):
             script.submit_all(tasks, Inline(error), Bar())
+
+
+def test_an_output_of_much_text(here, monkeypatch):
+    """Its instances are those of one corpus after the other, of all documents in their order."""
+    from bert import corpus, pretraining_data
+
+    monkeypatch.setattr(corpus, 'CORPUS_TOKENS', 800)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
+    (task,) = script.plan_tasks(script.parse_args(flags))
+    shown = []
+    tally = script.make_shard(task, shown.append)
+    assert shown == sorted(shown) and len(shown) > 9 and shown[-1] == pytest.approx(1)
+
+    vocab = load_vocab('vocab.txt')
+    rng = np.random.default_rng([12345, 0])
+    blocks = []
+    documents = [
+        [[vocab[word] for word in line.split()] for line in document.split('\n')]
+        for i in range(3)
+        for document in Path(f'text{i}.txt').read_text().split('\n\n')
+    ]
+    for part in cut_slowly(documents, 800):
+        sentences = [sentence for document in part for sentence in document]
+        whole = pretraining_data.Corpus(
+            ids=np.array([token for sentence in sentences for token in sentence], np.uint8),
+            sentences=np.cumsum([0, *map(len, sentences)]),
+            documents=np.cumsum([0, *map(len, part)]),
+        )
+        symbols = pretraining_data.symbols_of(vocab)
+        blocks += pretraining_data.instances(whole, task.recipe, symbols, rng)[1]
+    assert len(blocks) > 2
+    arrays = read_shard('x.npz', vocab)
+    assert tally['instances'] == len(arrays['input_ids'])
+    for name in ARRAYS:
+        assert np.array_equal(arrays[name], np.concatenate([block[name] for block in blocks]))
+
+
+def cut_slowly(documents, tokens):
+    """The first documents that have so many tokens, two at least, while as much is left."""
+    parts, part = [], []
+    for i, document in enumerate(documents):
+        part.append(document)
+        size = sum(len(sentence) for each in part for sentence in each)
+        rest = documents[i + 1 :]
+        left = sum(len(sentence) for each in rest for sentence in each)
+        if size >= tokens and left >= tokens and len(part) > 1 and len(rest) > 1:
+            parts.append(part)
+            part = []
+    return [*parts, part]
+
+
+def test_memory_does_not_grow_with_the_text(here, monkeypatch):
+    """Neither in reading nor in pairing nor in writing, for both formats."""
+    from bert import corpus, pretraining_data
+
+    monkeypatch.setattr(corpus, 'CORPUS_TOKENS', 10000)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 20000)
+    monkeypatch.setattr(pretraining_data, 'BLOCK_TOKENS', 2**13)
+    text = story(1, documents=120)
+    for kind in ('numpy', 'recordio'):
+        peaks = []
+        for copies in (3, 15):
+            Path('long.txt').write_text(f'{text}\n\n' * copies)
+            flags = ['--input_file=long.txt', '--vocab_file=vocab.txt', f'--format={kind}']
+            (task,) = script.plan_tasks(script.parse_args([*flags, '--output_file=x']))
+            tracemalloc.start()
+            script.make_shard(task)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[1] < 1.3 * peaks[0], (kind, peaks)
+
+
+def test_an_output_that_nobody_waits_for_any_more(here):
+    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    (task,) = script.plan_tasks(script.parse_args(flags))
+    beacon = here / 'beacon'
+    beacon.touch()
+    script.make_shard(task._replace(beacon=str(beacon)))
+    os.unlink('d/part-000.npz')
+    beacon.unlink()
+    with pytest.raises(ToolkitError, match='given up'):
+        script.make_shard(task._replace(beacon=str(beacon)))
+    assert os.listdir('d') == []
+
+
+def test_paths_for_other_machines_are_absolute(here, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/somebody')
+    task = script.Task(
+        Path('d/x.npz'), 0, [Span('a.txt', 0, 9)], None,
+        script.Tokenization(True, False, '~/sp.model', 0, 1.0), (), 1, 'numpy',
+    )  # fmt: skip
+    moved = script.with_absolute_paths(task)
+    assert moved.path == here / 'd/x.npz'
+    assert moved.spans == [Span(f'{here}/a.txt', 0, 9)]
+    assert moved.tokenization.sentencepiece == '/home/somebody/sp.model'
+    without = task._replace(tokenization=task.tokenization._replace(sentencepiece=None))
+    assert script.with_absolute_paths(without).tokenization.sentencepiece is None
+
+
+def test_leftovers_of_killed_processes(here):
+    Path('d').mkdir()
+    for name in ('.part-000.npz.abc.tmp', '.part-001.idx.abc.tmp', '.part-002.npz.abc.tmp'):
+        Path('d', name).write_text('half')
+    make('--output_dir=d', '--num_outputs=2', '--dupe_factor=1')
+    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.tmp', 'part-000.npz', 'part-001.npz']
+
+
+def test_a_killed_worker_process(here):
+    """One sentence, and nothing is left half written."""
+    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and len(list(here.glob('d/.part-00*'))) < 2:
+        time.sleep(0.05)
+    os.kill(psutil.Process(process.pid).children()[0].pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'a worker process was killed' in errors.splitlines()[-1]
+    assert 'Traceback' not in errors
+    assert os.listdir('d') == []
 
 
 def test_progress_goes_from_nothing_to_all(here):
@@ -553,6 +678,8 @@ def run(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt'):
         (['--output_file=x', '--sp_nbest=3'], '--sp_nbest goes with --sentencepiece'),
         (['--output_file=x', '--sp_alpha=.3'], '--sp_alpha goes with --sentencepiece'),
         (['--output_file=x', '--tokenized', '--do_lower_case'], 'drop --do_lower_case'),
+        (['--output_dir=x', '--scheduler=h:1', '--num_workers=2'], 'drop one of them'),
+        (['--output_dir=x', '--scheduler=h:1', '--verbose'], 'drop it or --scheduler'),
     ],
 )
 def test_flags_that_do_not_go_together(here, flags, words):
@@ -584,6 +711,8 @@ def test_sentencepiece_flags_that_do_not_go_together(here, flags, words):
         (['--output_file=x', '--dupe_factor=0'], "'0' is not a whole number"),
         (['--output_file=x', '--num_workers=0'], "'0' is not a whole number"),
         (['--output_file=x', '--format=h5py'], 'invalid choice'),
+        (['--output_file=x', '--scheduler=h'], "'h' is not HOST:PORT"),
+        (['--output_file=x', '--scheduler=http://h:1'], 'is not HOST:PORT'),
         (['--output_file=x', '--random_seed=-1'], "'-1' is not a whole number"),
     ],
 )
@@ -622,6 +751,12 @@ def test_no_permission_to_write(here):
     Path('d').mkdir(mode=0o500)
     with pytest.raises(ToolkitError, match='d: no permission to write there'):
         make('--output_dir=d')
+
+
+def test_a_scheduler_without_dask(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    with pytest.raises(ToolkitError, match=r"--scheduler needs more packages .*'\.\[dask\]'"):
+        make('--output_dir=d', '--scheduler=[::1]:8786')
 
 
 def test_short_documents_and_long_sentences(here):

@@ -53,6 +53,16 @@ def test_the_file_has_the_mode_that_open_would_have_given(tmp_path, umask, mode)
     assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == mode
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    path = tmp_path / 'a[1].txt'
+    for name in ('a[1].txt', 'other', '.a[1].txt.swp', '.a1.txt.x.tmp'):
+        (tmp_path / name).write_text('')
+    (tmp_path / '.a[1].txt.x1_y.tmp').write_text('half')
+    files.remove_leftovers(path)
+    files.remove_leftovers(tmp_path / 'no folder' / 'file')
+    assert sorted(os.listdir(tmp_path)) == ['.a1.txt.x.tmp', '.a[1].txt.swp', 'a[1].txt', 'other']
+
+
 def test_write_text_writes_utf8_as_it_is(tmp_path):
     files.write_text(tmp_path / 'file', 'é 中\n')
     assert (tmp_path / 'file').read_bytes() == b'\xc3\xa9 \xe4\xb8\xad\n'

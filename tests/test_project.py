@@ -19,6 +19,7 @@ WITHOUT_MXNET = [
     'convert',
     'corpus',
     'curves',
+    'dask_workers',
     'datasets',
     'environment',
     'files',

@@ -1,0 +1,326 @@
+"""create_pretraining_data.py --scheduler: the same files from elsewhere, and all that can fail.
+
+The workers are processes on this machine; those that lack something find it hidden by PYTHONPATH.
+"""
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, WORDS, failure, heed_interrupts, tiny_vocab
+
+import create_pretraining_data as script
+from bert import dask_workers
+
+pytest.importorskip('distributed')
+FLAGS = ['--vocab_file=vocab.txt', '--do_lower_case']
+# Makes outputs that take some seconds each.
+SLOW = ['--output_dir=d', '--num_outputs=4', '--dupe_factor=1500']
+
+
+def story(documents):
+    words, rng = WORDS.split(), random.Random(1)
+    return '\n\n'.join(
+        '\n'.join(' '.join(rng.choices(words, k=rng.randint(1, 40))) for _ in range(5))
+        for _ in range(documents)
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to work in, where no worker is, with a vocabulary and a text."""
+    monkeypatch.chdir(tmp_path)
+    Path('vocab.txt').write_text('\n'.join(tiny_vocab()) + '\n')
+    Path('text.txt').write_text(story(documents=40))
+    return tmp_path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(*command, path=None):
+    """A process of Dask, which ends with the block."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(path or ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'dask', *command, '--no-dashboard'],
+        env=environment, cwd='/', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def scheduler(path=None):
+    address = f'127.0.0.1:{free_port()}'
+    host, _, port = address.partition(':')
+    with started('scheduler', '--host', host, '--port', port, path=path) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+                break
+            time.sleep(0.1)
+        yield address, process
+
+
+def worker(address, path=None):
+    """A worker process, which nobody starts again when it is killed."""
+    return started('worker', address, '--nthreads', '1', '--no-nanny', path=path)
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """The address of a scheduler with two workers."""
+    with scheduler() as (address, _), worker(address), worker(address):
+        yield address
+
+
+def run(*flags, inputs='text.txt'):
+    """Run the script as a program."""
+    command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), f'--input_file={inputs}']
+    return subprocess.run([*command, *FLAGS, *flags], capture_output=True, text=True, timeout=100)
+
+
+def start(*flags):
+    command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), '--input_file=text.txt']
+    return subprocess.Popen(
+        [*command, *FLAGS, *flags],
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+
+
+def main(*flags, inputs='text.txt'):
+    """Run the script in this process."""
+    return script.main([f'--input_file={inputs}', *FLAGS, *flags])
+
+
+def sums(folder):
+    """The sha256 of all files in a folder, hidden ones too."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in Path(folder).iterdir()}
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def half_written():
+    return list(Path('d').glob('.part-*.tmp')) if Path('d').exists() else []
+
+
+# The same files.
+
+
+def test_the_same_bytes_as_here(here, cluster):
+    sentencepiece = pytest.importorskip('sentencepiece')
+    sentencepiece.SentencePieceTrainer.train(
+        input='text.txt', model_prefix='sp', vocab_size=60, hard_vocab_limit=False, minloglevel=2
+    )
+    for i, flags in enumerate([
+        FLAGS,
+        [*FLAGS, '--format=recordio'],
+        ['--sentencepiece=sp.model', '--sp_nbest=-1', '--sp_alpha=0.1'],
+    ]):  # fmt: skip
+        flags = ['--input_file=text.txt', *flags, '--num_outputs=4', '--dupe_factor=3']
+        here_made = script.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
+        there_made = script.main([*flags, f'--output_dir=b{i}', '--scheduler', cluster])
+        assert sums(f'a{i}') == sums(f'b{i}')
+        assert len(sums(f'a{i}')) == (8 if 'recordio' in ''.join(flags) else 4)
+        assert here_made['instances'] == there_made['instances']
+
+
+def test_as_a_program(here, cluster):
+    """Its functions then belong to ``__main__``, which the workers do not have."""
+    main('--output_file=a')
+    done = run('--output_file=b', '--scheduler', cluster)
+    assert (done.returncode, done.stdout) == (0, '')
+    assert done.stderr.splitlines()[-1].startswith('INFO:root:Time cost=')
+    assert Path('a.npz').read_bytes() == Path('b.npz').read_bytes()
+
+
+def test_a_killed_worker(here):
+    """Its output is made again by the other one, and what it left half written is gone."""
+    main(*SLOW[1:], '--output_dir=a', '--num_workers=2')
+    with scheduler() as (address, _), worker(address) as first, worker(address):
+        process = start(*SLOW, '--scheduler', address)
+        # One output of each worker and the file that tells them that somebody waits.
+        wait_for(lambda: len(half_written()) >= 3)
+        first.kill()
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert 'Traceback' not in errors
+    assert sums('a') == sums('d')
+
+
+def test_interrupted(here, cluster):
+    """The workers stop too, and nothing is left."""
+    process = start(*SLOW[:2], '--dupe_factor=20000', '--scheduler', cluster)
+    wait_for(lambda: len(half_written()) >= 3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == 'create_pretraining_data.py: error: interrupted'
+    assert 'Traceback' not in errors
+    wait_for(lambda: not half_written())
+    assert list(Path('d').iterdir()) == []
+
+
+def test_leftovers_of_an_earlier_run_are_removed(here, cluster):
+    Path('d').mkdir()
+    for name in ('.part-000.npz.abc.tmp', '.other.npz.abc.tmp'):
+        Path('d', name).write_text('half')
+    main('--output_dir=d', '--scheduler', cluster)
+    assert sorted(os.listdir('d')) == ['.other.npz.abc.tmp', 'part-000.npz']
+
+
+# What can fail.
+
+
+def fails(*flags, **kwargs):
+    """The one sentence that the program ends with, and nothing before it but log lines."""
+    done = run(*flags, **kwargs)
+    *log, last = done.stderr.splitlines()
+    assert done.returncode == 1 and last.startswith('create_pretraining_data.py: error: ')
+    assert all(line.startswith(('INFO:root:', 'WARNING:root:')) for line in log), done.stderr
+    assert half_written() == []
+    return last.partition(': error: ')[2]
+
+
+def test_an_error_in_the_text(here, cluster):
+    Path('text.txt').write_bytes(b'a\n\xff\n')
+    assert fails('--output_dir=d', '--scheduler', cluster) == (
+        f'{here}/text.txt:2: not valid UTF-8'
+    )
+
+
+def test_no_scheduler(here, monkeypatch):
+    monkeypatch.setattr(dask_workers, 'CONNECT_SECONDS', 1)
+    port = free_port()
+    with socket.socket() as silent:
+        silent.bind(('127.0.0.1', 0))
+        silent.listen()
+        for address in (f'127.0.0.1:{port}', f'127.0.0.1:{silent.getsockname()[1]}'):
+            assert failure(main, '--output_dir=d', '--scheduler', address) == (
+                f'no Dask scheduler answers at {address} within 1 seconds'
+            )
+    assert not Path('d').exists()
+
+
+def test_the_address_of_a_worker(here):
+    port = str(free_port())
+    with scheduler() as (address, _), started(
+        'worker', address, '--no-nanny', '--worker-port', port, path=ROOT
+    ):
+        other = f'127.0.0.1:{port}'
+        wait_for(lambda: main('--output_file=x', '--scheduler', address), 60)
+        assert failure(main, '--output_dir=d', '--scheduler', other) == (
+            f'{other} is the address of a worker, not of the scheduler'
+        )
+
+
+def test_no_workers(here, monkeypatch):
+    monkeypatch.setattr(dask_workers, 'PATIENCE_SECONDS', 1)
+    with scheduler() as (address, _):
+        assert failure(main, '--output_dir=d', '--scheduler', address) == (
+            f'the scheduler at {address} has had no workers for 1 seconds; start some with: '
+            f'dask worker {address}'
+        )
+    assert list(Path('d').iterdir()) == []
+
+
+def test_all_workers_are_lost(here, monkeypatch):
+    monkeypatch.setattr(dask_workers, 'PATIENCE_SECONDS', 3)
+    with scheduler() as (address, _), worker(address) as only:
+
+        def kill():
+            wait_for(lambda: len(half_written()) >= 2)
+            only.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        sentence = failure(main, *SLOW, '--scheduler', address)
+        thread.join()
+    assert sentence.startswith(f'the scheduler at {address} has had no workers for 3 seconds')
+    assert half_written() == []
+
+
+def test_the_scheduler_is_lost(here):
+    with scheduler() as (address, process), worker(address):
+        client = start(*SLOW, '--dupe_factor=20000', '--scheduler', address)
+        wait_for(lambda: len(half_written()) >= 2)
+        process.kill()
+        _, errors = client.communicate(timeout=100)
+    assert client.returncode == 1
+    assert errors.splitlines()[-1].endswith(
+        f'error: the scheduler at {address} does not answer any more'
+    )
+    assert 'Traceback' not in errors
+    wait_for(lambda: not half_written())
+
+
+def test_an_output_that_kills_its_workers(here, monkeypatch):
+    monkeypatch.setenv('DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES', '0')
+    with scheduler() as (address, _), worker(address) as only:
+        client = start(*SLOW, '--scheduler', address)
+        wait_for(lambda: len(half_written()) >= 2)
+        only.kill()
+        _, errors = client.communicate(timeout=100)
+    assert client.returncode == 1
+    assert 'was given up, since one worker after the other was killed' in errors.splitlines()[-1]
+    assert 'Traceback' not in errors
+    assert half_written() == []
+
+
+@pytest.mark.parametrize('who', ['scheduler', 'worker'])
+def test_a_machine_without_this_project(here, who):
+    Path('hidden').mkdir()
+    Path('hidden', 'bert.py').write_text('raise ModuleNotFoundError("No module named \'bert\'")\n')
+    hidden = here / 'hidden'
+    with scheduler(hidden if who == 'scheduler' else None) as (address, _), worker(
+        address, hidden if who == 'worker' else None
+    ):
+        sentence = fails('--output_dir=d', '--scheduler', address)
+    assert sentence.startswith(f'the {who} at ')
+    assert ' cannot run this project (' in sentence and "No module named 'bert'" in sentence
+
+
+def test_another_version(here):
+    information = here / 'other' / 'numpy-0.1.dist-info'
+    information.mkdir(parents=True)
+    (information / 'METADATA').write_text('Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n')
+    path = f'{here / "other"}{os.pathsep}{ROOT}'
+    with scheduler() as (address, _), worker(address, path=path):
+        sentence = fails('--output_dir=d', '--scheduler', address)
+    assert ' has numpy 0.1, this machine (' in sentence
+    assert sentence.endswith('on which the bytes of the outputs depend')
+
+
+def test_files_that_the_workers_do_not_see(here, cluster):
+    """One that every process has of its own: another, or none."""
+    with open('text.txt') as file:
+        path = f'/proc/self/fd/{file.fileno()}'
+        if not os.path.isfile(path):
+            pytest.skip('needs /proc')
+        sentence = failure(main, '--output_dir=d', '--scheduler', cluster, inputs=path)
+    assert sentence.startswith('the worker at tcp://127.0.0.1:')
+    assert f' does not see {path} as it is here: all machines must share the files' in sentence
