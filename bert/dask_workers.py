@@ -188,7 +188,7 @@ def versions():
 
 
 def look(sizes):
-    """What a machine has: its :func:`versions`, and the first file that is not of its size there."""
+    """What a machine has: its :func:`versions`, and the first file that it sees otherwise."""
     return versions(), next((path for path in sizes if not _has(path, sizes[path])), None)
 
 
