@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 import zipfile
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -336,26 +335,6 @@ def cut_slowly(documents, tokens):
             parts.append(part)
             part = []
     return [*parts, part]
-
-
-def test_memory_does_not_grow_with_the_text(here, monkeypatch):
-    """Neither in reading nor in pairing nor in writing."""
-    from bert import corpus, pretraining_data
-
-    monkeypatch.setattr(corpus, 'CORPUS_TOKENS', 4000)
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 5000)
-    monkeypatch.setattr(pretraining_data, 'BLOCK_TOKENS', 2**12)
-    text = story(1, documents=60)
-    peaks = []
-    for copies in (3, 12):
-        Path('long.txt').write_text(f'{text}\n\n' * copies)
-        flags = ['--input_file=long.txt', '--vocab_file=vocab.txt', '--output_file=x']
-        (task,) = script.plan_tasks(script.parse_args(flags))
-        tracemalloc.start()
-        script.make_shard(task)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_an_output_that_nobody_waits_for_any_more(here):
