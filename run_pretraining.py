@@ -4,6 +4,7 @@
 import contextlib
 import json
 import logging
+import operator
 import time
 from collections import deque
 from pathlib import Path
@@ -507,12 +508,22 @@ class Recorder:
         saved = bert.resume.load(self.args.ckpt_dir, step, self.model, self.trainer, self.workers)
         self.saved = step
         self.workers.keep(self.kept())
-        self.loss_scale.value, self.loss_scale.good_steps = saved['loss_scale']
+        try:
+            return self.take(saved, step)
+        except (KeyError, TypeError, ValueError):
+            path = bert.resume.states_path(self.args.ckpt_dir, step)
+            raise ToolkitError(f'{path}: not a checkpoint of this program') from None
+
+    def take(self, saved, step):
+        """Go on with what a checkpoint says beside the weights."""
+        scale, good_steps = saved['loss_scale']
+        self.loss_scale.value, self.loss_scale.good_steps = float(scale), int(good_steps)
+        epoch, unit, update = map(operator.index, saved['position'])
         if saved['order'] == self.order:
             self.tally = bert.pretraining.Tally(saved['sums'])
-            return saved['position']
+            return [epoch, unit, update]
         logging.info('other data or batches than up to step %d: they begin from the start', step)
-        return [saved['position'][0] + 1, 0, 0]
+        return [epoch + 1, 0, 0]
 
     def count(self, step, batches, statistics):
         """Remember what a step gave; it is read some steps later."""

@@ -383,6 +383,33 @@ def test_damaged_checkpoint_is_passed_over(train, tmp_path):
     assert resume.newest_step(tmp_path / 'nowhere') == 0
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'position': None},
+        {'position': [1, 2]},
+        {'position': [0.5, 0, 0]},
+        {'loss_scale': 1},
+        {'sums': 'x'},
+        {'order': None, 'sums': {}},
+    ],
+)
+def test_a_checkpoint_that_says_something_else(train, tmp_path, change):
+    """The arrays and the sum of the other file are right, the rest is not."""
+    train(name='run')
+    path = tmp_path / 'run' / '0000006.states'
+    with np.load(path, allow_pickle=False) as states:
+        arrays = dict(states)
+    progress = {**json.loads(arrays['progress'].item()), **change}
+    if change.get('order', 0) is None:
+        del progress['order']
+    with open(path, 'wb') as file:
+        np.savez(file, **{**arrays, 'progress': np.array(json.dumps(progress))})
+    with pytest.raises(ToolkitError) as caught:
+        train(name='run', start_step=6, num_steps=8)
+    assert str(caught.value) == f'{path}: not a checkpoint of this program'
+
+
 def test_states_are_plain_arrays(train, tmp_path):
     train(name='run')
     with np.load(tmp_path / 'run' / '0000006.states', allow_pickle=False) as states:
