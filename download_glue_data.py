@@ -211,8 +211,7 @@ def unpack(parts, folder, names):
             entries = check_entries(archive.infolist(), MAX_RATIO * path.stat().st_size)
             top = find_top(entries, names)
             for entry, info in entries.items():
-                inside = entry.parts[: len(top.parts)] == top.parts
-                if inside and not info.is_dir():
+                if entry.parts[: len(top.parts)] == top.parts:
                     target = folder / entry.relative_to(top)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, open(target, 'xb') as out:
@@ -231,7 +230,7 @@ def unpack(parts, folder, names):
 
 
 def check_entries(infos, limit):
-    """Return {relative path: info} of an archive's entries that may hold `limit` bytes in all.
+    """Return {relative path: info} of an archive's files, which may hold `limit` bytes in all.
 
     The sizes are those the archive declares; zipfile never writes more than that.
     """
@@ -240,6 +239,7 @@ def check_entries(infos, limit):
         # Windows reads names most strictly: both slashes, drive letters, network shares.
         path = PureWindowsPath(info.filename)
         total += info.file_size
+        is_folder = info.filename.endswith('/')
         if path.anchor or '..' in path.parts or ':' in info.filename:
             fault = 'points outside the task folder'
         elif len(path.parts) > MAX_DEPTH:
@@ -250,6 +250,10 @@ def check_entries(infos, limit):
             fault = 'is encrypted or compressed in an unusual way'
         elif total > limit:
             fault = f'brings the unpacked size to {total} bytes, over the limit of {limit}'
+        elif is_folder:
+            continue
+        elif not path.parts:
+            fault = 'has no name'
         else:
             entries[PurePosixPath(*path.parts)] = info
             continue

@@ -588,6 +588,12 @@ OUTSIDE = ENTRY + 'points outside the task folder'
             make_zip(splits('CoLA/', ('CoLA/' + 'a/' * 1500 + 'x', 'x'))),
             ENTRY.format('CoLA/' + 'a/' * 1500 + 'x') + 'lies more than 20 folders deep',
         ),
+        # a folder of the name of a file
+        (
+            make_zip([*splits('CoLA/')[:2], ('CoLA/test.tsv/', '')]),
+            'no folder of the archive holds train.tsv, dev.tsv, test.tsv',
+        ),
+        (make_zip(splits('CoLA/', ('.', 'x'))), ENTRY.format('.') + 'has no name'),
         (make_zip(splits('CoLA/')[:2]), 'no folder of the archive holds train.tsv, dev.tsv, te'),
         (understated(make_zip(splits('CoLA/'))), 'CoLA.zip is not a sound zip archive: Bad CRC-32'),
         (b'<html>not found</html>', 'CoLA.zip is not a sound zip archive: File is not a zip file'),
