@@ -1,4 +1,4 @@
-"""Several processes, the *workers*, that train one model: who they are, and their sums.
+"""Several processes, the *workers*, that train one model: who they are, and what they add up.
 
 ``--kvstore dist_sync`` is MXNet's parameter server: one process is the *scheduler*, one or more
 are *servers*, which add up what the workers send. The same command is started for each of them,
@@ -131,8 +131,9 @@ def joined(kvstore):
         raise
     except BaseException as error:
         error = workers.engine.explain(error)
+        status = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, 'status', 1)
         # MXNet would wait for the others as this process ends, and they do not come.
-        atexit.register(leave_at_once, getattr(error, 'status', 1))
+        atexit.register(leave_at_once, status)
         raise error from None
     workers.leave()
 
