@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from conftest import ROOT, WORDS, failure
 
+import bert  # noqa: F401 (prepares for MXNet)
+
+# isort: split
 import create_pretraining_data
 import finetune_classifier
 import run_pretraining
-from bert import cluster, resume
+from bert import cluster, resume, training
+from bert.cli import Stopped
 
 # Runs a script of the project whose worker of a rank, at step 7, sends a signal to itself.
 DISTURBED = """
@@ -145,12 +149,27 @@ def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monke
         [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={tmp_path / "one"}']
     )
     folder = tmp_path / 'two'
+    seed_step = training.seed_step
+
+    def seed_and_stop(seed, step, rank=0):
+        seed_step(seed, step, rank)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, 'seed_step', seed_and_stop)
+    with pytest.raises(Stopped, match='step 2 is saved'):
+        finetune_classifier.main(
+            [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={folder}']
+        )
+    monkeypatch.undo()
+    monkeypatch.setenv('GLUE_DIR', str(glue))
     status, printed = run_cluster(
         'finetune_classifier.py',
-        *(*flags, '--batch_size=8', f'--output_dir={folder}', '--kvstore=dist_sync'),
+        *(*flags, '--batch_size=8', f'--output_dir={folder}', '--resume', '--kvstore=dist_sync'),
     )
     assert status == 0, printed
-    assert printed.count('[Epoch 1 Batch 1/') == 1
+    assert printed.count('[Epoch 1 Batch 3/3]') == 1
+    assert '[Epoch 1 Batch 2/3]' not in printed
     assert_close(lines(folder), lines(tmp_path / 'one'))
     assert (folder / 'MRPC.tsv').read_text() == (tmp_path / 'one' / 'MRPC.tsv').read_text()
     assert json.loads((folder / 'finetune.json').read_text())['best_epoch'] == one['best_epoch']
