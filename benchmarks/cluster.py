@@ -139,6 +139,7 @@ def measure(command, output, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=bert.runs.end_with_parent(),
     )
     times, traffic, last = [], [], ''
     for line in process.stdout:
