@@ -132,7 +132,7 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     folder = tmp_path / 'out'
     seed_step, settings_of = training.seed_step, create_pretraining_data.settings_of
 
-    def seed_and_remove(seed, step, rank):
+    def seed_and_remove(seed, step, rank=0):
         if step == 3:
             shutil.rmtree(folder)
         seed_step(seed, step, rank)
@@ -202,7 +202,7 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
     """The loop says so, and does not wait for ever."""
     seed_step = training.seed_step
 
-    def seed_and_kill(seed, step, rank):
+    def seed_and_kill(seed, step, rank=0):
         if step == 2:
             for child in multiprocessing.active_children():
                 child.kill()

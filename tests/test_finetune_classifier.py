@@ -913,7 +913,7 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
     """Have this process take a signal in the middle of a step."""
     seed_step = bert.training.seed_step
 
-    def seed_and_stop(seed, current, rank):
+    def seed_and_stop(seed, current, rank=0):
         seed_step(seed, current, rank)
         if current == step:
             os.kill(os.getpid(), number)

@@ -328,7 +328,7 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     train(**flags, name='whole')
     seed_step = training.seed_step
 
-    def stop_at_7(seed, step, rank):
+    def stop_at_7(seed, step, rank=0):
         seed_step(seed, step, rank)
         if step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
