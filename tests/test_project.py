@@ -146,6 +146,7 @@ def test_import_does_nothing(path):
                     ast.Import,
                     ast.ImportFrom,
                     ast.FunctionDef,
+                    ast.AsyncFunctionDef,
                     ast.ClassDef,
                     ast.Assign,
                     ast.AnnAssign,
