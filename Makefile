@@ -48,7 +48,7 @@ cluster-demo: $(VENV)/installed
 	$(BIN)/python benchmarks/cluster.py
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ EXTRAS = {
     # To read Google's own checkpoints.
     'tensorflow': ['tensorflow-cpu'],
     # Formatting differs between releases of ruff.
-    'dev': ['docutils', 'hypothesis', 'matplotlib>=3.7', 'pytest', 'ruff==0.17.6'],
+    'dev': ['docutils', 'hypothesis', 'matplotlib>=3.7', 'pytest', 'pytest-xdist', 'ruff==0.17.6'],
     'fuzz': ['atheris', 'hypothesis'],
     'plot': ['matplotlib>=3.7'],  # legends outside of the axes
     # torch is pinned to the release that the published parity figures were measured with.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
@@ -64,6 +65,19 @@ def operators(request, monkeypatch):
     elif not ops.available():
         pytest.skip('the fused operators cannot be built here')
     return request.param
+
+
+@pytest.fixture
+def root_logger():
+    """Give the root logger back its handlers: the scripts take it over."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    for handler in logger.handlers[:]:
+        if handler not in handlers:
+            handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 def heed_interrupts():

@@ -268,7 +268,7 @@ ROWS = [
 
 @pytest.mark.parametrize('extension', ['tsv', 'csv', 'jsonl'])
 def test_predictions_beside_the_rows(tmp_path, extension):
-    source, path = tmp_path / f'new.{extension}', tmp_path / 'out' / f'done.{extension}'
+    source, path = tmp_path / f'new.{extension}', tmp_path / f'done.{extension}'
     with open(source, 'w', encoding='utf8', newline='') as file:
         if extension == 'jsonl':
             file.writelines(json.dumps(row) + '\n' for row in ROWS)

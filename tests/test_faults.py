@@ -3,7 +3,6 @@
 Kills at any moment are in test_chaos.py, signals in test_cli.py and beside each script.
 """
 
-import logging
 import multiprocessing
 import os
 import shutil
@@ -20,21 +19,10 @@ import run_pretraining
 from bert import convert, training
 from bert.cli import run
 
+pytestmark = pytest.mark.usefixtures('root_logger')
+
 SAMPLE = ['--input_file', str(ROOT / 'sample_text.txt'), '--do_lower_case', '--dupe_factor', '2']
 VOCABULARY = ['--vocab_file', str(ROOT / 'sample_model' / 'vocab.txt')]
-
-
-@pytest.fixture(autouse=True)
-def root_logger():
-    """Give the root logger back its handlers: the scripts take it over."""
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    for handler in logger.handlers[:]:
-        if handler not in handlers:
-            handler.close()
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope='module')

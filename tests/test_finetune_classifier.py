@@ -3,7 +3,6 @@
 import csv
 import functools
 import json
-import logging
 import os
 import re
 import shutil
@@ -22,20 +21,9 @@ from bert.cli import Stopped, ToolkitError, UsageError
 
 import mxnet as mx  # isort: skip
 
+pytestmark = pytest.mark.usefixtures('root_logger')
+
 SCRIPT = ROOT / 'finetune_classifier.py'
-
-
-@pytest.fixture(autouse=True)
-def root_logger():
-    """Give the root logger back its handlers: the script takes it over."""
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    for handler in logger.handlers[:]:
-        if handler not in handlers:
-            handler.close()
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 def sentences(count, seed, classes=2):
