@@ -286,7 +286,6 @@ def plan_tasks(args):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe._fields})
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
-    outputs[0].parent.mkdir(parents=True, exist_ok=True)
     return [
         Task(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
         for i, (path, spans) in enumerate(zip(outputs, share_out(inputs, len(outputs))))
@@ -356,6 +355,7 @@ def make_all(tasks, workers, bar):
     list of collections.Counter
         One a task, as :func:`make_shard` counted.
     """
+    tasks[0].path.parent.mkdir(parents=True, exist_ok=True)
     if workers > 1:
         from concurrent.futures import ProcessPoolExecutor
 

@@ -275,6 +275,7 @@ class Bar:
 def test_any_executor(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
     tasks = script.plan_tasks(script.parse_args([*flags, '--num_outputs=3']))
+    os.mkdir('d')
     executor, bar = Inline(), Bar()
     tallies = script.submit_all(tasks, executor, bar)
     assert (executor.submitted, bar.n) == (3, 300)
@@ -342,6 +343,7 @@ def test_an_output_that_nobody_waits_for_any_more(here):
     (task,) = script.plan_tasks(script.parse_args(flags))
     beacon = here / 'beacon'
     beacon.touch()
+    os.mkdir('d')
     script.make_shard(task._replace(beacon=str(beacon)))
     os.unlink('d/part-000.npz')
     beacon.unlink()
