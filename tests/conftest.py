@@ -16,6 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+# A runner in the background may have it ignored, and a program leaves it so: some tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Tiny models gain nothing from threads, and wait for each other's where the cores are busy.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -78,11 +81,6 @@ def root_logger():
             handler.close()
     logger.handlers[:] = handlers
     logger.setLevel(level)
-
-
-def heed_interrupts():
-    """For a child process: take SIGINT, which a runner in the background may have it ignore."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 SPECIALS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']

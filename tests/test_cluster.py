@@ -257,6 +257,8 @@ def test_all_end_when_one_does(name, tmp_path, monkeypatch):
     since = time.monotonic()
     status, printed = run_cluster(tmp_path / 'script.py', '--kvstore', 'dist_sync')
     assert status == expected, printed
+    # Which of the workers fails first is open.
+    printed = printed.replace('worker 1', 'worker 0')
     assert printed == (f'cluster.py: error: {sentence}\n' if sentence else '')
     assert time.monotonic() - since < 30
     assert_gone(tmp_path)

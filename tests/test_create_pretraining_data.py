@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'create_pretraining_data.py'
@@ -777,7 +776,7 @@ def test_stopped(here, number, status, told):
     flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *flags],
-        stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     while process.poll() is None and len(list(here.glob('d/.part-00*'))) < 2:
         time.sleep(0.05)

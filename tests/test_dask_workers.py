@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, WORDS, failure, heed_interrupts, tiny_vocab
+from conftest import ROOT, WORDS, failure, tiny_vocab
 
 import create_pretraining_data as script
 from bert import dask_workers
@@ -103,7 +103,7 @@ def start(*flags):
     command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), '--input_file=text.txt']
     return subprocess.Popen(
         [*command, *FLAGS, *flags],
-        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 

@@ -22,7 +22,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / 'shared' / 'data'
@@ -626,13 +625,11 @@ def test_bomb_is_refused_before_it_is_unpacked(site, tmp_path, capsys, monkeypat
 
 
 def start(argv, **options):
-    setup = options.pop('preexec_fn', heed_interrupts)
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, argv)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=setup,
         **options,
     )
 

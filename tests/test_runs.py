@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import heed_interrupts
 
 from bert import runs
 from bert.cli import ToolkitError
@@ -206,7 +205,6 @@ def test_runs_end_with_the_script(script, tmp_path, number):
         [sys.executable, '-c', PARENT, str(root), str(script), str(tmp_path / 'out')],
         stderr=subprocess.DEVNULL,
         env={**os.environ, 'OMP_NUM_THREADS': '2'},
-        preexec_fn=heed_interrupts,
     )
     end = time.time() + 30
     while len(list((tmp_path / 'out').glob('*/seen.json'))) < 2:
