@@ -265,10 +265,7 @@ def main(argv=None):
 
 
 def plan_tasks(args):
-    """The work to do, as a list of :class:`Task`; refuses early what would fail late.
-
-    The folder of the outputs is made.
-    """
+    """The work to do, as a list of :class:`Task`; refuses early what would fail late."""
     from bert.corpus import find_files, share_out
     from bert.pretraining_data import Recipe
 

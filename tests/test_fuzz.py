@@ -51,7 +51,8 @@ def test_any_file(target, tmp_path):
     )
     @given(st.one_of(changed, changed, changed, st.binary(max_size=200)))
     def run(data):
-        sandbox.run(data)
+        refusal = sandbox.run(data)
+        assert refusal is None or refusal.strip(), 'refused without a word'
 
     run()
 
