@@ -311,7 +311,7 @@ def finetune(args, memory, workers):
     model, vocab = build_model(args, task, contexts)
     lower = choose_casing(args, vocab)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
-    workers.broadcast([each.list_data() for each in model.collect_params().values()])
+    workers.broadcast_parameters(model)
     data = hash_data(datasets)
     workers.check_same('flags', bert.distributed.common_flags(args, FREE))
     workers.check_same('data', data)
@@ -1111,7 +1111,7 @@ class Saver:
         if self.best_epoch < len(self.epochs):
             path = self.output / self.parameters(self.best_epoch)
             self.workers.from_first(lambda: bert.model.load_finetuned(self.model, path))
-            self.workers.broadcast([p.list_data() for p in self.model.collect_params().values()])
+            self.workers.broadcast_parameters(self.model)
         return {'epochs': self.epochs, 'best_epoch': self.best_epoch}
 
     def close(self):

@@ -291,7 +291,7 @@ def pretrain(args, memory, workers):
     folder = Path(args.ckpt_dir)
     if start and not args.do_training:
         workers.from_first(lambda: bert.resume.load_parameters(folder, start, model))
-    workers.broadcast([p.list_data() for p in model.collect_params().values()])
+    workers.broadcast_parameters(model)
     result = {'step': start, 'train': None, 'eval': None}
     if args.do_training:
         if workers.is_first:

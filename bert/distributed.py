@@ -210,6 +210,10 @@ class Workers:
         for copies in arrays:
             copies[0].wait_to_read()
 
+    def broadcast_parameters(self, model):
+        """Give a model the parameters that it has on worker 0."""
+        self.broadcast([parameter.list_data() for parameter in model.collect_params().values()])
+
     def sum_numpy(self, array):
         """The sum over the workers of a NumPy array of float32 or float64."""
         if not self.engine:

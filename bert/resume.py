@@ -105,7 +105,7 @@ def load(folder, step, model, trainer, workers=ALONE):
             )
             updater.states_synced[index] = True
     progress = workers.from_first(lambda: _read(folder, step, model, trainer))
-    workers.broadcast([each.list_data() for each in model.collect_params().values()])
+    workers.broadcast_parameters(model)
     for index in _indices(model, trainer).values():
         copies = [_split(updater.states[index]) for updater in trainer._updaters]
         workers.broadcast([[copy[kind] for copy in copies] for kind in copies[0]])
