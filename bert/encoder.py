@@ -65,15 +65,19 @@ def use_bfloat16(bert):
 
     The parameters, their gradients and everything else stay float32: as with PyTorch's autocast,
     the inputs of a product are rounded to bfloat16, and its sums are kept in float32 until they
-    are complete. The heads on the pooled encoding, of one row each, stay float32.
+    are complete. The heads on the pooled encoding, of one row each, stay float32. The gradients of
+    parameters whose grad_req is 'add' at the first forward pass are added up; it is not to become
+    'add' later.
     """
+    fused = bert.encoder.fused and ops.has_dense()
+    product = fused_bfloat16_product if fused else bfloat16_product
+    denses = [*bert.decoder[0:1], *bert.decoder[3:4]] if hasattr(bert, 'decoder') else []
     for layer in bert.encoder.transformer_cells:
-        layer.attention_cell.bfloat16 = True
-        for dense in (layer.proj, layer.ffn.ffn_1, layer.ffn.ffn_2):
-            dense.__class__ = Bfloat16Dense
-    if hasattr(bert, 'decoder'):
-        for dense in (bert.decoder[0], bert.decoder[3]):
-            dense.__class__ = Bfloat16Dense
+        layer.attention_cell.product = product
+        denses += [layer.proj, layer.ffn.ffn_1, layer.ffn.ffn_2]
+    for dense in denses:
+        dense.__class__ = Bfloat16Dense
+        dense.product = product
 
 
 class Encoder(gluon_bert.BERTEncoder):
@@ -181,18 +185,24 @@ class Layer(gluon_bert.BERTEncoderCell):
         return self.ffn(outputs, seed), weights
 
 
+def float32_product(F, inputs, weight, bias, units):
+    """The product of a dense layer, over the last axis."""
+    return F.FullyConnected(inputs, weight, bias, num_hidden=units, flatten=False)
+
+
 class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2).
 
     Attributes
     ----------
-    bfloat16 : bool
-        Whether the projections are computed in bfloat16.
+    product : function
+        :func:`float32_product`, :func:`bfloat16_product` or :func:`fused_bfloat16_product`: how
+        the projections are computed.
     site : int
         See :func:`bert.ops.self_attention`.
     """
 
-    bfloat16 = False
+    product = staticmethod(float32_product)
 
     def hybrid_forward(
         self,
@@ -247,7 +257,7 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
             for arrays in (weights, biases)
         )
         units = len(projections) * self.units
-        return fully_connected(F, inputs, weight, bias, units, self.bfloat16)
+        return self.product(F, inputs, weight, bias, units)
 
     def attend_interleaved(self, F, inputs, mask, query, key, value):
         """All queries, with the operators that want query, key and value of each head together."""
@@ -256,9 +266,7 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
             *[w.reshape(shape=(heads, -1, 0), reverse=True) for w, _ in (query, key, value)], dim=1
         ).reshape(shape=(-1, 0), reverse=True)
         bias = F.concat(*[b.reshape(shape=(heads, -1)) for _, b in (query, key, value)], dim=1)
-        projections = fully_connected(
-            F, inputs, weight, bias.reshape(-1), 3 * self.units, self.bfloat16
-        )
+        projections = self.product(F, inputs, weight, bias.reshape(-1), 3 * self.units)
         scores = F.contrib.interleaved_matmul_selfatt_qk(projections, heads=heads)
         weights = self.dropout_layer(F.softmax(scores if mask is None else scores + mask, axis=-1))
         context = F.contrib.interleaved_matmul_selfatt_valatt(projections, weights, heads=heads)
@@ -281,21 +289,31 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         return context, weights.reshape(shape=(-1, heads, 0, 0), reverse=True)
 
 
-def fully_connected(F, inputs, weight, bias, units, bfloat16):
-    """The product of a dense layer, over the last axis; the result is of the inputs' type."""
-    if not bfloat16:
-        return F.FullyConnected(inputs, weight, bias, num_hidden=units, flatten=False)
+def bfloat16_product(F, inputs, weight, bias, units):
+    """A dense layer's product in bfloat16, by MXNet's operators; the arrays are float32."""
     rounded = [F.amp_cast(array, dtype=BFLOAT16) for array in (inputs, weight, bias)]
-    outputs = F.FullyConnected(*rounded, num_hidden=units, flatten=False)
-    return F.amp_cast(outputs, dtype='float32')
+    return F.amp_cast(float32_product(F, *rounded, units), dtype='float32')
+
+
+def fused_bfloat16_product(F, inputs, weight, bias, units):
+    """The same by :func:`bert.ops.dense`."""
+    return ops.dense(F, inputs, weight, bias)
 
 
 class Bfloat16Dense(nn.Dense):
-    """A dense layer over the last axis that multiplies in bfloat16."""
+    """A dense layer over the last axis that multiplies in bfloat16.
+
+    Attributes
+    ----------
+    product : function
+        :func:`bfloat16_product` or :func:`fused_bfloat16_product`.
+    """
 
     def hybrid_forward(self, F, x, weight, bias):
         """Transform (..., inputs) into (..., units), both float32."""
-        return fully_connected(F, x, weight, bias, self._units, bfloat16=True)
+        if 'add' in (self.weight.grad_req, self.bias.grad_req):
+            weight, bias = F.identity(weight), F.identity(bias)  # see bert.ops.dense
+        return self.product(F, x, weight, bias, self._units)
 
 
 class FeedForward(PositionwiseFFN):

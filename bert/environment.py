@@ -6,6 +6,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 from importlib import metadata
@@ -248,13 +249,19 @@ def check_dtype(dtype, on_gpu, flags=None):
 ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA = 158, 0x1023, 18
 
 
+@functools.lru_cache(maxsize=None)
+def has_matrix_unit():
+    """Whether the processor has the matrix unit AMX, and Linux lets this process use it."""
+    if 'amx_bf16' not in processor_flags():
+        return False
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA) == 0
+
+
 def prepare_bfloat16():
-    """Let MXNet's oneDNN use the matrix unit AMX, if the processor has one.
+    """Let MXNet's oneDNN use the matrix unit AMX, if there is one.
 
     This oneDNN, 2.4, leaves it alone unless told, and then its products in bfloat16 take longer
     than those in float32. It reads the variable before its first product.
     """
-    if 'amx_bf16' in processor_flags():
-        libc = ctypes.CDLL(None)
-        if libc.syscall(ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA) == 0:
-            os.environ.setdefault('DNNL_MAX_CPU_ISA', 'AVX512_CORE_AMX')
+    if has_matrix_unit():
+        os.environ.setdefault('DNNL_MAX_CPU_ISA', 'AVX512_CORE_AMX')

@@ -8,7 +8,7 @@ from bert.encoder import (
     Encoder,
     SelfAttention,
     attention_mask,
-    fully_connected,
+    bfloat16_product,
     read_first_only,
     speed_up,
     use_bfloat16,
@@ -79,6 +79,11 @@ def outputs_and_gradients(bert, inputs, grad_req='write'):
     return outputs, gradients
 
 
+def need_bfloat16():
+    if 'avx512_bf16' not in environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
+
+
 def assert_same_gradients(found, expected):
     """Within 1e-5 of the largest of each; that of a key's bias is 0 but for rounding."""
     assert found.keys() == expected.keys()
@@ -107,10 +112,14 @@ def test_outputs_and_gradients_are_those_of_gluonnlp(fused, hybridized, first_on
 
 
 @pytest.mark.parametrize('grad_req', ['write', 'add'])
-def test_gradients_of_two_batches_add_up_or_not(fused, grad_req):
+@pytest.mark.parametrize('in_bfloat16', [False, True])
+def test_gradients_of_two_batches_add_up_or_not(fused, grad_req, in_bfloat16):
     """With ``add`` those of a second backward pass are added, with ``write`` they replace."""
     bert = gluonnlp_bert()
     speed_up(bert, fused)
+    if in_bfloat16:
+        need_bfloat16()
+        use_bfloat16(bert)
     bert.hybridize(static_alloc=True)
     _, expected = outputs_and_gradients(bert, batch(), grad_req)
     with mx.autograd.record():
@@ -246,8 +255,7 @@ def test_dropout_is_on_in_training_only_and_follows_the_seed(fused):
 @pytest.mark.parametrize('first_only', [False, True])
 def test_bfloat16_rounds_the_products_only(fused, first_only):
     """Outputs and gradients within a few roundings of 2^-9; parameters and gradients float32."""
-    if 'avx512_bf16' not in environment.processor_flags():
-        pytest.skip('this processor has no bfloat16')
+    need_bfloat16()
     bert = gluonnlp_bert()
     speed_up(bert, fused)
     if first_only:
@@ -270,11 +278,10 @@ def test_bfloat16_rounds_the_products_only(fused, first_only):
 def test_bfloat16_is_that_of_pytorch_autocast():
     """A dense layer against PyTorch's, both of inputs rounded to bfloat16."""
     torch = pytest.importorskip('torch')
-    if 'avx512_bf16' not in environment.processor_flags():
-        pytest.skip('this processor has no bfloat16')
+    need_bfloat16()
     rng = np.random.default_rng(1)
     x, w, b = (rng.normal(size=shape).astype('float32') for shape in ((5, 7, 48), (32, 48), 32))
-    found = fully_connected(mx.nd, *map(mx.nd.array, (x, w, b)), 32, bfloat16=True)
+    found = bfloat16_product(mx.nd, *map(mx.nd.array, (x, w, b)), 32)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         expected = torch.nn.functional.linear(*map(torch.from_numpy, (x, w, b)))
     np.testing.assert_allclose(found.asnumpy(), expected.float().numpy(), rtol=2**-7, atol=1e-2)

@@ -315,12 +315,14 @@ def test_amx_is_asked_for_where_the_processor_has_it(monkeypatch, flags, permitt
     monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
     monkeypatch.setattr(environment, 'processor_flags', lambda: flags)
     monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: Library())
+    monkeypatch.setattr(environment, 'has_matrix_unit', environment.has_matrix_unit.__wrapped__)
+    assert environment.has_matrix_unit() == (expected is not None)
     environment.prepare_bfloat16()
     assert os.environ.pop('DNNL_MAX_CPU_ISA', None) == expected
 
 
-def test_the_user_may_forbid_amx(monkeypatch):
+def test_the_user_may_tell_onednn_otherwise(monkeypatch):
     monkeypatch.setenv('DNNL_MAX_CPU_ISA', 'AVX2')
-    monkeypatch.setattr(environment, 'processor_flags', lambda: {'amx_bf16'})
+    monkeypatch.setattr(environment, 'has_matrix_unit', lambda: True)
     environment.prepare_bfloat16()
     assert os.environ['DNNL_MAX_CPU_ISA'] == 'AVX2'

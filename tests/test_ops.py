@@ -29,6 +29,12 @@ def _need_operators():
         pytest.skip('the fused operators cannot be built here')
 
 
+def need(name):
+    """Skip what this processor or compiler lacks."""
+    if name == 'dense' and not ops.has_dense():
+        pytest.skip('there is no matrix unit for bfloat16')
+
+
 def normal(*shape, seed=0, scale=1.0):
     """Normal numbers, the same each time, that float32 holds exactly."""
     numbers = np.random.default_rng([seed, *shape]).normal(0, scale, shape)
@@ -165,6 +171,22 @@ def cross_entropy(scores, labels):
     return -logs[rows, clipped], gradients
 
 
+def bfloat16(array):
+    """Rounded to the nearest number with 8 significant bits, ties to even ones."""
+    bits = np.asarray(array, np.float32).view(np.uint32).astype(np.uint64)
+    rounded = bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1)) & np.uint64(0xFFFF0000)
+    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def dense(data, weight, bias):
+    def gradients(head):
+        d_out, x = head.reshape(-1, len(weight)), data.reshape(-1, weight.shape[1])
+        d_data = (bfloat16(d_out) @ bfloat16(weight)).reshape(data.shape)
+        return [d_data, bfloat16(d_out).T @ bfloat16(x), d_out.sum(axis=0)]
+
+    return bfloat16(data) @ bfloat16(weight).T + bias, gradients
+
+
 # The operators with the settings of the tests, as functions of arrays.
 
 
@@ -189,6 +211,10 @@ def fused_attention(heads, rate=0.0, site=0):
 
 def fused_loss(scores, labels):
     return ops.cross_entropy(mx.nd, scores, labels)[0]
+
+
+def fused_dense(data, weight, bias):
+    return ops.dense(mx.nd, data, weight, bias)
 
 
 def test_gradients_of_the_references():
@@ -367,6 +393,55 @@ def test_labels_out_of_range_are_those_of_pick():
     np.testing.assert_allclose(found, cross_entropy(scores, labels)[0], rtol=1e-5)
 
 
+# (rows, inputs, units): one element, around the tiles of 16 and 32 and the blocks of 32 rows; more
+# rows than a task has.
+DENSE = [(1, 1, 1), (1, 2, 3), (5, 31, 15), (16, 32, 16), (17, 33, 17), (31, 15, 33), (33, 64, 32)]
+DENSE += [(48, 100, 70), (130, 3, 260), (8, 768, 2), (600, 512, 40), (70, 5000, 20), (40, 20, 3000)]
+
+
+@pytest.mark.parametrize(('rows', 'inputs', 'units'), DENSE)
+def test_dense(rows, inputs, units):
+    need('dense')
+    arrays = normal(rows, inputs), normal(units, inputs, seed=1), normal(units, seed=2)
+    head = normal(rows, units, seed=3)
+    expected, gradients = dense(*arrays)
+    found, found_gradients = run(fused_dense, *arrays, head=head)
+    assert_close(found, expected)
+    assert_all_close(found_gradients, gradients(head))
+
+
+@pytest.mark.parametrize('shape', [(7,), (2, 3, 4, 7)])
+def test_dense_takes_any_number_of_axes(shape):
+    need('dense')
+    arrays = normal(*shape), normal(5, 7, seed=1), normal(5)
+    expected, gradients = dense(*arrays)
+    head = normal(*expected.shape, seed=2)
+    found, found_gradients = run(fused_dense, *arrays, head=head)
+    assert_close(found, expected)
+    assert_all_close(found_gradients, gradients(head))
+
+
+def test_dense_rounds_to_the_nearest_and_ties_to_even():
+    """1 + 2^-8 is halfway between 1 and the next number, 1 + 3 * 2^-8 between two others."""
+    need('dense')
+    step = 2.0**-7
+    data = np.array([[1 + step / 2], [1 + 3 * step / 2], [1 + 0.51 * step], [-1 - step / 2]])
+    found, _ = run(fused_dense, data, [[1.0]], [0.0])
+    np.testing.assert_array_equal(found, [[1], [1 + 2 * step], [1 + step], [-1]])
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+@pytest.mark.parametrize('column', [0, 15, 31, 39])
+def test_dense_gives_what_is_not_finite_where_a_row_is_not(bad, column):
+    need('dense')
+    data = normal(20, 40)
+    data[17, column] = bad
+    found, gradients = run(fused_dense, data, normal(18, 40, seed=1), normal(18))
+    np.testing.assert_array_equal(np.isfinite(found).all(axis=1), np.arange(20) != 17)
+    assert not np.isfinite(found[17]).any()
+    np.testing.assert_array_equal(np.isfinite(gradients[1]).all(axis=0), np.arange(40) != column)
+
+
 def test_sum_of_squares():
     # Chunks are of 65,536 elements.
     shapes = [(1,), (3, 5), (65535,), (65536,), (65537,), (2, 70000)]
@@ -541,12 +616,14 @@ CALLS = {
         (normal(3, 2, 8), normal(11, 2, 16), [11, 7], bits(1)),
     ),
     'cross_entropy': (fused_loss, (normal(4, 21), [1, 2, 3, 4])),
+    'dense': (fused_dense, (normal(19, 21), normal(35, 21, seed=1), normal(35))),
 }
 
 
 @pytest.mark.parametrize('name', CALLS)
 def test_an_input_without_gradient_leaves_the_others(name):
     """grad_req null for each input in turn, and for all but each."""
+    need(name)
     function, inputs = CALLS[name]
     head = normal(*run(function, *inputs)[0].shape, seed=7)
     _, expected = run(function, *inputs, head=head)
@@ -815,6 +892,10 @@ def results():
         out, gradients = run(function, *inputs)
         found[name] = out
         found.update({f'd_{name}{i}': gradient for i, gradient in enumerate(gradients)})
+    if ops.has_dense():
+        found['dense'], (found['d_data'], found['d_weight'], found['d_bias']) = run(
+            fused_dense, normal(203, 70), normal(90, 70, seed=1), normal(90)
+        )
     found['mask'] = masks(203, 70, seed, 0.2) > 0
     arrays = [mx.nd.array(normal(70000, seed=i)) for i in range(4)]
     found['squares'] = ops.sum_of_squares(mx.nd, arrays).asnumpy()
@@ -859,7 +940,8 @@ def numpy_alone(_):
     return float((np.ones((300, 300)) @ np.ones((300, 300))).sum())
 
 def operators(_):
-    return [float(np.abs(run(function, *inputs)[0]).sum()) for function, inputs in CALLS.values()]
+    calls = [call for name, call in CALLS.items() if name != 'dense' or ops.has_dense()]
+    return [float(np.abs(run(function, *inputs)[0]).sum()) for function, inputs in calls]
 
 ops.available()
 expected = operators(0)
@@ -897,6 +979,7 @@ LENGTHS = 'attention needs one valid length for each row of the batch'
 BATCHES = 'the queries have another batch size or width than the keys and values'
 LABELS = 'cross entropy needs (rows, classes) scores and a label for each row'
 MOMENTS = 'a weight has another shape than its gradient or moments'
+DENSES = 'a dense layer needs (..., inputs), (units, inputs) and (units,)'
 RATES = 'adam needs a learning rate and a weight decay for each array'
 
 REFUSED = [
@@ -924,6 +1007,9 @@ REFUSED = [
     ('attention', [(1, 2, 4), (5, 2, 8), (1,), (64,)], ATTENTION, LENGTHS),
     ('cross_entropy', [(2, 3, 4), (2,)], {}, LABELS),
     ('cross_entropy', [(2, 3), (3,)], {}, LABELS),
+    ('dense', [(2, 3), (4, 2), (4,)], {}, DENSES),
+    ('dense', [(2, 3), (4, 3, 1), (4,)], {}, DENSES),
+    ('dense', [(2, 3), (4, 3), (3,)], {}, DENSES),
     ('adam', [(2, 2), (1,), (3,), (3,), (3,), (3,)], ADAM, RATES),
     ('adam', [(1, 2), (1,), (3,), (4,), (3,), (3,)], ADAM, MOMENTS),
     ('adam', [(1, 2), (1,), (3,), (3,), (3,), (1, 3)], ADAM, MOMENTS),
@@ -940,6 +1026,7 @@ def refusal(name, arrays, attributes):
 
 @pytest.mark.parametrize(('name', 'shapes', 'attributes', 'sentence'), REFUSED)
 def test_wrong_shapes_are_refused(name, shapes, attributes, sentence):
+    need(name)
     arrays = [mx.nd.ones(shape) for shape in shapes]
     assert refusal(name, arrays, attributes).endswith(f': {sentence}')
 
@@ -950,6 +1037,7 @@ SHAPES = {
     'self_attention': ([(5, 2, 12), (2,), (64,)], ATTENTION),
     'attention': ([(1, 2, 4), (5, 2, 8), (2,), (64,)], ATTENTION),
     'cross_entropy': ([(2, 3), (2,)], {}),
+    'dense': ([(2, 3), (4, 3), (4,)], {}),
     'sum_of_squares': ([(2, 3)], {'count': 1}),
     'adam': ([(1, 2), (1,), (3,), (3,), (3,), (3,)], ADAM),
 }
@@ -957,6 +1045,7 @@ SHAPES = {
 
 @pytest.mark.parametrize('name', SHAPES)
 def test_other_types_and_missing_attributes_are_refused(name):
+    need(name)
     shapes, attributes = SHAPES[name]
     arrays = [mx.nd.ones(shape) for shape in shapes]
     for wrong in range(len(shapes)):
@@ -992,6 +1081,16 @@ def test_an_empty_last_axis_is_refused_and_empty_batches_are_not():
         assert fused_loss(mx.nd.zeros((0, 5)), mx.nd.zeros(0)).shape == (0,)
         zero = ops.sum_of_squares(mx.nd, [mx.nd.zeros((0, 5))])
         assert zero.asnumpy() == 0
+        if ops.has_dense():
+            arrays = [mx.nd.zeros((0, 3)), mx.nd.ones((2, 3)), mx.nd.ones(2)]
+            for array in arrays:
+                array.attach_grad()
+            with mx.autograd.record():
+                out = fused_dense(*arrays)
+            out.backward()
+            assert out.shape == (0, 2)
+            assert not arrays[1].grad.asnumpy().any()
+            assert not arrays[2].grad.asnumpy().any()
 
 
 # A real model.

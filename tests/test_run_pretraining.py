@@ -159,11 +159,14 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
     assert written['do_lower_case'] is True
 
 
-def test_training_learns(train, folder):
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_training_learns(train, folder, dtype):
     """The loss of a small set falls far below that of guessing, log 50 = 3.9."""
+    if dtype == 'bfloat16' and 'avx512_bf16' not in bert.environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
     shard = sorted((folder / 'shards').iterdir())[0]
     first, last = (
-        train(data=shard, num_steps=steps, batch_size=32, name=str(steps))['train']
+        train(data=shard, num_steps=steps, batch_size=32, name=str(steps), dtype=dtype)['train']
         for steps in (1, 150)
     )
     assert first['mlm_loss'] > 3.5
