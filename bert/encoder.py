@@ -251,11 +251,8 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
 
     def project(self, F, inputs, *projections):
         """One product for several (weight, bias), side by side."""
-        weights, biases = zip(*projections)
-        weight, bias = (
-            arrays[0] if len(arrays) == 1 else F.concat(*arrays, dim=0)
-            for arrays in (weights, biases)
-        )
+        # Of one array too: see bert.ops.dense about the gradients of parameters.
+        weight, bias = (F.concat(*arrays, dim=0) for arrays in zip(*projections))
         units = len(projections) * self.units
         return self.product(F, inputs, weight, bias, units)
 

@@ -112,11 +112,14 @@ def test_outputs_and_gradients_are_those_of_gluonnlp(fused, hybridized, first_on
 
 
 @pytest.mark.parametrize('grad_req', ['write', 'add'])
+@pytest.mark.parametrize('first_only', [False, True])
 @pytest.mark.parametrize('in_bfloat16', [False, True])
-def test_gradients_of_two_batches_add_up_or_not(fused, grad_req, in_bfloat16):
+def test_gradients_of_two_batches_add_up_or_not(fused, grad_req, first_only, in_bfloat16):
     """With ``add`` those of a second backward pass are added, with ``write`` they replace."""
     bert = gluonnlp_bert()
     speed_up(bert, fused)
+    if first_only:
+        read_first_only(bert)
     if in_bfloat16:
         need_bfloat16()
         use_bfloat16(bert)
