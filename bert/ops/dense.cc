@@ -111,9 +111,11 @@ void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, float* 
 }
 
 // A block of the product, from two panels of each operand, plus a row of numbers.
-inline void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bias, float* c,
-                           int64_t stride) {
-  constexpr int64_t kLine = 64;
+struct alignas(64) Block {
+  float numbers[kBlock][kBlock];
+};
+void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bias, Block& c) {
+  constexpr int64_t kLine = 64, kRow = sizeof(float) * kBlock;
   asm volatile("" ::: "memory");  // what was written is to be there: the tile loads do not say so
   _tile_loadd(0, bias, 0);
   _tile_loadd(1, bias + kEdge, 0);
@@ -129,12 +131,28 @@ inline void multiply_block(int64_t depth, const Tile* a, const Tile* b, const fl
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  stride *= sizeof(float);
-  float* below = reinterpret_cast<float*>(reinterpret_cast<char*>(c) + kEdge * stride);
-  _tile_stored(0, c, stride);
-  _tile_stored(1, c + kEdge, stride);
-  _tile_stored(2, below, stride);
-  _tile_stored(3, below + kEdge, stride);
+  _tile_stored(0, c.numbers[0], kRow);
+  _tile_stored(1, c.numbers[0] + kEdge, kRow);
+  _tile_stored(2, c.numbers[kEdge], kRow);
+  _tile_stored(3, c.numbers[kEdge] + kEdge, kRow);
+}
+
+// Put a block, or what of it is inside, into its place. The product is larger than the caches:
+// whole lines go past them, which spares reading the lines first.
+void store_block(const Block& block, int64_t height, int64_t width, float* place, int64_t stride) {
+  const bool whole = width >= kBlock && reinterpret_cast<uintptr_t>(place) % 64 == 0 && stride % kEdge == 0;
+  const __mmask16 low = first(width), high = first(width - kEdge);
+  for (int64_t i = 0; i < std::min(height, kBlock); ++i, place += stride) {
+    const __m512 left = _mm512_load_ps(block.numbers[i]);
+    const __m512 right = _mm512_load_ps(block.numbers[i] + kEdge);
+    if (whole) {
+      _mm512_stream_ps(place, left);
+      _mm512_stream_ps(place + kEdge, right);
+    } else {
+      _mm512_mask_storeu_ps(place, low, left);
+      _mm512_mask_storeu_ps(place + kEdge, high, right);
+    }
+  }
 }
 
 // The shapes of the eight registers, for ldtilecfg: each 16 lines of 64 bytes.
@@ -181,16 +199,13 @@ void multiply(const Operand& a, const Operand& b, const float* bias, float* c, f
     for (int64_t task = 0; task < row_tasks * column_tasks; ++task) {
       const int64_t column = task % column_tasks * kBlock, top = task / column_tasks * task_rows;
       for (int64_t i = top; i < std::min(rows, top + task_rows); i += kBlock) {
-        const int64_t height = std::min(kBlock, rows - i), width = std::min(kBlock, columns - column);
-        const bool whole = height == kBlock && width == kBlock;
-        float* place = c + i * columns + column;
-        float block[kBlock * kBlock];
+        Block block;
         multiply_block(depth, a_tiles + i / kEdge * depth, b_tiles + column / kEdge * depth,
-                       row.data() + column, whole ? place : block, whole ? columns : kBlock);
-        if (whole) continue;
-        for (int64_t j = 0; j < height; ++j) std::copy_n(block + j * kBlock, width, place + j * columns);
+                       row.data() + column, block);
+        store_block(block, rows - i, columns - column, c + i * columns + column, columns);
       }
     }
+    _mm_sfence();  // before other threads read
     _tile_release();
   }
 }
