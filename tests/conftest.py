@@ -31,6 +31,14 @@ def real_data(name, variable, example):
     return folder
 
 
+def need_bfloat16():
+    """Skip where the processor lacks the instructions."""
+    from bert import environment
+
+    if 'avx512_bf16' not in environment.processor_flags():
+        pytest.skip('this processor has no bfloat16')
+
+
 @pytest.fixture(scope='session')
 def real_glue():
     """The folder of the real MRPC, CoLA and STS-B files."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import need_bfloat16
 
-from bert import environment  # bert before mxnet: see there
-from bert.encoder import (
+from bert.encoder import (  # bert before mxnet: see bert.environment
     Encoder,
     SelfAttention,
     attention_mask,
@@ -77,11 +77,6 @@ def outputs_and_gradients(bert, inputs, grad_req='write'):
         if parameter.grad_req != 'null'
     }
     return outputs, gradients
-
-
-def need_bfloat16():
-    if 'avx512_bf16' not in environment.processor_flags():
-        pytest.skip('this processor has no bfloat16')
 
 
 def assert_same_gradients(found, expected):

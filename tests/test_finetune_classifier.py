@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS
+from conftest import ROOT, WORDS, need_bfloat16
 
 import bert
 import finetune_classifier
@@ -403,8 +403,7 @@ def test_two_devices_equal_one(
 
 def test_bfloat16(mrpc, glue_dir, tiny_bert, tmp_path):
     """Losses near those in float32, and float32 parameters in the file."""
-    if 'avx512_bf16' not in bert.environment.processor_flags():
-        pytest.skip('this processor has no bfloat16')
+    need_bfloat16()
     output, _ = mrpc
     finetune(tmp_path, '--bert_model', tiny_bert, '--dtype', 'bfloat16', *SMALL)
     losses = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import need_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -162,8 +163,8 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_training_learns(train, folder, dtype):
     """The loss of a small set falls far below that of guessing, log 50 = 3.9."""
-    if dtype == 'bfloat16' and 'avx512_bf16' not in bert.environment.processor_flags():
-        pytest.skip('this processor has no bfloat16')
+    if dtype == 'bfloat16':
+        need_bfloat16()
     shard = sorted((folder / 'shards').iterdir())[0]
     first, last = (
         train(data=shard, num_steps=steps, batch_size=32, name=str(steps), dtype=dtype)['train']
