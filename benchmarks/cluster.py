@@ -25,9 +25,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: E402
-from bert.cli import ToolkitError, build_parser, positive_int, run  # noqa: E402
-from bert.files import read_json, write_json  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+from bert.checkpoints import gluon
+from bert.cli.flags import Parser, positive_int
+from bert.cli.program import run
+from bert.system import processes
+from bert.system.errors import ToolkitError
+from bert.system.files import read_json, write_json
 
 TOLERANCE = 1e-5  # of the loss of a step
 WARM = 5  # steps at the beginning that are not timed
@@ -36,7 +40,7 @@ STEP = re.compile(r'INFO:root:\[(step|Epoch) ')
 
 def parse_args(argv=None):
     """The flags."""
-    parser = build_parser(__doc__.splitlines()[0])
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('--kvstore', choices=['dist_sync', 'horovod'], default='dist_sync')
     parser.add_argument(
         '--task', choices=['MRPC'], help='fine-tune on this GLUE task in place of pre-training'
@@ -73,7 +77,7 @@ def main(argv=None):
                 *('--batch_size', str(args.batch_size), '--kvstore', args.kvstore),
             ],
             folder / 'two',
-            bert.runs.child_environment([], 0, 2),
+            processes.child_environment([], 0, 2),
         )
         size = gradient_bytes(folder / 'one', args.task)
     difference = largest_difference(one['losses'], two['losses'], args.steps)
@@ -139,7 +143,7 @@ def measure(command, output, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=bert.runs.end_with_parent(),
+        preexec_fn=processes.end_with_parent(),
     )
     times, traffic, last = [], [], ''
     for line in process.stdout:
@@ -173,7 +177,7 @@ def gradient_bytes(output, task):
     """Bytes of the gradients of all parameters of the model of a run."""
     if task:
         (path,) = output.glob('*.params')
-        return sum(array.nbytes for array in bert.checkpoint.read_gluon(path).values())
+        return sum(array.nbytes for array in gluon.read_gluon(path).values())
     # The tied weights have two names among the parameters, but one mean.
     (path,) = output.glob('*.states')
     with np.load(path, allow_pickle=False) as states:

@@ -15,8 +15,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: E402
-from bert.cli import build_parser, run  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+from bert.checkpoints import reading
+from bert.cli.flags import Parser
+from bert.cli.program import run
+from bert.convert import witnesses
+from bert.tasks import files, table
+from bert.text.encoding import encode, pad_batch
+from bert.text.tokenizer import build_tokenizer
 
 BATCH = 8
 MAX_LENGTH = 128
@@ -30,13 +36,13 @@ def batches(texts):
 
 def with_project(folder, texts):
     """The logits of this project's model."""
-    contents = bert.checkpoint.read(folder)
-    model = bert.convert.build(contents)
-    tokenizer = bert.tokenizer.build_tokenizer(contents.vocab, contents.lower)
-    encoded = bert.transform.encode(texts, tokenizer, contents.vocab, MAX_LENGTH)
+    contents = reading.read(folder)
+    model = witnesses.build(contents)
+    tokenizer = build_tokenizer(contents.vocab, contents.lower)
+    encoded = encode(texts, tokenizer, contents.vocab, MAX_LENGTH)
     rows = np.array_split(np.arange(len(texts)), np.arange(BATCH, len(texts), BATCH))
-    parts = (bert.transform.pad_batch(encoded, part) for part in rows)
-    return np.concatenate([bert.convert.run_gluon(model, part)['logits'] for part in parts])
+    parts = (pad_batch(encoded, part) for part in rows)
+    return np.concatenate([witnesses.run_gluon(model, part)['logits'] for part in parts])
 
 
 def with_transformers(folder, texts):
@@ -82,13 +88,13 @@ def with_onnxruntime(folder, texts):
 
 def main(argv=None):
     """Print how many predictions agree, and the largest difference of a logit."""
-    parser = build_parser(__doc__.splitlines()[0])
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('output_dir', help='of finetune_classifier.py on MRPC')
     parser.add_argument('--hf', metavar='DIR', help='written by bert.convert --to hf')
     parser.add_argument('--onnx', metavar='DIR', help='written by bert.convert --to onnx')
     args = parser.parse_args(argv)
-    task = bert.tasks.TASKS['MRPC']
-    dev = bert.datasets.read_glue(bert.datasets.glue_folder(), task, task.dev[0])
+    task = table.TASKS['MRPC']
+    dev = files.read_glue(files.glue_folder(), task, task.dev[0])
     expected = with_project(args.output_dir, dev.texts)
     predictions = expected.argmax(axis=1)
     counts = np.bincount(predictions, minlength=2)

@@ -16,7 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bert.cli import ToolkitError, build_parser, positive_int, run  # noqa: E402
+from bert.cli.flags import Parser, positive_int
+from bert.cli.program import run
+from bert.system.errors import ToolkitError
 
 # Those of the original's command.
 FLAGS = ['--do_lower_case', '--max_seq_length=128', '--max_predictions_per_seq=20']
@@ -40,7 +42,7 @@ print(time.perf_counter() - start)
 
 
 def parse_args(argv=None):
-    parser = build_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('text', help='a sentence a line, a blank line between documents')
     parser.add_argument('vocab_file', help='an uncased vocab.txt or .vocab')
     parser.add_argument(

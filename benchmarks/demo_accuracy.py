@@ -15,9 +15,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: E402
-import finetune_classifier  # noqa: E402
-from bert.cli import build_parser, run  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+import finetune_classifier
+from bert.cli.flags import Parser
+from bert.cli.program import run
+from bert.tasks import files, table
 
 # That of `make demo`.
 RECIPE = ['--batch_size=16', '--lr=1e-4', '--epochs=4', '--warmup_ratio=0.2', '--bias_correction']
@@ -31,12 +33,12 @@ def overlap(texts):
 
 def main(argv=None):
     """Print the baselines, the dev accuracy of each seed at the last epoch, and the margin."""
-    parser = build_parser(__doc__.splitlines()[0])
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('--bert_model', required=True, help='directory in Hugging Face layout')
     args = parser.parse_args(argv)
     os.environ['GLUE_DIR'] = str(ROOT / 'sample_glue')
-    task = bert.tasks.TASKS['MRPC']
-    dev = bert.datasets.read_glue(os.environ['GLUE_DIR'], task, task.dev[0])
+    task = table.TASKS['MRPC']
+    dev = files.read_glue(os.environ['GLUE_DIR'], task, task.dev[0])
     majority = max(np.mean(dev.labels), 1 - np.mean(dev.labels))
     similarity = overlap(dev.texts)
     # In hindsight: no threshold chosen on other data could be better on these pairs.

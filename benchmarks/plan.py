@@ -13,14 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bert.cli import build_parser, positive_float, positive_int, run  # noqa: E402
+from bert.cli.flags import Parser, positive_float, positive_int
+from bert.cli.program import run
 
 LAYERS, UNITS, VOCABULARY, POSITIONS = 12, 768, 30522, 512
 HOURS, DAYS = 3600, 86400
 
 
 def parse_args(argv=None):
-    parser = build_parser(__doc__)
+    parser = Parser(__doc__)
     run_ = parser.add_argument_group('the run')
     run_.add_argument('--steps', type=positive_int, default=10**6, help='updates')
     run_.add_argument('--batch_size', type=positive_int, default=256, help='sequences an update')

@@ -7,15 +7,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bert.cli import ToolkitError, build_parser, run  # noqa: E402
-from bert.files import replacing  # noqa: E402
+from bert.cli.flags import Parser
+from bert.cli.program import run
+from bert.system.errors import ToolkitError
+from bert.system.files import replacing
 
 LOSSES = {'mlm_loss': 'masked LM loss', 'nsp_loss': 'next sentence loss'}
 
 
 def parse_args(argv=None):
     """The flags."""
-    parser = build_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('metrics', help='CKPT_DIR/metrics.jsonl')
     parser.add_argument('picture', help='the file to write: .svg or .png')
     return parser.parse_args(argv)

@@ -33,12 +33,19 @@ import numpy as np
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS.parent), str(BENCHMARKS)]
 
-import datagen  # noqa: E402
-from speed_sides import MAX_LENGTH, PRODUCT_SIZE, Work  # noqa: E402
+import datagen
+from speed_sides import MAX_LENGTH, PRODUCT_SIZE, Work
 
-import bert  # noqa: E402
-from bert.cli import ToolkitError, UsageError, build_parser, positive_int, progress, run  # noqa: E402
-from bert.files import write_json  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+from bert.cli.console import progress
+from bert.cli.flags import Parser, positive_int
+from bert.cli.program import run
+from bert.system.environment import check_mxnet
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import write_json
+from bert.system.machine import processor_name
+from bert.tasks import files, table
+from bert.text.vocab import load_vocab
 
 VOCAB_SIZE = 30522  # of BERT base
 # After a turn the threads of a process spin for a moment before they sleep. While another has its
@@ -118,7 +125,7 @@ TITLES.update(
 
 def parse_args(argv=None):
     """The flags."""
-    parser = build_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         '--only',
         nargs='+',
@@ -159,7 +166,7 @@ def main(argv=None):
     args = parse_args(argv)
     names = [name for name in LINES if not args.only or name in args.only]
     check(names, args)
-    bert.environment.check_mxnet()
+    check_mxnet()
     rows = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -168,7 +175,7 @@ def main(argv=None):
         product.answer()
         rate = rate_of([product.turn() for _ in range(args.turns)])
         machine = {
-            'processor': bert.environment.processor_name(),
+            'processor': processor_name(),
             'threads': int(os.environ['OMP_NUM_THREADS']),
         }
         print(describe_machine(machine, rate))
@@ -192,13 +199,13 @@ def check(names, args):
         if kind in ('mrpc', 'datagen'):
             if not args.bert_model:
                 raise UsageError(f'{name} needs a --bert_model')
-            folder = bert.datasets.glue_folder()
+            folder = files.glue_folder()
             if not (folder / 'MRPC' / 'train.tsv').is_file():
                 raise ToolkitError(
                     f'{name} needs {folder}/MRPC/train.tsv, which '
                     f'download_glue_data.py --data_dir {folder} --tasks MRPC makes'
                 )
-            bert.vocab.load_vocab(Path(args.bert_model) / 'vocab.txt')
+            load_vocab(Path(args.bert_model) / 'vocab.txt')
         if kind != 'datagen' and not (
             importlib.util.find_spec('torch') and importlib.util.find_spec('transformers')
         ):
@@ -334,11 +341,11 @@ def write_model(line, folder):
 def measure_datagen(model, folder, args):
     """The seconds of all turns of datagen, on all sentences of MRPC, ten a document."""
     sentences = []
-    task = bert.tasks.TASKS['MRPC']
-    data = bert.datasets.glue_folder()
+    task = table.TASKS['MRPC']
+    data = files.glue_folder()
     for split in (task.train, *task.dev, *task.test):
         if (data / split.path).is_file():
-            examples = bert.datasets.read_glue(data, task, split)
+            examples = files.read_glue(data, task, split)
             sentences += [text for pair in examples.texts for text in pair]
     documents = ['\n'.join(sentences[i : i + 10]) for i in range(0, len(sentences), 10)]
     text, out, vocab = folder / 'text.txt', folder / 'out.npz', model / 'vocab.txt'

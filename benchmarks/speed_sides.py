@@ -17,9 +17,27 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import bert  # noqa: E402
-from bert.cli import ToolkitError, run  # noqa: E402
-from bert.files import read_json  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+from bert import ops
+from bert.cli import flags
+from bert.cli.program import run
+from bert.finetuning.step import forward_backward, loss_of, predict
+from bert.model import build as model_build
+from bert.model import loading
+from bert.model.build import build_head, cast
+from bert.pretraining.batches import Batch
+from bert.pretraining.loss import build_loss, finish_initialization, gradients
+from bert.system import machine
+from bert.system.errors import ToolkitError
+from bert.system.files import read_json
+from bert.tasks import files, table
+from bert.text import encoding
+from bert.text.tokenizer import build_tokenizer
+from bert.text.vocab import load_vocab
+from bert.training import update
+from bert.training import update as training_update
+from bert.training.batches import training_batches
+from bert.training.update import LossScale, build_trainer, contexts, seed_step, trainable
 
 LEARNING_RATE = 5e-5
 EPSILON = 1e-6
@@ -58,8 +76,8 @@ def main(argv=None):
     if work.framework == 'mxnet' and os.environ.get('BERT_STOCK_OPS') != '1':
         check_operators()
     if work.framework == 'mxnet' and work.dtype == 'bfloat16':
-        bert.environment.check_dtype(work.dtype, on_gpu=False)
-        bert.environment.prepare_bfloat16()
+        flags.check_dtype(work.dtype, on_gpu=False)
+        machine.prepare_bfloat16()
     usual = build_classifier if work.framework == 'mxnet' else build_pytorch_classifier
     step, wait = build.get((work.kind, work.framework), usual)(work)
     count = 0
@@ -81,7 +99,7 @@ def main(argv=None):
 
 def check_operators():
     """Refuse to time MXNet's own operators under another name."""
-    if not bert.ops.available():
+    if not ops.available():
         raise ToolkitError('the fused operators cannot be used: python -m bert.ops says why')
 
 
@@ -109,7 +127,7 @@ def make_batches(work):
     if work.kind == 'pretrain':
         shape = (work.batch_size, work.masks)
         rows = [rng.choice(work.length, work.masks, replace=False) for _ in range(len(ids))]
-        batch = bert.pretraining_dataset.Batch(
+        batch = Batch(
             *inputs,
             mlm_positions=np.sort(rows).astype(np.int32),
             mlm_labels=rng.integers(0, vocab_size, shape).astype(np.int32),
@@ -121,15 +139,15 @@ def make_batches(work):
 
 def mrpc_batches(work):
     """Some batches of an epoch of MRPC, which stand for all: from the narrowest to the widest."""
-    task = bert.tasks.TASKS['MRPC']
-    examples = bert.datasets.read_glue(bert.datasets.glue_folder(), task, task.train)
-    vocab = bert.vocab.load_vocab(Path(work.model) / 'vocab.txt')
-    tokenizer = bert.tokenizer.build_tokenizer(vocab, lower=True)
-    encoded = bert.transform.encode(examples.texts, tokenizer, vocab, MAX_LENGTH)
+    task = table.TASKS['MRPC']
+    examples = files.read_glue(files.glue_folder(), task, task.train)
+    vocab = load_vocab(Path(work.model) / 'vocab.txt')
+    tokenizer = build_tokenizer(vocab, lower=True)
+    encoded = encoding.encode(examples.texts, tokenizer, vocab, MAX_LENGTH)
     rng = np.random.default_rng(1)
     count = len(examples.labels)
     if work.padding == 'grouped':
-        epoch = bert.batches.training_batches(encoded.lengths, work.batch_size, rng)
+        epoch = training_batches(encoded.lengths, work.batch_size, rng)
     else:
         starts = range(work.batch_size, count, work.batch_size)
         epoch = np.split(rng.permutation(count), starts)
@@ -140,7 +158,7 @@ def mrpc_batches(work):
     chosen = [epoch[int((i + 0.5) * len(epoch) / steps)] for i in range(steps)]
     rng.shuffle(chosen)
     batches = [
-        (widen(bert.transform.pad_batch(encoded, rows), width, encoded), examples.labels[rows])
+        (widen(encoding.pad_batch(encoded, rows), width, encoded), examples.labels[rows])
         for rows in chosen
     ]
     return batches, len(epoch) / steps
@@ -174,24 +192,24 @@ def build_classifier(work):
     function of a batch and the number of the step from 1, function without arguments
         The step, which may return before it is done, and what waits for all steps.
     """
-    ctx = bert.training.contexts([])
+    ctx = contexts([])
     if work.kind == 'mrpc':
-        encoder, _ = bert.model.load_bert(work.model, ctx=ctx)
+        encoder, _ = loading.load_bert(work.model, ctx=ctx)
     else:
-        encoder, _ = bert.model.build_from_configuration(f'{work.model}/config.json', ctx)
-    model = bert.model.build_head(encoder, 2, ctx)
-    bert.model.cast(model, work.dtype)
+        encoder, _ = loading.build_from_configuration(f'{work.model}/config.json', ctx)
+    model = build_head(encoder, 2, ctx)
+    cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    wait = bert.training.mx.nd.waitall
+    wait = update.mx.nd.waitall
     if work.kind == 'infer':
-        return lambda batch, number: bert.training.predict(model, batch[0], ctx[0]), wait
-    loss_function = bert.training.loss_of(2)
+        return lambda batch, number: predict(model, batch[0], ctx[0]), wait
+    loss_function = loss_of(2)
     update = build_update(model)
 
     def step(batch, number):
         inputs, labels = batch
-        bert.training.seed_step(1, number)
-        bert.training.forward_backward(model, loss_function, inputs, labels, ctx[0], scale=1)
+        seed_step(1, number)
+        forward_backward(model, loss_function, inputs, labels, ctx[0], scale=1)
         update(len(labels))
 
     return step, wait
@@ -199,30 +217,30 @@ def build_classifier(work):
 
 def build_pretraining(work):
     """Training steps of run_pretraining.py; see :func:`build_classifier`."""
-    ctx = bert.training.contexts([])
-    model, _ = bert.model.build_from_configuration(
+    ctx = training_update.contexts([])
+    model, _ = loading.build_from_configuration(
         f'{work.model}/config.json', ctx, use_decoder=True, use_classifier=True
     )
-    bert.pretraining.finish_initialization(model, ctx[0])
-    bert.model.cast(model, work.dtype)
+    finish_initialization(model, ctx[0])
+    model_build.cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    loss = bert.pretraining.build_loss(ctx)
+    loss = build_loss(ctx)
     update = build_update(model)
 
     def step(batch, number):
-        bert.training.seed_step(1, number)
-        bert.pretraining.gradients(model, loss, [batch], ctx, scale=1)
+        training_update.seed_step(1, number)
+        gradients(model, loss, [batch], ctx, scale=1)
         update(1)
 
-    return step, bert.training.mx.nd.waitall
+    return step, training_update.mx.nd.waitall
 
 
 def build_update(model):
     """What clips the gradients, sums over so many samples, and updates the weights."""
-    trainer = bert.training.build_trainer(model, 'bertadam', LEARNING_RATE, EPSILON)
-    parameters = bert.training.trainable(model)
-    loss_scale = bert.training.LossScale('float32')
-    return lambda samples: bert.training.update(
+    trainer = build_trainer(model, 'bertadam', LEARNING_RATE, EPSILON)
+    parameters = trainable(model)
+    loss_scale = LossScale('float32')
+    return lambda samples: training_update.update(
         trainer, parameters, samples, LEARNING_RATE, loss_scale
     )
 
@@ -312,7 +330,7 @@ def prepare_pytorch(model, work):
 
 
 def pytorch_inputs(ids, token_types, lengths):
-    """The arrays that :func:`bert.transform.pad_batch` makes, by transformers' names."""
+    """The arrays that :func:`bert.text.encoding.pad_batch` makes, by transformers' names."""
     import torch
 
     ids, token_types, lengths = map(torch.from_numpy, (ids, token_types, lengths))

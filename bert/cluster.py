@@ -16,8 +16,10 @@ import sys
 import time
 from typing import NamedTuple
 
-from bert.cli import ToolkitError, UsageError, build_parser, positive_int, run
-from bert.runs import POLL, child_environment, end_with_parent
+from bert.cli.flags import Parser, positive_int
+from bert.cli.program import run
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.processes import POLL, child_environment, kill_with_parent
 
 # Seconds for the others to fail by themselves, or to end, before they are killed: an error that
 # all workers have in common is told by all of them.
@@ -37,7 +39,7 @@ class Started(NamedTuple):
 
 def parse_args(argv=None):
     """The flags."""
-    parser = build_parser(
+    parser = Parser(
         'Train with several processes of this machine, over a parameter server.',
         usage='python -m bert.cluster [--workers N] [--servers N] -- SCRIPT FLAG ... '
         '--kvstore dist_sync',
@@ -108,7 +110,7 @@ def start(started, args):
                 env={**variables, 'DMLC_ROLE': role},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt from the keyboard is ours to pass on
-                preexec_fn=end_with_parent(),
+                preexec_fn=kill_with_parent(),
             )
             started.append(Started(role, number, process))
 

@@ -28,7 +28,10 @@ import psutil
 from conftest import ROOT, write_tiny_bert
 from test_download_glue_data import Handler, Site, make_zip, sha256
 
-from bert import checkpoint, resume, shards, vocab
+from bert.checkpoints import gluon, reading
+from bert.pretraining import shards
+from bert.text import vocab
+from bert.training import states
 from download_glue_data import TASKS, Remote, is_complete
 
 LONGEST = 600  # seconds that an undisturbed run may take
@@ -136,16 +139,16 @@ def shards_made(folder):
 def check_pretraining(folder):
     check_pairs(folder)
     if (folder / 'model').exists():
-        checkpoint.read(str(folder / 'model'))
+        reading.read(str(folder / 'model'))
 
 
 def check_pairs(folder):
     """What a run is resumed from."""
-    for step in resume.saved_steps(folder):
-        resume.read_progress(folder, step)
-        with open(resume.states_path(folder, step), 'rb') as file:
+    for step in states.saved_steps(folder):
+        states.read_progress(folder, step)
+        with open(states.states_path(folder, step), 'rb') as file:
             assert file.read(2) == b'PK'
-        checkpoint.read_gluon(resume.parameters_path(folder, step))
+        gluon.read_gluon(states.parameters_path(folder, step))
 
 
 def pretraining_made(folder):
@@ -170,9 +173,9 @@ def without_times(folder):
 def check_finetuning(folder):
     check_pairs(folder / 'resume')
     for path in folder.glob('*.params'):
-        checkpoint.read_gluon(path)
+        gluon.read_gluon(path)
     if (folder / 'finetune.json').exists():
-        checkpoint.read(str(folder))
+        reading.read(str(folder))
     if (folder / 'outputs.npz').exists():
         import numpy as np
 
@@ -254,7 +257,7 @@ def check_download(folder, table):
 
 def check_conversion(folder):
     if folder.exists():
-        contents = checkpoint.read(str(folder))
+        contents = reading.read(str(folder))
         assert contents.weights.bert and (folder / 'config.json').is_file()
 
 

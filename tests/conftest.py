@@ -33,7 +33,7 @@ def real_data(name, variable, example):
 
 def need_bfloat16():
     """Skip where the processor lacks the instructions."""
-    from bert import environment
+    from bert.system import environment
 
     if 'avx512_bf16' not in environment.processor_flags():
         pytest.skip('this processor has no bfloat16')
@@ -178,7 +178,7 @@ def tiny_bert_without_dropout(tmp_path_factory):
 @pytest.fixture
 def has_gpu():
     """Skip where MXNet cannot run on GPU 0."""
-    from bert import environment
+    from bert.system import environment
 
     problem = environment.gpu_problem([0])
     if problem:
@@ -216,7 +216,7 @@ def parameters_of(block):
 
 def failure(function, *args, **kwargs):
     """The one sentence that a call fails with."""
-    from bert.cli import ToolkitError
+    from bert.system.errors import ToolkitError
 
     with pytest.raises(ToolkitError) as caught:
         function(*args, **kwargs)

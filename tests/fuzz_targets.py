@@ -19,10 +19,35 @@ from unittest import mock
 import fuzz_mutations as mutations
 import numpy as np
 
-import bert
-import bert.corpus
-import bert.shards
-from bert.cli import ToolkitError
+import bert  # noqa: F401 (prepares for MXNet)
+from bert.checkpoints import config as checkpoints_config
+from bert.checkpoints import contents as checkpoints_contents
+from bert.checkpoints import gluon, huggingface, reading, zoo
+from bert.checkpoints.config import (
+    SIZES,
+    architecture_of,
+    infer_settings,
+    parse_config,
+    parse_labels,
+)
+from bert.checkpoints.contents import Location
+from bert.checkpoints.source import is_finetuned
+from bert.experiments import logs
+from bert.pretraining import batches, sources
+from bert.pretraining import corpus as pretraining_corpus
+from bert.pretraining.corpus import Span
+from bert.pretraining.shards import write_npz
+from bert.system import files as system_files
+from bert.system.errors import ToolkitError
+from bert.tasks import files, submission
+from bert.tasks.table import TASKS, Split, Task
+from bert.text import sentencepiece
+from bert.text import tokenizer as text_tokenizer
+from bert.text import vocab as text_vocab
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import Vocab, fingerprint, has_capitals, load_vocab
+from bert.training import update
+from bert.training.states import load, newest_step, save
 
 CHECKPOINTS = Path(__file__).parent / 'data' / 'checkpoints'
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +89,7 @@ class Sandbox:
         try:
             self.target.read(path)
         except OSError as error:
-            # bert.cli.run makes a sentence of it.
+            # bert.cli.program.run makes a sentence of it.
             assert error.filename, error
             refusal = error.strerror
         except ToolkitError as error:
@@ -96,10 +121,10 @@ GLUE_ROWS = {
 
 
 def glue_target(name):
-    task = bert.tasks.TASKS[name]
+    task = TASKS[name]
 
     def read(path):
-        examples = bert.datasets.read_glue(path.parents[1], task, task.train)
+        examples = files.read_glue(path.parents[1], task, task.train)
         check_examples(examples, task)
 
     def in_folder(path):
@@ -140,16 +165,16 @@ OWN_ROWS = {
 
 def own_target(suffix):
     def read(path):
-        labels = bert.datasets.find_labels(path, 'label')
-        split = bert.tasks.Split(str(path), ('text',), 'label')
+        labels = files.find_labels(path, 'label')
+        split = Split(str(path), ('text',), 'label')
         for known in (labels, None):
-            task = bert.tasks.Task('own', split, (), (), known)
+            task = Task('own', split, (), (), known)
             with numbers_may_be_missing(known):
-                check_examples(bert.datasets.read_own(task, split), task)
-        rows = bert.datasets.read_rows(path)
+                check_examples(files.read_own(task, split), task)
+        rows = files.read_rows(path)
         out = path.parent / f'out{suffix}'
-        bert.datasets.write_predictions(out, path, ['yes'] * len(rows))
-        written = bert.datasets.read_rows(out)
+        files.write_predictions(out, path, ['yes'] * len(rows))
+        written = files.read_rows(out)
         assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
 
     @contextlib.contextmanager
@@ -169,10 +194,10 @@ def own_target(suffix):
 
 
 def read_corpus(path):
-    tokenizer = bert.tokenizer.build_tokenizer(vocabulary(), lower=True)
-    spans = [bert.corpus.Span(str(path), 0, path.stat().st_size)]
-    corpus = bert.corpus.read_corpus(
-        spans, lambda texts: bert.tokenizer.tokenize(tokenizer, texts), len(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(), lower=True)
+    spans = [Span(str(path), 0, path.stat().st_size)]
+    corpus = pretraining_corpus.read_corpus(
+        spans, lambda texts: tokenize(tokenizer, texts), len(vocabulary())
     )
     assert corpus.documents[-1] == len(corpus.sentences) - 1
     assert corpus.sentences[-1] == len(corpus.ids) and corpus.ids.max() < len(vocabulary())
@@ -190,14 +215,14 @@ INFO:root:Time cost=52.3s
 
 
 def read_log(path):
-    log = bert.logs.read_log(path)
+    log = logs.read_log(path)
     assert all(isinstance(name, str) for name in log.flags)
-    bert.logs.dev_curves(log)
-    bert.logs.training_curve(log, 'accuracy')
-    positions, losses = bert.logs.loss_curve(log)
+    logs.dev_curves(log)
+    logs.training_curve(log, 'accuracy')
+    positions, losses = logs.loss_curve(log)
     assert len(positions) == len(losses) == len(log.training)
-    bert.logs.differing_flags(log, bert.logs.parse_log(LOG))
-    rows = bert.logs.compare_lines(log, bert.logs.parse_log(LOG))
+    logs.differing_flags(log, logs.parse_log(LOG))
+    rows = logs.compare_lines(log, logs.parse_log(LOG))
     assert all(isinstance(cell, str) for row in rows for cell in row.values())
 
 
@@ -207,7 +232,7 @@ def read_log(path):
 @functools.lru_cache(maxsize=None)
 def vocabulary():
     tokens = (CHECKPOINTS / 'hf_masked_lm' / 'vocab.txt').read_text().split()
-    return bert.vocab.Vocab(tokens)
+    return Vocab(tokens)
 
 
 def gluon_vocabularies():
@@ -219,16 +244,16 @@ def gluon_vocabularies():
 
 
 def read_vocab(path):
-    check_vocab(bert.vocab.load_vocab(path))
+    check_vocab(load_vocab(path))
 
 
 def check_vocab(vocab):
     assert all(isinstance(token, str) for token in vocab.idx_to_token)
     assert [vocab[token] for token in vocab.idx_to_token] == list(range(len(vocab)))
-    bert.vocab.fingerprint(vocab)
-    bert.vocab.has_capitals(vocab)
-    tokenizer = bert.tokenizer.build_tokenizer(vocab, lower=True)
-    (ids,) = bert.tokenizer.tokenize(tokenizer, ['The bank, said \x00 é.'])
+    fingerprint(vocab)
+    has_capitals(vocab)
+    tokenizer = text_tokenizer.build_tokenizer(vocab, lower=True)
+    (ids,) = text_tokenizer.tokenize(tokenizer, ['The bank, said \x00 é.'])
     assert ((ids >= 0) & (ids < len(vocab))).all()
 
 
@@ -252,13 +277,13 @@ def sentencepiece_models():
 
 
 def read_sentencepiece(path):
-    vocab = bert.vocab.load_sentencepiece_vocab(path)
+    vocab = sentencepiece.load_sentencepiece_vocab(path)
     assert [vocab[token] for token in vocab.idx_to_token] == list(range(len(vocab)))
-    bert.vocab.fingerprint(vocab)
+    text_vocab.fingerprint(vocab)
     for num_best in (0, 3, -1):
         rng = np.random.default_rng(0)
         try:
-            encode = bert.tokenizer.sentencepiece_encoder(path, True, num_best, 0.5, rng)
+            encode = sentencepiece.sentencepiece_encoder(path, True, num_best, 0.5, rng)
         except ToolkitError as error:
             if '--sp_nbest' not in str(error):
                 raise
@@ -271,7 +296,7 @@ def read_vocab_archive(path):
     """The archive of a vocabulary, as if a server had sent it."""
     answer = mock.Mock(content=path.read_bytes())
     with mock.patch('requests.get', return_value=answer):
-        content = bert.vocab._download(f'http://host/{path}', 'x.vocab', path)
+        content = zoo._download(f'http://host/{path}', 'x.vocab', path)
     assert isinstance(content, bytes)
 
 
@@ -294,7 +319,7 @@ def make_shard(**options):
         'valid_lengths': lengths.astype(np.uint8),
     }
     folder = Path(options['folder'])
-    bert.shards.write_npz(folder / 'shard.npz', [block], {'lower': True}, options['vocab'])
+    write_npz(folder / 'shard.npz', [block], {'lower': True}, options['vocab'])
     return (folder / 'shard.npz').read_bytes()
 
 
@@ -305,19 +330,19 @@ def shards():
     with tempfile.TemporaryDirectory() as folder:
         return [
             make_shard(folder=folder, vocab=vocab)
-            for vocab in (vocabulary(), bert.vocab.Vocab([*tokens[:5], *reversed(tokens[5:])]))
+            for vocab in (vocabulary(), text_vocab.Vocab([*tokens[:5], *reversed(tokens[5:])]))
         ]
 
 
 def read_shards(path):
-    source = bert.pretraining_dataset.Shards(str(path), vocabulary(), 12)
+    source = sources.Shards(str(path), vocabulary(), 12)
     (unit,) = source.units(0, 0, 2)
     arrays = unit.load()
     count = source.count
     assert count == len(arrays['input_ids'])
     assert arrays['input_ids'].max() < len(vocabulary())
     assert arrays['masked_lm_ids'].max() < len(vocabulary())
-    batch = bert.pretraining_dataset.make_batch(arrays, np.arange(count))
+    batch = batches.make_batch(arrays, np.arange(count))
     width = batch.ids.shape[1]
     assert batch.valid_lengths.min() >= 1 and batch.valid_lengths.max() == width
     assert batch.mlm_positions.min() >= 0 and batch.mlm_positions.max() < width
@@ -332,7 +357,7 @@ def training():
 
     net = mx.gluon.nn.Dense(2, in_units=3)
     net.initialize()
-    trainer = bert.training.build_trainer(net, 'bertadam', 0.1, 1e-6)
+    trainer = update.build_trainer(net, 'bertadam', 0.1, 1e-6)
     with mx.autograd.record():
         loss = net(mx.nd.ones((1, 3))).sum()
     loss.backward()
@@ -341,7 +366,7 @@ def training():
 
 
 def write_checkpoint(folder):
-    bert.resume.save(folder, 1, *training(), {'position': [0, 0, 1]}, 1)
+    save(folder, 1, *training(), {'position': [0, 0, 1]}, 1)
 
 
 def states():
@@ -353,9 +378,9 @@ def states():
 
 
 def read_states(path):
-    progress = bert.resume.load(path.parent, 1, *training())
+    progress = load(path.parent, 1, *training())
     assert isinstance(progress, dict)
-    assert bert.resume.newest_step(path.parent) == 1
+    assert newest_step(path.parent) == 1
 
 
 # --- weights
@@ -379,7 +404,7 @@ def model_folder(name):
 def read_whole(path):
     """A model with this file inside."""
     size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-    contents = bert.checkpoint.read(str(path.parent))
+    contents = reading.read(str(path.parent))
     arrays = [*contents.weights.bert.values(), *contents.weights.head.values()]
     assert all(isinstance(array, np.ndarray) for array in arrays)
     assert sum(array.nbytes for array in arrays) <= 4 * size
@@ -399,13 +424,13 @@ def bfloat16_model():
 
 
 def read_gluon(path):
-    parameters = bert.checkpoint.read_gluon(path)
+    parameters = gluon.read_gluon(path)
     assert parameters and all(isinstance(name, str) for name in parameters)
     assert sum(array.nbytes for array in parameters.values()) <= path.stat().st_size
-    bert.checkpoint.split_gluon(parameters)
+    gluon.split_gluon(parameters)
     with contextlib.suppress(ToolkitError):
-        settings = bert.configuration.infer_settings(parameters, path)
-        assert all(0 < settings[name] < 2**31 for name in bert.configuration.SIZES.values())
+        settings = infer_settings(parameters, path)
+        assert all(0 < settings[name] < 2**31 for name in SIZES.values())
 
 
 def shard_index():
@@ -422,18 +447,18 @@ def sharded_folder(folder):
 
 
 def read_configuration(path):
-    config = bert.files.read_json(path)
-    bert.configuration.architecture_of(config)
-    settings = bert.configuration.parse_config(config, path)
-    assert set(bert.configuration.SIZES.values()) <= set(settings)
-    labels = bert.configuration.parse_labels(config, path)
+    config = system_files.read_json(path)
+    architecture_of(config)
+    settings = parse_config(config, path)
+    assert set(checkpoints_config.SIZES.values()) <= set(settings)
+    labels = parse_labels(config, path)
     assert labels is None or all(isinstance(label, str) for label in labels)
-    bert.source.is_finetuned(path.parent)
+    is_finetuned(path.parent)
 
 
 def read_casing(path):
-    location = bert.source.Location(path.parent, None, path.parent / 'vocab.txt')
-    lower, _ = bert.checkpoint.read_casing(location, vocabulary())
+    location = Location(path.parent, None, path.parent / 'vocab.txt')
+    lower, _ = reading.read_casing(location, vocabulary())
     assert isinstance(lower, bool)
 
 
@@ -442,21 +467,21 @@ def tokenizers():
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        bert.huggingface.write_tokenizer(Path(folder), vocabulary(), True, 24)
+        huggingface.write_tokenizer(Path(folder), vocabulary(), True, 24)
         return [(Path(folder) / 'tokenizer.json').read_bytes()]
 
 
 def read_tokenizer(path):
-    location = bert.source.Location(path.parent, None, path)
-    check_vocab(bert.checkpoint.read_vocab(location))
-    bert.checkpoint.read_casing(location, vocabulary())
+    location = checkpoints_contents.Location(path.parent, None, path)
+    check_vocab(reading.read_vocab(location))
+    reading.read_casing(location, vocabulary())
 
 
 FINETUNED = {'flags': {'task_name': 'MRPC', 'max_len': 128}, 'labels': ['0', '1'], 'epochs': [0.5]}
 
 
 def read_finetuned(path):
-    content = bert.source.read_finetune_json(path.parent)
+    content = reading.read_finetune_json(path.parent)
     assert content['parameters'].parent == path.parent
     assert isinstance(content['flags'], dict)
 
@@ -523,12 +548,12 @@ def read_record(path):
 
 def submissions():
     """Short ones: mutations are of the first rows."""
-    short = {name: bert.submission.HEADER + '\n0\t1\n1\t0.5\n' for name in bert.submission.FILES}
+    short = {name: submission.HEADER + '\n0\t1\n1\t0.5\n' for name in submission.FILES}
     return [archive(short), archive({'out/' + name: text for name, text in short.items()})]
 
 
 def check_submission(path):
-    for defect in bert.submission.check(path):
+    for defect in submission.check(path):
         assert len(defect) < 70000 and '\n' not in defect
 
 

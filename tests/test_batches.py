@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert import batches
+from bert.training import batches
 
 LENGTHS = np.random.default_rng(0).integers(5, 129, 3668)
 

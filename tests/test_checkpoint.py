@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from conftest import failure, parameters_of
 
-from bert import checkpoint  # bert before mxnet: see bert.environment
-from bert.model import build_head, initialize, load_bert, load_encoder, load_finetuned
+from bert.checkpoints import reading
+from bert.model import parameters
+from bert.model.build import build_head, initialize
+from bert.model.loading import load_bert, load_encoder, load_finetuned
 
 import mxnet as mx  # isort: skip
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(checkpoint)
+    result = doctest.testmod(reading)
     assert result.attempted and not result.failed
 
 
@@ -116,7 +118,7 @@ def test_a_configuration_of_far_more_than_the_weights(folder):
 def test_a_tokenizer_without_ids(folder, ids):
     (folder / 'vocab.txt').unlink()
     (folder / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': ids}}))
-    assert failure(checkpoint.read, str(folder)) == (
+    assert failure(reading.read, str(folder)) == (
         f'{folder}/tokenizer.json: not a WordPiece tokenizer with the ids 0 to its end'
     )
 
@@ -206,7 +208,7 @@ def test_a_block_that_has_not_seen_its_input_yet():
     block = mx.gluon.nn.Dense(3)
     initialize(block, [mx.cpu(0), mx.cpu(1)])
     values = {'weight': np.ones((3, 7), np.float64), 'bias': np.arange(3, dtype=np.float32)}
-    assert checkpoint.set_parameters(block, values, 'here') == []
+    assert parameters.set_parameters(block, values, 'here') == []
     for ctx in (mx.cpu(0), mx.cpu(1)):
         assert block.weight.data(ctx).asnumpy().tolist() == np.ones((3, 7)).tolist()
         assert block.bias.data(ctx).asnumpy().tolist() == [0, 1, 2]

@@ -11,7 +11,9 @@ import types
 import pytest
 from conftest import ROOT
 
-from bert import cli
+from bert.cli import console, flags, program
+from bert.system import errors as system_errors
+from bert.system.errors import ToolkitError, UsageError
 
 
 @pytest.fixture
@@ -30,12 +32,12 @@ def root_logger():
 @pytest.mark.parametrize(
     ('kind', 'right', 'wrong'),
     [
-        (cli.positive_int, {'1': 1, '32': 32}, ['0', '-1', '1.5', 'x', '']),
-        (cli.natural, {'0': 0, '7': 7}, ['-1', '0.5', 'x']),
-        (cli.seed, {'0': 0, '2147483647': 2**31 - 1}, ['-1', '2147483648', 'x']),
-        (cli.positive_float, {'2e-5': 2e-5, '1': 1.0}, ['0', '-1e-5', 'nan', 'inf', 'x']),
-        (cli.fraction, {'0': 0.0, '0.1': 0.1}, ['1', '-0.1', 'nan', 'x']),
-        (cli.gpu_list, {'0': [0], '2,0': [2, 0]}, ['', '0,', '0,0', '-1', 'a', '0 1']),
+        (flags.positive_int, {'1': 1, '32': 32}, ['0', '-1', '1.5', 'x', '']),
+        (flags.natural, {'0': 0, '7': 7}, ['-1', '0.5', 'x']),
+        (flags.seed, {'0': 0, '2147483647': 2**31 - 1}, ['-1', '2147483648', 'x']),
+        (flags.positive_float, {'2e-5': 2e-5, '1': 1.0}, ['0', '-1e-5', 'nan', 'inf', 'x']),
+        (flags.fraction, {'0': 0.0, '0.1': 0.1}, ['1', '-0.1', 'nan', 'x']),
+        (flags.gpu_list, {'0': [0], '2,0': [2, 0]}, ['', '0,', '0,0', '-1', 'a', '0 1']),
     ],
 )
 def test_number_types(kind, right, wrong):
@@ -49,8 +51,8 @@ def test_number_types(kind, right, wrong):
 
 
 def test_a_wrong_number_ends_with_status_2_and_names_the_flag(capsys):
-    parser = cli.build_parser('Test.')
-    parser.add_argument('--epochs', type=cli.positive_int, default=3)
+    parser = flags.Parser('Test.')
+    parser.add_argument('--epochs', type=flags.positive_int, default=3)
     with pytest.raises(SystemExit) as left:
         parser.parse_args(['--epochs', 'none'])
     assert left.value.code == 2
@@ -59,14 +61,14 @@ def test_a_wrong_number_ends_with_status_2_and_names_the_flag(capsys):
 
 
 def test_flags_are_not_abbreviated():
-    parser = cli.build_parser('Test.')
+    parser = flags.Parser('Test.')
     parser.add_argument('--epochs', type=int)
     with pytest.raises(SystemExit):
         parser.parse_args(['--epoch', '3'])
 
 
 def test_help_shows_defaults_but_no_empty_ones():
-    parser = cli.build_parser('Test.\n  Two lines.')
+    parser = flags.Parser('Test.\n  Two lines.')
     parser.add_argument('--lr', default=5e-5, help='peak rate')
     parser.add_argument('--gpu', action='store_true', help='use it')
     parser.add_argument('--name', help='a name')
@@ -79,8 +81,8 @@ def test_help_shows_defaults_but_no_empty_ones():
 @pytest.mark.parametrize(
     ('error', 'status', 'sentence'),
     [
-        (cli.ToolkitError('the file is empty'), 1, 'the file is empty'),
-        (cli.UsageError('no such flag'), 2, 'no such flag'),
+        (ToolkitError('the file is empty'), 1, 'the file is empty'),
+        (UsageError('no such flag'), 2, 'no such flag'),
         (KeyboardInterrupt(), 130, 'interrupted'),
         (
             FileNotFoundError(2, 'No such file or directory', 'a.tsv'),
@@ -97,28 +99,28 @@ def test_run_tells_an_error_in_one_sentence(error, status, sentence, monkeypatch
 
     monkeypatch.setattr(sys, 'argv', ['/some/where/script.py'])
     with pytest.raises(SystemExit) as left:
-        cli.run(main)
+        program.run(main)
     assert left.value.code == status
     assert capsys.readouterr().err == f'script.py: error: {sentence}\n'
 
 
 def test_what_a_file_says_becomes_one_line_of_limited_length():
-    error = cli.ToolkitError('x: the label \x1b[2J\n\x00é\u2028 is wrong')
+    error = system_errors.ToolkitError('x: the label \x1b[2J\n\x00é\u2028 is wrong')
     assert str(error) == 'x: the label \\x1b[2J\\n\\x00é\\u2028 is wrong'
     for letter in ('a', '\x00'):  # of which one takes four characters
-        sentence = str(cli.UsageError('begin ' + letter * 10**6 + ' end'))
+        sentence = str(system_errors.UsageError('begin ' + letter * 10**6 + ' end'))
         assert len(sentence) < 2100
         assert sentence.startswith('begin ') and sentence.endswith(' end')
 
 
 def test_run_lets_success_pass_and_hides_no_defect():
-    assert cli.run(lambda: None) is None
+    assert program.run(lambda: None) is None
 
     def defective():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cli.run(defective)
+        program.run(defective)
 
 
 def test_run_is_silent_when_the_reader_has_left():
@@ -143,12 +145,12 @@ def test_run_is_silent_when_the_reader_has_left():
 
 
 def test_log_lines_are_held_back_until_there_is_a_file(tmp_path, root_logger, capsys):
-    memory = cli.start_logging()
+    memory = console.start_logging()
     logging.info('first')
     logging.debug('not told')
     path = tmp_path / 'run.log'
     assert not path.exists()
-    cli.log_to_file(memory, path)
+    console.log_to_file(memory, path)
     logging.warning('second %d', 2)
     assert path.read_text() == 'INFO:root:first\nWARNING:root:second 2\n'
     assert capsys.readouterr().err == 'INFO:root:first\nWARNING:root:second 2\n'
@@ -156,14 +158,14 @@ def test_log_lines_are_held_back_until_there_is_a_file(tmp_path, root_logger, ca
 
 def test_a_second_run_does_not_write_into_the_first_log(tmp_path, root_logger):
     for name in ('one', 'two'):
-        cli.log_to_file(cli.start_logging(), tmp_path / name)
+        console.log_to_file(console.start_logging(), tmp_path / name)
         logging.info(name)
     assert (tmp_path / 'one').read_text() == 'INFO:root:one\n'
     assert (tmp_path / 'two').read_text() == 'INFO:root:two\n'
 
 
 def test_progress_shows_nothing_without_a_terminal(capsys):
-    with cli.progress(3, 'epoch 1', 'batch') as bar:
+    with console.progress(3, 'epoch 1', 'batch') as bar:
         for _ in range(3):
             bar.update()
     captured = capsys.readouterr()
@@ -181,7 +183,7 @@ def test_an_error_of_mxnet_is_one_sentence(monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, 'mxnet', types.SimpleNamespace(MXNetError=MXNetError))
     with pytest.raises(SystemExit) as caught:
-        cli.run(main)
+        program.run(main)
     assert caught.value.code == 1
     assert capsys.readouterr().err.endswith(
         ': error: MXNet stopped, MXNetError: cudaMalloc failed: out of memory: '

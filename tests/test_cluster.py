@@ -16,13 +16,15 @@ import pytest
 from conftest import ROOT, WORDS, failure
 
 import bert  # noqa: F401 (prepares for MXNet)
-
-# isort: split
 import create_pretraining_data
 import finetune_classifier
 import run_pretraining
-from bert import cluster, resume, training
-from bert.cli import Stopped
+from bert import cluster
+from bert.system.errors import Stopped
+from bert.training import states, update
+
+# isort: split
+
 
 # Runs a script of the project whose worker of a rank, at step 7, sends a signal to itself.
 DISTURBED = """
@@ -30,7 +32,7 @@ import os, sys
 sys.path.insert(0, {root!r})
 import bert, {script}
 script, rank, number = {script}, {rank}, {number}
-original = bert.schedule.learning_rate
+original = bert.training.schedule.learning_rate
 
 def learning_rate(step, *rest):
     if step == 7 and workers.rank == rank:
@@ -43,8 +45,8 @@ def pretrain(args, memory, given):
     return main_part(args, memory, given)
 
 main_part, script.pretrain = script.pretrain, pretrain
-bert.schedule.learning_rate = learning_rate
-bert.cli.run(script.main)
+bert.training.schedule.learning_rate = learning_rate
+bert.cli.program.run(script.main)
 """
 
 
@@ -129,7 +131,7 @@ def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
     assert status == 143, printed
     assert 'stopped by SIGTERM: step 7 is saved' in printed
     assert printed.count('[step 3]') == 1  # one worker logs
-    assert resume.saved_steps(folder) == [5, 7]
+    assert states.saved_steps(folder) == [5, 7]
     run_pretraining.main([*distributed, '--accumulate=2', '--start_step=auto'])
     assert 'begin from the start' not in (folder / 'pretraining.log').read_text()
     run_pretraining.main([*flags, '--batch_size=16', f'--ckpt_dir={tmp_path / "one"}'])
@@ -149,14 +151,14 @@ def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monke
         [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={tmp_path / "one"}']
     )
     folder = tmp_path / 'two'
-    seed_step = training.seed_step
+    seed_step = update.seed_step
 
     def seed_and_stop(seed, step, rank=0):
         seed_step(seed, step, rank)
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training, 'seed_step', seed_and_stop)
+    monkeypatch.setattr(update, 'seed_step', seed_and_stop)
     with pytest.raises(Stopped, match='step 2 is saved'):
         finetune_classifier.main(
             [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={folder}']
@@ -228,7 +230,7 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
     assert 'server of dist_sync: lost the scheduler' in server
     assert 'worker 0: the scheduler of dist_sync at 127.0.0.1' in ''.join(workers)
     assert f'the last good checkpoint is {folder}/0000005.params' in ''.join(workers)
-    assert resume.newest_step(folder) == 5
+    assert states.newest_step(folder) == 5
 
 
 # Scripts in place of a training, to see what the launcher does with them.

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from conftest import failure
 
-from bert import configuration, zoo
+from bert.checkpoints import config
+from bert.checkpoints import config as checkpoints_config
+from bert.checkpoints.config import (
+    count_parameters,
+    format_config,
+    infer_settings,
+    parse_config,
+    parse_labels,
+)
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(configuration)
+    result = doctest.testmod(config)
     assert result.attempted and not result.failed
 
 
@@ -26,7 +34,7 @@ CONFIG = {
 
 
 def test_settings_and_their_defaults():
-    assert configuration.parse_config(CONFIG, 'config.json') == {
+    assert parse_config(CONFIG, 'config.json') == {
         'num_layers': 2,
         'units': 16,
         'hidden_size': 32,
@@ -43,10 +51,10 @@ def test_settings_and_their_defaults():
 @pytest.mark.parametrize('activation', ['gelu', 'gelu_new'])
 def test_settings_survive_the_round_trip(activation):
     config = {**CONFIG, 'hidden_act': activation, 'hidden_dropout_prob': 0.0, 'layer_norm_eps': 0.5}
-    settings = configuration.parse_config(config, 'config.json')
-    written = configuration.format_config(settings)
+    settings = checkpoints_config.parse_config(config, 'config.json')
+    written = format_config(settings)
     assert {key: written[key] for key in config} == config
-    assert configuration.parse_config(written, 'config.json') == settings
+    assert checkpoints_config.parse_config(written, 'config.json') == settings
 
 
 @pytest.mark.parametrize('key', CONFIG)
@@ -55,7 +63,7 @@ def test_sizes_that_are_missing_or_none(key, value):
     config = {**CONFIG, key: value}
     if value is None:
         del config[key]
-    sentence = failure(configuration.parse_config, config, 'd/config.json')
+    sentence = failure(checkpoints_config.parse_config, config, 'd/config.json')
     assert sentence == f'd/config.json: {key} is {value!r}, not a positive whole number'
 
 
@@ -76,7 +84,7 @@ def test_sizes_that_are_missing_or_none(key, value):
     ],
 )
 def test_settings_that_do_not_fit(changes, sentence):
-    found = failure(configuration.parse_config, {**CONFIG, **changes}, 'config.json')
+    found = failure(checkpoints_config.parse_config, {**CONFIG, **changes}, 'config.json')
     assert found.startswith(f'config.json: {sentence}')
 
 
@@ -88,7 +96,7 @@ def test_settings_that_do_not_fit(changes, sentence):
     [('num_hidden_layers', 2**24 - 1, 1000), ('vocab_size', 2**23, 2**22)],
 )
 def test_sizes_that_no_machine_has_room_for(key, value, most):
-    sentence = failure(configuration.parse_config, {**CONFIG, key: value}, 'config.json')
+    sentence = failure(checkpoints_config.parse_config, {**CONFIG, key: value}, 'config.json')
     assert sentence == f'config.json: {key} is {value}, more than {most}'
 
 
@@ -97,23 +105,23 @@ def test_the_number_of_parameters():
     rows of embeddings and one more LayerNorm."""
     settings = {'num_layers': 3, 'units': 4, 'hidden_size': 6}
     settings.update(vocab_size=10, max_length=3, token_type_vocab_size=2)
-    assert configuration.count_parameters(settings) == 3 * (80 + 48 + 10 + 16) + 15 * 4 + 8
+    assert count_parameters(settings) == 3 * (80 + 48 + 10 + 16) + 15 * 4 + 8
 
 
 def test_shapes_without_elements_tell_no_sizes():
     parameters = shapes(768)
     parameters['encoder.position_weight'] = np.zeros((2**40, 0))
-    assert failure(configuration.infer_settings, parameters, 'x.params') == (
+    assert failure(infer_settings, parameters, 'x.params') == (
         f'x.params: encoder.position_weight has the shape ({2**40}, 0)'
     )
     parameters['encoder.position_weight'] = np.zeros(())
-    assert failure(configuration.infer_settings, parameters, 'x.params') == (
+    assert failure(checkpoints_config.infer_settings, parameters, 'x.params') == (
         'x.params: encoder.position_weight has the shape ()'
     )
 
 
 def test_labels():
-    parse = configuration.parse_labels
+    parse = parse_labels
     assert parse({'id2label': {'0': 'a', '2': 'c', '1': 'b'}}, 'p') == ['a', 'b', 'c']
     assert parse({}, 'p', classes=3) == ['LABEL_0', 'LABEL_1', 'LABEL_2']
     assert parse({'id2label': {'0': 'LABEL_0'}}, 'p') is None
@@ -122,7 +130,7 @@ def test_labels():
 
 @pytest.mark.parametrize('table', [['a', 'b'], {'1': 'a', '2': 'b'}, {'zero': 'a'}])
 def test_labels_that_are_none(table):
-    sentence = failure(configuration.parse_labels, {'id2label': table}, 'config.json')
+    sentence = failure(checkpoints_config.parse_labels, {'id2label': table}, 'config.json')
     assert sentence == 'config.json: id2label does not map the ids from 0 on to names'
 
 
@@ -144,13 +152,13 @@ def shapes(units, layers=12):
 
 def test_sizes_of_a_file_without_a_configuration():
     """The two published ones of the zoo."""
-    base = configuration.infer_settings(shapes(768), 'file')
-    assert base == zoo.settings('bert_12_768_12', 28996)
-    large = configuration.infer_settings(shapes(1024, layers=24), 'file')
-    assert large == zoo.settings('bert_24_1024_16', 28996)
-    assert failure(configuration.infer_settings, shapes(384), 'file') == (
+    base = checkpoints_config.infer_settings(shapes(768), 'file')
+    assert base == checkpoints_config.settings('bert_12_768_12', 28996)
+    large = checkpoints_config.infer_settings(shapes(1024, layers=24), 'file')
+    assert large == checkpoints_config.settings('bert_24_1024_16', 28996)
+    assert failure(checkpoints_config.infer_settings, shapes(384), 'file') == (
         'file: a config.json beside it must say how many attention heads this model of 384 units '
         'has'
     )
-    sentence = failure(configuration.infer_settings, {}, 'file')
+    sentence = failure(checkpoints_config.infer_settings, {}, 'file')
     assert sentence.startswith('file: lacks word_embed.0.weight, encoder.position_weight, ')

@@ -13,10 +13,21 @@ import numpy as np
 import pytest
 from conftest import ROOT, WORDS, failure, parameters_of, write_tiny_bert
 
-import bert
+import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
-from bert import checkpoint, convert
-from bert.cli import UsageError
+from bert.checkpoints import reading, writing
+from bert.checkpoints.contents import reorder
+from bert.convert import __main__, comparison, conversion, onnx, witnesses
+from bert.convert.__main__ import main
+from bert.model import build, loading
+from bert.pretraining import loss
+from bert.system import errors
+from bert.system.errors import UsageError
+from bert.text import encoding
+from bert.text import tokenizer as text_tokenizer
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import Vocab
+from bert.training import update
 
 GOLDEN = Path(__file__).parent / 'data' / 'checkpoints'
 NAMES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -42,15 +53,15 @@ def contents_of(folder):
 @pytest.mark.parametrize('name', NAMES)
 def test_outputs_are_those_of_the_library_that_wrote_it(name):
     folder = golden(name)
-    contents = checkpoint.read(str(folder))
+    contents = reading.read(str(folder))
     expected = dict(np.load(folder / 'expected.npz'))
     batch = [expected.pop(key) for key in ('ids', 'types', 'lengths')]
     if name == 'hf_masked_lm':
         expected['prediction_logits'] = expected.pop('logits')
-    found = convert.run_gluon(convert.build(contents), batch)
+    found = witnesses.run_gluon(witnesses.build(contents), batch)
     # transformers' classifiers keep the pooled encodings to themselves.
     assert set(found) - set(expected) <= {'pooler_output'}
-    for key, array in convert.blank_padding(expected, batch).items():
+    for key, array in witnesses.blank_padding(expected, batch).items():
         np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=2e-6, err_msg=key)
         assert np.ptp(array) > 0.1
 
@@ -59,10 +70,8 @@ def test_outputs_are_those_of_the_library_that_wrote_it(name):
 def test_load_bert_gives_them_too(name):
     folder = golden(name)
     expected = np.load(folder / 'expected.npz')
-    ids, types, lengths = (
-        bert.training.mx.nd.array(expected[key]) for key in ('ids', 'types', 'lengths')
-    )
-    model, vocab = bert.model.load_bert(str(folder), use_pooler='pooler' not in name)
+    ids, types, lengths = (update.mx.nd.array(expected[key]) for key in ('ids', 'types', 'lengths'))
+    model, vocab = loading.load_bert(str(folder), use_pooler='pooler' not in name)
     encodings = model(ids, types, lengths)
     if 'pooler' not in name:
         encodings, _ = encodings
@@ -80,7 +89,7 @@ def test_load_bert_gives_them_too(name):
 
 def test_labels_and_kinds_of_heads():
     found = {
-        name: checkpoint.read(str(GOLDEN / name)).labels
+        name: reading.read(str(GOLDEN / name)).labels
         for name in NAMES
         if 'classifier' in name or 'regressor' in name
     }
@@ -104,7 +113,7 @@ def converted(tmp_path, capsys):
     def run(source, kind):
         target = tmp_path / f'{len(made)}_{kind}'
         made.append(target)
-        differences = convert.main([str(source), str(target), '--to', kind])
+        differences = main([str(source), str(target), '--to', kind])
         printed = capsys.readouterr().out.splitlines()
         assert printed[0].startswith(f'{target}: 2 layers, 8 units, 18 tokens, ')
         assert printed[1].startswith('largest difference, this project and ')
@@ -200,10 +209,10 @@ def test_onnx(name, converted):
     # Against the reference library itself, in its own batch.
     expected = np.load(GOLDEN / name / 'expected.npz')
     batch = [expected[key] for key in ('ids', 'types', 'lengths')]
-    found = convert.blank_padding(bert.onnx_export.run(target / 'model.onnx', *batch), batch)
+    found = witnesses.blank_padding(onnx.run(target / 'model.onnx', *batch), batch)
     for key, array in found.items():
         key = 'logits' if name == 'hf_masked_lm' else key
-        wanted = convert.blank_padding({key: expected[key]}, batch)[key]
+        wanted = witnesses.blank_padding({key: expected[key]}, batch)[key]
         np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=5e-6, err_msg=key)
 
 
@@ -239,7 +248,7 @@ def test_transformers_opens_it_without_a_word(name, converted):
     assert (ran.returncode, ran.stderr) == (0, '')
     kind, tokens, labels = ran.stdout.splitlines()
     assert kind == f'{architecture} {1 if name.startswith("gluon") else 0} 24'
-    vocab = checkpoint.read(str(target)).vocab
+    vocab = reading.read(str(target)).vocab
     words = '[CLS] the bank said no . [SEP] why ? [SEP]'.split()
     assert json.loads(tokens) == [vocab[word] for word in words]
     if name == 'hf_classifier':
@@ -250,12 +259,12 @@ def test_long_words_and_accents_are_split_alike(tmp_path, capsys):
     """A word of 150 letters is one that transformers' own tokenizer would give up on."""
     transformers = pytest.importorskip('transformers')
     folder = write_tiny_bert(tmp_path / 'bert')
-    convert.main([str(folder), str(tmp_path / 'hf'), '--to', 'hf'])
+    __main__.main([str(folder), str(tmp_path / 'hf'), '--to', 'hf'])
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
-    contents = checkpoint.read(str(folder))
-    ours = bert.tokenizer.build_tokenizer(contents.vocab, contents.lower)
+    contents = reading.read(str(folder))
+    ours = build_tokenizer(contents.vocab, contents.lower)
     for text in ('a' * 150, 'b' * 201, 'Die Züge in Übersee', 'x\u200by 中文 e\u0301', "don't"):
-        expected = bert.tokenizer.tokenize(ours, [text])[0].tolist()
+        expected = tokenize(ours, [text])[0].tolist()
         assert theirs(text, add_special_tokens=False)['input_ids'] == expected
 
 
@@ -270,24 +279,24 @@ def damaged(monkeypatch):
         changed = dict(contents.weights.bert)
         changed['pooler.bias'] = changed['pooler.bias'] + 0.01
         wrong = contents._replace(weights=contents.weights._replace(bert=changed))
-        checkpoint.write_gluon(folder, wrong)
+        writing.write_gluon(folder, wrong)
 
-    monkeypatch.setitem(convert.WRITERS, 'gluon', (write_wrong, convert.check_gluon))
+    monkeypatch.setitem(conversion.WRITERS, 'gluon', (write_wrong, witnesses.check_gluon))
 
 
 def test_a_result_that_is_another_model_is_not_kept(tmp_path, damaged):
     target = tmp_path / 'out'
     source = str(GOLDEN / 'hf_encoder')
-    sentence = failure(convert.main, [source, str(target), '--to', 'gluon'])
+    sentence = failure(__main__.main, [source, str(target), '--to', 'gluon'])
     assert sentence == f'{target} was not written: its tensors did not come back'
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_result_with_other_outputs_is_not_kept(tmp_path, damaged, monkeypatch):
     """The tensors are not looked at here, only what plain GluonNLP makes of them."""
-    monkeypatch.setattr(convert, 'require_equal', lambda *args: None)
+    monkeypatch.setattr(comparison, 'require_equal', lambda *args: None)
     target = tmp_path / 'out'
-    sentence = failure(convert.main, [str(GOLDEN / 'hf_encoder'), str(target), '--to', 'gluon'])
+    sentence = failure(__main__.main, [str(GOLDEN / 'hf_encoder'), str(target), '--to', 'gluon'])
     assert sentence.startswith(
         f'{target} was not written: GluonNLP 0.10.0 gets other outputs from it than this project '
         '(largest difference: last_hidden_state '
@@ -296,24 +305,24 @@ def test_a_result_with_other_outputs_is_not_kept(tmp_path, damaged, monkeypatch)
 
 
 def test_not_a_number_is_not_the_same():
-    assert convert.is_same(np.ones(3), np.ones(3))
-    assert not convert.is_same(np.full(3, np.nan), np.ones(3))
-    assert not convert.is_same(np.ones(2), np.ones(3))
-    assert convert.is_same(np.array([1000.01]), np.array([1000.0]))
-    assert not convert.is_same(np.array([0.01]), np.array([0.0]))
+    assert comparison.is_same(np.ones(3), np.ones(3))
+    assert not comparison.is_same(np.full(3, np.nan), np.ones(3))
+    assert not comparison.is_same(np.ones(2), np.ones(3))
+    assert comparison.is_same(np.array([1000.01]), np.array([1000.0]))
+    assert not comparison.is_same(np.array([0.01]), np.array([0.0]))
 
 
 def test_a_target_that_is_there(tmp_path):
     (tmp_path / 'mine').write_text('work')
     with pytest.raises(UsageError) as caught:
-        convert.main([str(GOLDEN / 'hf_encoder'), str(tmp_path), '--to', 'gluon'])
+        __main__.main([str(GOLDEN / 'hf_encoder'), str(tmp_path), '--to', 'gluon'])
     assert str(caught.value) == f'{tmp_path} is there already: TARGET is a new directory'
     assert (tmp_path / 'mine').read_text() == 'work'
 
 
 def test_onnx_without_its_packages(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
-    sentence = failure(convert.main, ['nowhere', str(tmp_path / 'out'), '--to', 'onnx'])
+    sentence = failure(__main__.main, ['nowhere', str(tmp_path / 'out'), '--to', 'onnx'])
     assert sentence.startswith('--to onnx needs more packages (')
     assert sentence.endswith("): pip install '.[onnx]' in the toolkit's folder")
 
@@ -323,9 +332,9 @@ def test_onnx_without_its_packages(tmp_path, monkeypatch):
 
 def compare(capsys, *names):
     try:
-        convert.main(['--compare', *map(str, names)])
+        __main__.main(['--compare', *map(str, names)])
         sentence = None
-    except bert.cli.ToolkitError as error:
+    except errors.ToolkitError as error:
         sentence = str(error)
     return capsys.readouterr().out.splitlines(), sentence
 
@@ -345,28 +354,28 @@ def test_a_model_is_the_same_as_its_conversion(converted, capsys):
 
 def test_other_ids_of_the_same_tokens(tmp_path, capsys):
     """A model and the same one with its vocabulary in another order."""
-    source = checkpoint.read(str(GOLDEN / 'hf_pretraining'))
-    order = bert.vocab.Vocab(source.vocab.idx_to_token[::-1])
+    source = reading.read(str(GOLDEN / 'hf_pretraining'))
+    order = Vocab(source.vocab.idx_to_token[::-1])
     (tmp_path / 'other').mkdir()
-    checkpoint.write_gluon(tmp_path / 'other', checkpoint.reorder(source, order))
+    writing.write_gluon(tmp_path / 'other', reorder(source, order))
     lines, sentence = compare(capsys, GOLDEN / 'hf_pretraining', tmp_path / 'other')
     assert sentence is None
     assert lines[0] == 'the same tokens have other ids: compared token by token'
     assert lines[-1] == 'the same model'
     ours, theirs = (
-        checkpoint.read(str(f)).weights.bert['word_embed.0.weight']
+        reading.read(str(f)).weights.bert['word_embed.0.weight']
         for f in (GOLDEN / 'hf_pretraining', tmp_path / 'other')
     )
     np.testing.assert_array_equal(ours[::-1], theirs)
 
 
 def test_models_that_differ(tmp_path, capsys):
-    source = checkpoint.read(str(GOLDEN / 'hf_pretraining'))
+    source = reading.read(str(GOLDEN / 'hf_pretraining'))
     changed = {**source.weights.bert}
     del changed['classifier.weight'], changed['classifier.bias']
     changed['pooler.bias'] = changed['pooler.bias'] + 0.5
     (tmp_path / 'other').mkdir()
-    checkpoint.write_gluon(
+    writing.write_gluon(
         tmp_path / 'other', source._replace(weights=source.weights._replace(bert=changed))
     )
     lines, sentence = compare(capsys, GOLDEN / 'hf_pretraining', tmp_path / 'other')
@@ -464,7 +473,7 @@ def test_a_finetuned_model_predicts_the_same_in_its_new_place(trained, kind, tex
     """The new directory alone knows task, labels and casing, under either flag."""
     path, _ = texts
     target = tmp_path / 'target'
-    convert.main([str(trained), str(target), '--to', kind])
+    __main__.main([str(trained), str(target), '--to', kind])
     config = json.loads((target / 'config.json').read_text())
     if trained.name == 'classifier':
         assert config['id2label'] == {'0': 'no', '1': 'yes'}
@@ -489,12 +498,12 @@ def test_predictions_of_a_classifier_that_transformers_made(texts, tmp_path):
     flags = ['--only_inference', '--bert_model', folder, '--test_file', path]
     output = finetune(tmp_path, *flags, *columns)
     rows = [row.split(',') for row in predictions(output).splitlines()[1:]]
-    contents = checkpoint.read(str(folder))
-    tokenizer = bert.tokenizer.build_tokenizer(contents.vocab, contents.lower)
+    contents = reading.read(str(folder))
+    tokenizer = text_tokenizer.build_tokenizer(contents.vocab, contents.lower)
     pairs = [row[:2] for row in rows]
-    encoded = bert.transform.encode(pairs, tokenizer, contents.vocab, 16)
-    batch = bert.transform.pad_batch(encoded, np.arange(len(rows)))
-    logits = convert.run_gluon(convert.build(contents), batch)['logits']
+    encoded = encoding.encode(pairs, tokenizer, contents.vocab, 16)
+    batch = encoding.pad_batch(encoded, np.arange(len(rows)))
+    logits = witnesses.run_gluon(witnesses.build(contents), batch)['logits']
     expected = [['neutral', 'yes', 'no'][i] for i in logits.argmax(axis=1)]
     assert [row[-1] for row in rows] == expected
 
@@ -505,11 +514,11 @@ def test_classes_in_another_order_are_put_into_that_of_the_task(caplog):
     batch = [expected[key] for key in ('ids', 'types', 'lengths')]
 
     def logits(labels):
-        encoder, _ = bert.model.load_bert(folder)
-        model = bert.model.build_head(encoder, 3, None)
+        encoder, _ = loading.load_bert(folder)
+        model = build.build_head(encoder, 3, None)
         with caplog.at_level('INFO'):
-            bert.model.load_finetuned(model, folder, labels)
-        return convert.run_gluon(model, batch)['logits']
+            loading.load_finetuned(model, folder, labels)
+        return witnesses.run_gluon(model, batch)['logits']
 
     close = {'rtol': 1e-4, 'atol': 2e-6}
     np.testing.assert_allclose(
@@ -565,19 +574,19 @@ def test_model_parameters_without_a_classifier(name, texts, tiny_bert, tmp_path)
 
 def test_the_folder_of_a_pretraining(tmp_path, tiny_bert):
     """--ckpt_dir holds checkpoints and, in the end, the model."""
-    model, vocab = bert.model.load_bert(str(tiny_bert), use_decoder=True, use_classifier=True)
-    bert.pretraining.finish_initialization(model, bert.training.mx.cpu())
+    model, vocab = loading.load_bert(str(tiny_bert), use_decoder=True, use_classifier=True)
+    loss.finish_initialization(model, update.mx.cpu())
     (tmp_path / 'ckpt').mkdir()
     model.save_parameters(str(tmp_path / 'ckpt' / '0000020.params'))
-    bert.model.save_huggingface(tmp_path / 'ckpt' / 'model', model, vocab, lower=True)
+    loading.save_huggingface(tmp_path / 'ckpt' / 'model', model, vocab, lower=True)
     target = tmp_path / 'target'
-    differences = convert.main([str(tmp_path / 'ckpt'), str(target), '--to', 'gluon'])
+    differences = __main__.main([str(tmp_path / 'ckpt'), str(target), '--to', 'gluon'])
     assert set(differences) == {
         'last_hidden_state',
         'pooler_output',
         'seq_relationship_logits',
         'prediction_logits',
     }
-    found = checkpoint.read(str(target)).weights.bert
+    found = reading.read(str(target)).weights.bert
     for name, array in parameters_of(model).items():
         np.testing.assert_array_equal(found[name], array)

@@ -11,9 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 sys.path.insert(0, str(ROOT))
 
-from bert import corpus as corpus_module  # noqa: E402
-from bert.cli import ToolkitError  # noqa: E402
-from bert.corpus import (  # noqa: E402
+from bert.pretraining import corpus
+from bert.pretraining.corpus import (
     Span,
     encode_lines,
     find_files,
@@ -21,8 +20,9 @@ from bert.corpus import (  # noqa: E402
     read_corpus,
     share_out,
 )
-from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
-from bert.vocab import SPECIAL_TOKENS, Vocab, load_vocab  # noqa: E402
+from bert.system.errors import ToolkitError
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import SPECIAL_TOKENS, Vocab, load_vocab
 
 
 def letters(texts):
@@ -119,7 +119,7 @@ def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
     documents = [['ab' * (1 + (i + j) % 3) for j in range(1 + i % 4)] for i in range(20)]
     path = write(tmp_path / 'a.txt', '\n\n'.join('\n'.join(lines) for lines in documents))
     for chunk in (7, 2**20):
-        monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', chunk)
+        monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
         for count in (2, 3, 5):
             parts = [as_text(read_corpus(s, letters, 26)) for s in share_out([path], count)]
             assert [document for part in parts for document in part] == documents
@@ -155,13 +155,13 @@ def test_chunks_do_not_show(tmp_path, monkeypatch):
     lines = ['abc de' * (1 + i % 5) if i % 7 else '' for i in range(200)]
     path = write(tmp_path / 'a.txt', '\n'.join(lines))
     whole, shown = as_text(read(path)), []
-    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 40)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 40)
     assert as_text(read(path, show=shown.append)) == whole
     assert shown[-1] == 1 and shown == sorted(shown) and len(shown) > 20
 
 
 def test_invalid_utf8_is_named_by_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10)
     path = write(tmp_path / 'a.txt', b'abc\n' * 40 + b'ab\xffc\n' + b'abc\n')
     with pytest.raises(ToolkitError, match=r'a\.txt:41: not valid UTF-8$'):
         read(path)
@@ -203,7 +203,7 @@ def random_documents(rng, count):
 @pytest.mark.parametrize('count', [2, 3, 4, 5, 40])
 def test_a_text_is_cut_between_documents_as_slowly(tmp_path, monkeypatch, chunk, count):
     """Every document once, none divided, in two files as well as in one."""
-    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', chunk)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
     several = 0
     for seed in range(15):
         documents = random_documents(np.random.default_rng([seed, count]), count)
@@ -226,7 +226,7 @@ def test_a_text_is_cut_between_documents_as_slowly(tmp_path, monkeypatch, chunk,
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 2000)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 2000)
     documents = random_documents(np.random.default_rng(1), 200)
     text = '\n\n'.join('\n'.join(document) for document in documents) + '\n\n'
     peaks = []
@@ -258,8 +258,8 @@ def test_a_document_without_end(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, 'CHUNK_BYTES', 10)
-    monkeypatch.setattr(corpus_module, 'LONGEST_LINE', 50)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(corpus, 'LONGEST_LINE', 50)
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 45 + '\n\nabc\n')
     assert len(read(path).documents) == 12
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')

@@ -23,13 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'create_pretraining_data.py'
 sys.path.insert(0, str(ROOT))
 
-import create_pretraining_data as script  # noqa: E402
-from bert import vocab as vocab_module  # noqa: E402
-from bert.cli import ToolkitError, UsageError  # noqa: E402
-from bert.corpus import Span  # noqa: E402
-from bert.shards import ARRAYS, read_settings, read_shard  # noqa: E402
-from bert.tokenizer import build_tokenizer, tokenize  # noqa: E402
-from bert.vocab import SPECIAL_TOKENS, load_vocab  # noqa: E402
+import create_pretraining_data
+from bert.checkpoints.zoo import ZOO_SHA1
+from bert.pretraining import generation
+from bert.pretraining.corpus import Span
+from bert.pretraining.shards import ARRAYS, read_settings, read_shard
+from bert.system.errors import ToolkitError, UsageError
+from bert.text import sentencepiece as text_sentencepiece
+from bert.text.sentencepiece import load_sentencepiece_vocab
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import SPECIAL_TOKENS, fingerprint, load_vocab
 
 WORDS = ['the', 'cat', 'dog', 'sat', 'ran', 'under', 'hat', 'red', 'blue', 'old', 'new', 'it']
 TOKENS = [*SPECIAL_TOKENS.values(), '.', '##s', '##ly', *WORDS]
@@ -62,7 +65,7 @@ def here(tmp_path, monkeypatch):
 
 def make(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt', lower=True):
     """Run the script in this process."""
-    return script.main(
+    return create_pretraining_data.main(
         ['--input_file', inputs, vocab, *(['--do_lower_case'] if lower else []), *flags]
     )
 
@@ -127,7 +130,7 @@ def test_summary(here):
 def test_settings_inside(here):
     summary = make('--output_dir', 'd', '--random_seed', '3', '--whole_word_mask')
     settings = read_settings('d/part-000.npz')
-    assert settings.pop('vocab_fingerprint') == vocab_module.fingerprint(load_vocab('vocab.txt'))
+    assert settings.pop('vocab_fingerprint') == fingerprint(load_vocab('vocab.txt'))
     assert settings == {
         'max_seq_length': 128,
         'max_predictions_per_seq': 20,
@@ -273,30 +276,33 @@ class Bar:
 
 def test_any_executor(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    tasks = script.plan_tasks(script.parse_args([*flags, '--num_outputs=3']))
+    tasks = create_pretraining_data.plan_tasks(
+        create_pretraining_data.parse_args([*flags, '--num_outputs=3'])
+    )
     os.mkdir('d')
     executor, bar = Inline(), Bar()
-    tallies = script.submit_all(tasks, executor, bar)
+    tallies = create_pretraining_data.submit_all(tasks, executor, bar)
     assert (executor.submitted, bar.n) == (3, 300)
-    assert tallies == script.make_all(tasks, 1, Bar())
+    assert tallies == create_pretraining_data.make_all(tasks, 1, Bar())
     for error, words in (
         (BrokenProcessPool(), 'a worker process was killed'),
         (ToolkitError('so it is'), 'so it is'),
     ):
         with pytest.raises(ToolkitError, match=words):
-            script.submit_all(tasks, Inline(error), Bar())
+            create_pretraining_data.submit_all(tasks, Inline(error), Bar())
 
 
 def test_an_output_of_much_text(here, monkeypatch):
     """Its instances are those of one corpus after the other, of all documents in their order."""
-    from bert import corpus, pretraining_data
+    from bert.pretraining import corpus
+    from bert.pretraining import instances as pretraining_data
 
     monkeypatch.setattr(corpus, 'CORPUS_TOKENS', 800)
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
-    (task,) = script.plan_tasks(script.parse_args(flags))
+    (task,) = create_pretraining_data.plan_tasks(create_pretraining_data.parse_args(flags))
     shown = []
-    tally = script.make_shard(task, shown.append)
+    tally = generation.make_shard(task, shown.append)
     assert shown == sorted(shown) and len(shown) > 9 and shown[-1] == pytest.approx(1)
 
     vocab = load_vocab('vocab.txt')
@@ -339,30 +345,30 @@ def cut_slowly(documents, tokens):
 
 def test_an_output_that_nobody_waits_for_any_more(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    (task,) = script.plan_tasks(script.parse_args(flags))
+    (task,) = create_pretraining_data.plan_tasks(create_pretraining_data.parse_args(flags))
     beacon = here / 'beacon'
     beacon.touch()
     os.mkdir('d')
-    script.make_shard(task._replace(beacon=str(beacon)))
+    generation.make_shard(task._replace(beacon=str(beacon)))
     os.unlink('d/part-000.npz')
     beacon.unlink()
     with pytest.raises(ToolkitError, match='given up'):
-        script.make_shard(task._replace(beacon=str(beacon)))
+        generation.make_shard(task._replace(beacon=str(beacon)))
     assert os.listdir('d') == []
 
 
 def test_paths_for_other_machines_are_absolute(here, monkeypatch):
     monkeypatch.setenv('HOME', '/home/somebody')
-    task = script.Task(
+    task = generation.Task(
         Path('d/x.npz'), 0, [Span('a.txt', 0, 9)], None,
-        script.Tokenization(True, False, '~/sp.model', 0, 1.0), (), 1, 'numpy',
+        generation.Tokenization(True, False, '~/sp.model', 0, 1.0), (), 1, 'numpy',
     )  # fmt: skip
-    moved = script.with_absolute_paths(task)
+    moved = create_pretraining_data.with_absolute_paths(task)
     assert moved.path == here / 'd/x.npz'
     assert moved.spans == [Span(f'{here}/a.txt', 0, 9)]
     assert moved.tokenization.sentencepiece == '/home/somebody/sp.model'
     without = task._replace(tokenization=task.tokenization._replace(sentencepiece=None))
-    assert script.with_absolute_paths(without).tokenization.sentencepiece is None
+    assert create_pretraining_data.with_absolute_paths(without).tokenization.sentencepiece is None
 
 
 def test_leftovers_of_killed_processes(here):
@@ -392,9 +398,11 @@ def test_a_killed_worker_process(here):
 
 def test_progress_goes_from_nothing_to_all(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    tasks = script.plan_tasks(script.parse_args([*flags, '--num_outputs=2']))
+    tasks = create_pretraining_data.plan_tasks(
+        create_pretraining_data.parse_args([*flags, '--num_outputs=2'])
+    )
     bar = Bar()
-    script.make_all(tasks, 1, bar)
+    create_pretraining_data.make_all(tasks, 1, bar)
     assert bar.n == 200
 
 
@@ -490,7 +498,7 @@ def model(here):
 
 def test_sentencepiece(here, model):
     make('--output_file', 'x', '--whole_word_mask', vocab=model, lower=False)
-    vocab = vocab_module.load_sentencepiece_vocab('sp.model')
+    vocab = load_sentencepiece_vocab('sp.model')
     arrays = read_shard('x.npz', vocab)
     for row, ids in enumerate(unmasked(arrays)):
         masked = arrays['masked_lm_positions'][row, arrays['masked_lm_weights'][row] > 0]
@@ -529,7 +537,7 @@ def test_each_occurrence_of_a_word_is_sampled(here, model):
     Path('same.txt').write_text('\n\n'.join([' '.join(WORDS)] * 30))
     flags = ['--output_file=x', '--dupe_factor=1', '--masked_lm_prob=0', '--sp_nbest=-1']
     make(*flags, '--sp_alpha=0.1', inputs='same.txt', vocab=model, lower=False)
-    vocab = vocab_module.load_sentencepiece_vocab('sp.model')
+    vocab = text_sentencepiece.load_sentencepiece_vocab('sp.model')
     first = {
         tuple(ids[: list(ids).index(vocab['[SEP]'])])
         for ids in unmasked(read_shard('x.npz', vocab))
@@ -565,7 +573,7 @@ def zoo(here, monkeypatch):
 
     def serve(data_set, content):
         sha1 = hashlib.sha1(content).hexdigest()
-        monkeypatch.setitem(vocab_module.ZOO_SHA1, data_set, sha1)
+        monkeypatch.setitem(ZOO_SHA1, data_set, sha1)
         name = f'{data_set}-{sha1[:8]}'
         with zipfile.ZipFile('zip', 'w') as archive:
             archive.writestr(f'{name}.vocab', content)
@@ -583,7 +591,7 @@ def test_the_printed_vocabulary(zoo, here, capsys):
     name = zoo('book_corpus_wiki_en_uncased', gluon_vocab(2020).encode())
     printed = '~/.mxnet/models/book_corpus_wiki_en_uncased-c3e2bd00.vocab'
     command = ['--input_file', 'text0.txt', '--output_file', 'out', '--vocab_file', printed]
-    script.main([*command, *PRINTED])
+    create_pretraining_data.main([*command, *PRINTED])
     assert zoo.asked == [f'/gluon/dataset/vocab/{name}.zip']
     fetched = here / '.mxnet/models' / f'{name}.vocab'
     assert fetched.read_text() == gluon_vocab(2020)
@@ -591,15 +599,15 @@ def test_the_printed_vocabulary(zoo, here, capsys):
     assert line in capsys.readouterr().err
     read_shard('out.npz', load_vocab('vocab.txt'))
     # It is fetched once, and again only where it is damaged.
-    script.main([*command, *PRINTED])
+    create_pretraining_data.main([*command, *PRINTED])
     assert len(zoo.asked) == 1
     fetched.write_text('{"half of it')
-    script.main([*command, *PRINTED])
+    create_pretraining_data.main([*command, *PRINTED])
     assert len(zoo.asked) == 2
     # Where the file is there, it is taken.
     old = Path(printed).expanduser()
     old.write_text(gluon_vocab(2018, [*TOKENS, 'more']))
-    script.main([*command, *PRINTED])
+    create_pretraining_data.main([*command, *PRINTED])
     read_shard('out.npz', load_vocab(old))
     assert len(zoo.asked) == 2
 
@@ -815,7 +823,7 @@ def test_mxnet_is_not_imported(here):
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as error:
-        script.main(['--help'])
+        create_pretraining_data.main(['--help'])
     text = capsys.readouterr().out
     assert error.value.code == 0
     for words in ('--dupe_factor', '(default: 12345)', 'wiki_cn_cased', '--sp_alpha'):

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from bert import curves
-from bert.cli import ToolkitError
-from bert.logs import Log, parse_log
+from bert.experiments import curves
+from bert.experiments.logs import Log, parse_log
+from bert.system.errors import ToolkitError
 
 OWN = """\
 [Epoch 1 Batch 5/10] loss=0.7, lr=0.1, metrics=accuracy:0.5,f1:0.6

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, WORDS, failure, tiny_vocab
 
-import create_pretraining_data as script
-from bert import dask_workers
+import create_pretraining_data
+from bert.pretraining import dask
 
 pytest.importorskip('distributed')
 FLAGS = ['--vocab_file=vocab.txt', '--do_lower_case']
@@ -109,7 +109,7 @@ def start(*flags):
 
 def main(*flags, inputs='text.txt'):
     """Run the script in this process."""
-    return script.main([f'--input_file={inputs}', *FLAGS, *flags])
+    return create_pretraining_data.main([f'--input_file={inputs}', *FLAGS, *flags])
 
 
 def sums(folder):
@@ -142,8 +142,10 @@ def test_the_same_bytes_as_here(here, cluster):
         ['--sentencepiece=sp.model', '--sp_nbest=-1', '--sp_alpha=0.1'],
     ]):  # fmt: skip
         flags = ['--input_file=text.txt', *flags, '--num_outputs=4', '--dupe_factor=3']
-        here_made = script.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
-        there_made = script.main([*flags, f'--output_dir=b{i}', '--scheduler', cluster])
+        here_made = create_pretraining_data.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
+        there_made = create_pretraining_data.main(
+            [*flags, f'--output_dir=b{i}', '--scheduler', cluster]
+        )
         assert sums(f'a{i}') == sums(f'b{i}')
         assert len(sums(f'a{i}')) == (8 if 'recordio' in ''.join(flags) else 4)
         assert here_made['instances'] == there_made['instances']
@@ -214,7 +216,7 @@ def test_an_error_in_the_text(here, cluster):
 
 
 def test_no_scheduler(here, monkeypatch):
-    monkeypatch.setattr(dask_workers, 'CONNECT_SECONDS', 1)
+    monkeypatch.setattr(dask, 'CONNECT_SECONDS', 1)
     port = free_port()
     with socket.socket() as silent:
         silent.bind(('127.0.0.1', 0))
@@ -239,7 +241,7 @@ def test_the_address_of_a_worker(here):
 
 
 def test_no_workers(here, monkeypatch):
-    monkeypatch.setattr(dask_workers, 'PATIENCE_SECONDS', 1)
+    monkeypatch.setattr(dask, 'PATIENCE_SECONDS', 1)
     with scheduler() as (address, _):
         assert failure(main, '--output_dir=d', '--scheduler', address) == (
             f'the scheduler at {address} has had no workers for 1 seconds; start some with: '
@@ -249,7 +251,7 @@ def test_no_workers(here, monkeypatch):
 
 
 def test_all_workers_are_lost(here, monkeypatch):
-    monkeypatch.setattr(dask_workers, 'PATIENCE_SECONDS', 3)
+    monkeypatch.setattr(dask, 'PATIENCE_SECONDS', 3)
     with scheduler() as (address, _), worker(address) as only:
 
         def kill():

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from bert import datasets
-from bert.cli import ToolkitError, UsageError
-from bert.tasks import TASKS, Split, Task
+from bert.system.errors import ToolkitError, UsageError
+from bert.tasks import files
+from bert.tasks.table import TASKS, Split, Task
 
 MRPC = TASKS['MRPC']
 HEADER = 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
@@ -22,13 +22,13 @@ def write(path, content):
 
 def read_mrpc(folder, content):
     write(folder / 'MRPC' / 'train.tsv', content)
-    return datasets.read_glue(folder, MRPC, MRPC.train)
+    return files.read_glue(folder, MRPC, MRPC.train)
 
 
 def own(path, columns=('text',), label='label', labels=('a', 'b')):
     split = Split(str(path), columns, label)
     task = Task('own', train=split, dev=(), test=(), labels=labels)
-    return datasets.read_own(task, split)
+    return files.read_own(task, split)
 
 
 # --- GLUE's files
@@ -80,14 +80,14 @@ def test_a_score_that_is_no_number(tmp_path, label):
     row = '\t'.join(['0'] * 7 + ['one', 'two', label])
     write(tmp_path / 'STS-B' / 'train.tsv', f'header\n{row}\n')
     with pytest.raises(ToolkitError) as caught:
-        datasets.read_glue(tmp_path, task, task.train)
+        files.read_glue(tmp_path, task, task.train)
     path = tmp_path / 'STS-B' / 'train.tsv'
     assert str(caught.value) == f'{path}:2: the label {label!r} is not a number'
 
 
 def test_a_missing_glue_file_names_the_download(tmp_path):
     with pytest.raises(ToolkitError) as caught:
-        datasets.read_glue(tmp_path, MRPC, MRPC.train)
+        files.read_glue(tmp_path, MRPC, MRPC.train)
     assert str(caught.value) == (
         f'{tmp_path}/MRPC/train.tsv is not there: download_glue_data.py --data_dir {tmp_path} '
         '--tasks MRPC fetches it'
@@ -96,14 +96,14 @@ def test_a_missing_glue_file_names_the_download(tmp_path):
 
 def test_glue_dir(tmp_path, monkeypatch):
     monkeypatch.setenv('GLUE_DIR', str(tmp_path))
-    assert datasets.glue_folder() == tmp_path
+    assert files.glue_folder() == tmp_path
     for value in (None, ''):
         if value is None:
             monkeypatch.delenv('GLUE_DIR')
         else:
             monkeypatch.setenv('GLUE_DIR', value)
         with pytest.raises(UsageError) as caught:
-            datasets.glue_folder()
+            files.glue_folder()
         assert str(caught.value) == (
             'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data, '
             'which download_glue_data.py --data_dir glue_data makes'
@@ -111,7 +111,7 @@ def test_glue_dir(tmp_path, monkeypatch):
     wrong = tmp_path / 'nowhere'
     monkeypatch.setenv('GLUE_DIR', str(wrong))
     with pytest.raises(UsageError) as caught:
-        datasets.glue_folder()
+        files.glue_folder()
     assert str(caught.value) == (
         f'GLUE_DIR={wrong} is not a folder: download_glue_data.py --data_dir {wrong} makes and '
         'fills it'
@@ -143,7 +143,7 @@ def test_a_cell_of_two_lines(tmp_path):
         own(path)
     # The third row begins in line 4.
     assert str(caught.value) == f"{path}:4: the label 'x' is not one of a, b"
-    assert datasets.read_rows(path)[0].cells['text'] == 'one\ntwo'
+    assert files.read_rows(path)[0].cells['text'] == 'one\ntwo'
 
 
 def test_numbers_as_labels_and_texts_in_json(tmp_path):
@@ -230,11 +230,11 @@ def test_a_file_without_labels(tmp_path):
 
 def test_extension_and_existence(tmp_path):
     with pytest.raises(UsageError) as caught:
-        datasets.read_rows(tmp_path / 'd.txt')
+        files.read_rows(tmp_path / 'd.txt')
     expected = f'{tmp_path}/d.txt: the extension is not one of .tsv, .csv, .jsonl'
     assert str(caught.value) == expected
     with pytest.raises(UsageError) as caught:
-        datasets.read_rows(tmp_path / 'd.csv')
+        files.read_rows(tmp_path / 'd.csv')
     assert str(caught.value) == f'there is no file {tmp_path}/d.csv'
 
 
@@ -249,13 +249,13 @@ def test_extension_and_existence(tmp_path):
 )
 def test_labels_are_found_and_sorted(tmp_path, cells, labels):
     path = write(tmp_path / 'd.csv', 'label\n' + ''.join(f'{cell}\n' for cell in cells))
-    assert datasets.find_labels(path, 'label') == labels
+    assert files.find_labels(path, 'label') == labels
 
 
 def test_one_label_is_no_task(tmp_path):
     path = write(tmp_path / 'd.csv', 'label\nyes\nyes\n')
     with pytest.raises(ToolkitError) as caught:
-        datasets.find_labels(path, 'label')
+        files.find_labels(path, 'label')
     assert str(caught.value) == f"{path}: every row has the label 'yes' in column 'label'"
 
 
@@ -278,9 +278,9 @@ def test_predictions_beside_the_rows(tmp_path, extension):
             writer.writerows(ROWS)
         else:
             file.write('id\ttext\n' + ''.join(f'{row["id"]}\t{row["text"]}\n' for row in ROWS))
-    datasets.write_predictions(path, source, ['a', 'b', 'c,"'])
+    files.write_predictions(path, source, ['a', 'b', 'c,"'])
     expected = [{**row, 'prediction': label} for row, label in zip(ROWS, ['a', 'b', 'c,"'])]
-    assert [row.cells for row in datasets.read_rows(path)] == expected
+    assert [row.cells for row in files.read_rows(path)] == expected
     if extension == 'csv':
         with open(path, encoding='utf8', newline='') as file:
             assert list(csv.DictReader(file)) == expected
@@ -298,10 +298,10 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
     text = 'a\rb' if name == 'd.csv' else 'a\x00b\rc'
     cell = f'"{text}"' if name == 'd.csv' else text
     source = write(tmp_path / name, f'text\n{cell}\nlast\n')
-    assert datasets.read_rows(source)[0].cells == {'text': text}
+    assert files.read_rows(source)[0].cells == {'text': text}
     path = tmp_path / f'done_{name}'
-    datasets.write_predictions(path, source, ['x', 'y'])
-    assert [row.cells for row in datasets.read_rows(path)] == [
+    files.write_predictions(path, source, ['x', 'y'])
+    assert [row.cells for row in files.read_rows(path)] == [
         {'text': text, 'prediction': 'x'},
         {'text': 'last', 'prediction': 'y'},
     ]
@@ -309,5 +309,5 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
 
 def test_a_column_named_prediction_is_replaced(tmp_path):
     source = write(tmp_path / 'd.csv', 'prediction,text\nold,one\n')
-    datasets.write_predictions(tmp_path / 'done.csv', source, ['new'])
+    files.write_predictions(tmp_path / 'done.csv', source, ['new'])
     assert (tmp_path / 'done.csv').read_text() == 'prediction,text\nnew,one\n'

@@ -7,16 +7,18 @@ import pytest
 from conftest import failure
 
 import bert  # noqa: F401 (prepares for MXNet)
+from bert.distributed.parameter_server import connect
+from bert.distributed.workers import ALONE, Workers
+from bert.finetuning import flags as finetuning_flags
+from bert.pretraining import batches
+from bert.pretraining import flags as pretraining_flags
+from bert.pretraining.flags import parse_args
+from bert.system.errors import ToolkitError, UsageError
+from bert.training.batches import bucketed_updates
+from bert.training.update import seed_step
 
 # isort: split
 import mxnet as mx
-
-import finetune_classifier
-import run_pretraining
-from bert import pretraining_dataset, training
-from bert.batches import bucketed_updates
-from bert.cli import ToolkitError, UsageError
-from bert.distributed import ALONE, Workers, connect
 
 
 class Threads:
@@ -70,7 +72,7 @@ def ranked(rank, count):
 def test_every_row_is_the_share_of_one_worker(rows, count):
     lengths = np.random.default_rng(rows).integers(5, 30, rows)
     for accumulate in (1, 2):
-        cut = pretraining_dataset.Cut(4, accumulate * count, 2, by_token=False)
+        cut = batches.Cut(4, accumulate * count, 2, by_token=False)
         updates = bucketed_updates(lengths, *cut, np.random.default_rng(1))
         seen = [
             row
@@ -91,7 +93,7 @@ def test_the_order_depends_on_the_rows_of_an_update_alone():
     lengths = np.random.default_rng(0).integers(5, 30, 75)
 
     def rows_of(batch_size, parts):
-        cut = pretraining_dataset.Cut(batch_size, parts, 1, by_token=False)
+        cut = batches.Cut(batch_size, parts, 1, by_token=False)
         updates = bucketed_updates(lengths, *cut, np.random.default_rng(1))
         return [np.concatenate(update).tolist() for update in updates]
 
@@ -186,7 +188,7 @@ def test_check_same():
 
 def test_dropout_differs_by_worker_and_not_for_one_process():
     def numbers(*place):
-        training.seed_step(*place)
+        seed_step(*place)
         return mx.nd.random.uniform(shape=(4,)).asnumpy().tolist()
 
     mx.random.seed(int(np.random.SeedSequence([7, 3]).generate_state(1)[0] >> 1))
@@ -208,7 +210,7 @@ PRETRAINING = ['--do-training', '--data', 'x.npz']
 
 @pytest.mark.parametrize(
     ('parse', 'flags'),
-    [(run_pretraining.parse_args, PRETRAINING), (finetune_classifier.parse_args, [])],
+    [(parse_args, PRETRAINING), (finetuning_flags.parse_args, [])],
 )
 @pytest.mark.parametrize(
     ('kvstore', 'changes', 'sentence'),
@@ -241,14 +243,16 @@ def test_an_unknown_host_is_refused(monkeypatch):
 def test_the_variables_of_a_worker_are_accepted(monkeypatch):
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    assert run_pretraining.parse_args([*PRETRAINING, '--kvstore=dist_sync']).kvstore == 'dist_sync'
+    assert (
+        pretraining_flags.parse_args([*PRETRAINING, '--kvstore=dist_sync']).kvstore == 'dist_sync'
+    )
 
 
 def test_horovod_takes_one_gpu_for_each_process(monkeypatch):
     monkeypatch.setenv('HOROVOD_RANK', '0')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: 'found')
     flags = [*PRETRAINING, '--kvstore', 'horovod', '--gpus', '0,1']
-    assert failure(run_pretraining.parse_args, flags) == (
+    assert failure(pretraining_flags.parse_args, flags) == (
         '--kvstore horovod has a process for each GPU: --gpu in place of --gpus, and as many '
         'processes, horovodrun -np, as there are GPUs'
     )

@@ -28,7 +28,7 @@ REAL_DATA = ROOT.parent / 'shared' / 'data'
 SCRIPT = ROOT / 'download_glue_data.py'
 sys.path.insert(0, str(ROOT))
 
-import download_glue_data as glue  # noqa: E402
+import download_glue_data as glue
 
 ALL = 'CoLA, SST-2, QQP, STS-B, MNLI, QNLI, RTE, WNLI, MRPC, AX'
 # Larger than two of the script's chunks, and no part of it like another.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import need_bfloat16
 
-from bert.encoder import (  # bert before mxnet: see bert.environment
+from bert.model.encoder import (
     Encoder,
     SelfAttention,
     attention_mask,

@@ -9,8 +9,11 @@ import pytest
 from conftest import ROOT
 
 import bert
-from bert import environment
-from bert.cli import ToolkitError, UsageError
+from bert.cli import flags as cli_flags
+from bert.cli.flags import check_dtype
+from bert.system import environment, machine
+from bert.system.errors import ToolkitError, UsageError
+from bert.training import schedule
 
 
 def python(code, **environ):
@@ -159,7 +162,7 @@ def gpu_wheel(monkeypatch):
 
 @pytest.mark.parametrize('capability', [(5, 0), (5, 2), (6, 1), (7, 5), (8, 0), (8, 6), (8, 9)])
 def test_gpus_that_the_wheel_serves(gpu_wheel, capability):
-    assert environment.gpu_problem([0], FakeDriver(capability)) is None
+    assert machine.gpu_problem([0], FakeDriver(capability)) is None
 
 
 @pytest.mark.parametrize('capability', [(3, 5), (3, 7), (9, 0), (10, 0), (12, 0)])
@@ -169,17 +172,17 @@ def test_gpus_that_the_wheel_has_no_code_for(gpu_wheel, capability):
         'holds code for 5.0 to 8.9 only (Maxwell to Ada)'
     )
     driver = FakeDriver((8, 6), capability)
-    assert environment.gpu_problem([0, 1], driver) == expected
+    assert machine.gpu_problem([0, 1], driver) == expected
     # The other one may be used.
-    assert environment.gpu_problem([0], driver) is None
+    assert machine.gpu_problem([0], driver) is None
 
 
 def test_no_such_gpu(gpu_wheel):
     driver = FakeDriver((8, 6), (8, 6))
-    assert environment.gpu_problem([0, 2], driver) == 'there is no GPU 2: the driver finds 2'
-    assert environment.gpu_problem([0], FakeDriver()) == 'there is no GPU 0: the driver finds 0'
+    assert machine.gpu_problem([0, 2], driver) == 'there is no GPU 2: the driver finds 2'
+    assert machine.gpu_problem([0], FakeDriver()) == 'there is no GPU 0: the driver finds 0'
     expected = 'the NVIDIA driver finds no GPU'
-    assert environment.gpu_problem([0], FakeDriver(init=100)) == expected
+    assert machine.gpu_problem([0], FakeDriver(init=100)) == expected
 
 
 def test_no_driver(gpu_wheel, monkeypatch):
@@ -188,25 +191,25 @@ def test_no_driver(gpu_wheel, monkeypatch):
 
     monkeypatch.setattr(ctypes, 'CDLL', fail)
     expected = 'no NVIDIA driver is installed (libcuda.so.1 was not found)'
-    assert environment.gpu_problem([0]) == expected
+    assert machine.gpu_problem([0]) == expected
 
 
 def test_a_cpu_wheel_has_no_gpus(monkeypatch):
     monkeypatch.setattr(environment, 'installed_wheels', lambda: ['mxnet'])
-    problem = environment.gpu_problem([0], FakeDriver((8, 6)))
+    problem = machine.gpu_problem([0], FakeDriver((8, 6)))
     assert problem.startswith('the installed mxnet has no GPU support: pip uninstall mxnet')
 
 
 def test_gpu_names(monkeypatch):
     names = ['GPU with handle 100', 'GPU with handle 101']
-    assert environment.gpu_names(FakeDriver((8, 6), (9, 0))) == names
-    assert environment.gpu_names(FakeDriver(init=100)) == []
+    assert machine.gpu_names(FakeDriver((8, 6), (9, 0))) == names
+    assert machine.gpu_names(FakeDriver(init=100)) == []
 
     def fail(name, mode=0):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, 'CDLL', fail)
-    assert environment.gpu_names() == []
+    assert machine.gpu_names() == []
 
 
 def test_describe(monkeypatch):
@@ -214,8 +217,8 @@ def test_describe(monkeypatch):
     import numpy
     import psutil
 
-    monkeypatch.setattr(environment, 'gpu_names', lambda: ['A', 'B'])
-    told = environment.describe()
+    monkeypatch.setattr(machine, 'gpu_names', lambda: ['A', 'B'])
+    told = machine.describe()
     assert all(isinstance(value, str) and value for value in told.values())
     assert told['numpy'] == numpy.__version__
     assert told['toolkit'] == bert.__version__
@@ -268,7 +271,7 @@ def test_nothing_is_preloaded_where_there_is_nothing(tmp_path, monkeypatch):
 
 
 def test_modules_are_attributes_and_others_are_not():
-    assert bert.schedule.learning_rate(1, 1.0, 0, 2) == 0.5
+    assert schedule.learning_rate(1, 1.0, 0, 2) == 0.5
     with pytest.raises(AttributeError, match="module 'bert' has no attribute 'nothing'"):
         _ = bert.nothing
 
@@ -286,7 +289,7 @@ def test_modules_are_attributes_and_others_are_not():
     ],
 )
 def test_a_type_that_the_device_has_is_taken(dtype, on_gpu, flags):
-    assert environment.check_dtype(dtype, on_gpu, flags) is None
+    assert check_dtype(dtype, on_gpu, flags) is None
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,7 @@ def test_a_type_that_the_device_has_is_taken(dtype, on_gpu, flags):
 )
 def test_a_type_that_the_device_lacks_is_refused(dtype, on_gpu, sentence):
     with pytest.raises(UsageError, match=f'--dtype {dtype} {sentence}'):
-        environment.check_dtype(dtype, on_gpu, flags={'avx2', 'avx512f'})
+        cli_flags.check_dtype(dtype, on_gpu, flags={'avx2', 'avx512f'})
 
 
 @pytest.mark.parametrize(
@@ -313,16 +316,16 @@ def test_amx_is_asked_for_where_the_processor_has_it(monkeypatch, flags, permitt
             return permitted
 
     monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
-    monkeypatch.setattr(environment, 'processor_flags', lambda: flags)
+    monkeypatch.setattr(machine, 'processor_flags', lambda: flags)
     monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: Library())
-    monkeypatch.setattr(environment, 'has_matrix_unit', environment.has_matrix_unit.__wrapped__)
-    assert environment.has_matrix_unit() == (expected is not None)
-    environment.prepare_bfloat16()
+    monkeypatch.setattr(machine, 'has_matrix_unit', machine.has_matrix_unit.__wrapped__)
+    assert machine.has_matrix_unit() == (expected is not None)
+    machine.prepare_bfloat16()
     assert os.environ.pop('DNNL_MAX_CPU_ISA', None) == expected
 
 
 def test_the_user_may_tell_onednn_otherwise(monkeypatch):
     monkeypatch.setenv('DNNL_MAX_CPU_ISA', 'AVX2')
-    monkeypatch.setattr(environment, 'has_matrix_unit', lambda: True)
-    environment.prepare_bfloat16()
+    monkeypatch.setattr(machine, 'has_matrix_unit', lambda: True)
+    machine.prepare_bfloat16()
     assert os.environ['DNNL_MAX_CPU_ISA'] == 'AVX2'

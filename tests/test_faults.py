@@ -16,8 +16,11 @@ import create_pretraining_data
 import download_glue_data
 import finetune_classifier
 import run_pretraining
-from bert import convert, training
-from bert.cli import run
+from bert.cli.program import run
+from bert.convert.__main__ import main
+from bert.pretraining import generation
+from bert.training import update as training_update
+from bert.training.update import LossScale
 
 pytestmark = pytest.mark.usefixtures('root_logger')
 
@@ -53,7 +56,7 @@ def programs(inputs, tiny_bert, monkeypatch):
         'finetune': lambda folder: finetune_classifier.main(
             [*finetune, '--output_dir', str(folder)]
         ),
-        'convert': lambda folder: convert.main([source, str(folder / 'made'), '--to', 'gluon']),
+        'convert': lambda folder: main([source, str(folder / 'made'), '--to', 'gluon']),
     }
 
 
@@ -118,7 +121,7 @@ def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
 def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     """It is not made again: what the program wrote before is gone, so going on is no use."""
     folder = tmp_path / 'out'
-    seed_step, settings_of = training.seed_step, create_pretraining_data.settings_of
+    seed_step, settings_of = training_update.seed_step, generation.settings_of
 
     def seed_and_remove(seed, step, rank=0):
         if step == 3:
@@ -129,8 +132,8 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
         shutil.rmtree(folder)
         return settings_of(task)
 
-    monkeypatch.setattr(training, 'seed_step', seed_and_remove)
-    monkeypatch.setattr(create_pretraining_data, 'settings_of', tell_and_remove)
+    monkeypatch.setattr(training_update, 'seed_step', seed_and_remove)
+    monkeypatch.setattr(generation, 'settings_of', tell_and_remove)
     told = complaint(programs[name], folder, capsys)
     assert told.startswith(f'{folder}/')
     assert told.endswith('could not be written (No such file or directory)')
@@ -142,14 +145,14 @@ def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
     """As MXNet says it, which on a machine without a GPU it cannot be brought to."""
     import mxnet as mx
 
-    update = training.update
+    update = training_update.update
 
     def fail(trainer, *args):
         if trainer.optimizer.num_update == 4:
             raise mx.MXNetError('stack\nMXNetError: cudaMalloc retry failed: out of memory')
         return update(trainer, *args)
 
-    monkeypatch.setattr(training, 'update', fail)
+    monkeypatch.setattr(training_update, 'update', fail)
     kept = {
         'pretrain': f'the last good checkpoint is {tmp_path}/0000004.params',
         'finetune': 'no epoch was finished',
@@ -165,7 +168,7 @@ def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, n
     """What float16 does on a GPU: here each norm is infinite from some step on."""
     import mxnet as mx
 
-    adjust = training.LossScale.adjust
+    adjust = LossScale.adjust
     steps = []
 
     def overflow(self, norm):
@@ -178,7 +181,7 @@ def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, n
         finally:
             self.dynamic = False
 
-    monkeypatch.setattr(training.LossScale, 'adjust', overflow)
+    monkeypatch.setattr(training_update.LossScale, 'adjust', overflow)
     told = complaint(programs[name], tmp_path, capsys)
     assert told.startswith(
         'step 3: the float16 gradients overflow whatever the loss scale: try a lower --lr, or '
@@ -188,7 +191,7 @@ def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, n
 
 def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatch):
     """The loop says so, and does not wait for ever."""
-    seed_step = training.seed_step
+    seed_step = training_update.seed_step
 
     def seed_and_kill(seed, step, rank=0):
         if step == 2:
@@ -196,7 +199,7 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
                 child.kill()
         seed_step(seed, step, rank)
 
-    monkeypatch.setattr(training, 'seed_step', seed_and_kill)
+    monkeypatch.setattr(training_update, 'seed_step', seed_and_kill)
     flags = ['--do-training', '--raw', '--data', str(ROOT / 'sample_text.txt'), '--num_steps']
     flags += ['1000', '--bert_model', str(inputs / 'config.json'), '--num_workers', '2']
     told = complaint(

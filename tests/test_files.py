@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bert import files
-from bert.cli import ToolkitError
+from bert.system import files
+from bert.system.errors import ToolkitError
 
 
 def test_replacing_renames_a_finished_file(tmp_path):

@@ -14,10 +14,19 @@ import numpy as np
 import pytest
 from conftest import ROOT, WORDS, need_bfloat16
 
-import bert
+import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
-from bert import tasks
-from bert.cli import Stopped, ToolkitError, UsageError
+from bert.finetuning import flags as finetuning_flags
+from bert.finetuning.flags import parse_args
+from bert.model import build, loading
+from bert.system import machine
+from bert.system.errors import Stopped, ToolkitError, UsageError
+from bert.tasks import files as tasks_files
+from bert.tasks import metrics as tasks_metrics
+from bert.tasks.files import read_rows
+from bert.tasks.metrics import describe
+from bert.tasks.table import TASKS
+from bert.training import schedule, update
 
 import mxnet as mx  # isort: skip
 
@@ -55,7 +64,7 @@ def write_glue_tsv(folder, split, rows, labels, width):
 
 def write_task(folder, name, train=22, dev=9, test=5):
     """All files of a GLUE task. A dev or test set has a size of its own, to be told by."""
-    task = tasks.TASKS[name]
+    task = TASKS[name]
     classes = 2 if task.is_regression else len(task.labels)
 
     def label(number):
@@ -251,7 +260,7 @@ def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
     assert mine['dev'].shape == (9, 2) and mine['MRPC'].shape == (5, 2)
     for name in mine:
         np.testing.assert_array_equal(mine[name], theirs[name])
-    metrics = bert.metrics.describe(result['epochs'][result['best_epoch'] - 1]['dev'])
+    metrics = describe(result['epochs'][result['best_epoch'] - 1]['dev'])
     assert f'INFO:root:validation metrics:{metrics}\n' in ran.stderr
     assert 'INFO:root:the text is lower-cased, by ' in ran.stderr
     assert sorted(os.listdir(moved))[0] == 'config.json' and len(os.listdir(moved)) == 5
@@ -283,7 +292,7 @@ def test_other_encoder_weights(glue_dir, tiny_bert, tmp_path):
     from conftest import write_tiny_bert
 
     other = write_tiny_bert(tmp_path / 'other', seed=5)
-    bert.model.load_bert(str(other))[0].save_parameters(str(tmp_path / 'other.params'))
+    loading.load_bert(str(other))[0].save_parameters(str(tmp_path / 'other.params'))
     short = [*SMALL, '--training_steps', '3']
     finetune(tmp_path / 'a', '--bert_model', other, *short)
     finetune(
@@ -345,8 +354,8 @@ def test_early_stop(glue_dir, tiny_bert, tmp_path):
 @pytest.fixture
 def no_dropout(monkeypatch):
     """Dropout 0 in the head as well, which has no flag."""
-    build_head = bert.model.build_head
-    monkeypatch.setattr(bert.model, 'build_head', functools.partial(build_head, dropout=0.0))
+    build_head = build.build_head
+    monkeypatch.setattr(build, 'build_head', functools.partial(build_head, dropout=0.0))
 
 
 def assert_equal_runs(one, other):
@@ -395,7 +404,7 @@ def test_two_devices_equal_one(
 ):
     flags = ['--bert_model', tiny_bert_without_dropout, *EQUAL]
     finetune(tmp_path / 'one', *flags, '--batch_size', '8')
-    monkeypatch.setattr(bert.training, 'contexts', lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    monkeypatch.setattr(update, 'contexts', lambda gpus: [mx.cpu(0), mx.cpu(1)])
     size = ['--batch_size', str(4 // accumulate), '--accumulate', str(accumulate)]
     finetune(tmp_path / 'two', *flags, *size)
     assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
@@ -531,7 +540,7 @@ def test_own_data_equals_the_task(mrpc, tiny_bert, tmp_path, extension):
     mine, theirs = read_outputs(tmp_path / 'out'), read_outputs(output)
     np.testing.assert_array_equal(mine['dev'], theirs['dev'])
     np.testing.assert_array_equal(mine['test'], theirs['MRPC'])
-    rows = bert.datasets.read_rows(tmp_path / 'out' / own['test'][0])
+    rows = read_rows(tmp_path / 'out' / own['test'][0])
     names = {'0': 'no', '1': 'yes'}
     expected = [names[label] for label in predictions(output / 'MRPC.tsv')]
     assert [row.cells['prediction'] for row in rows] == expected
@@ -551,7 +560,7 @@ def test_the_bundled_sample_as_own_data_equals_the_task(tiny_bert, tmp_path, mon
         *('--metric', 'accuracy', 'f1'),
     )
     assert without_seconds(own['epochs']) == without_seconds(task['epochs'])
-    rows = bert.datasets.read_rows(tmp_path / 'own' / 'test_predictions.tsv')
+    rows = tasks_files.read_rows(tmp_path / 'own' / 'test_predictions.tsv')
     expected = predictions(tmp_path / 'task' / 'MRPC.tsv')
     assert [row.cells['prediction'] for row in rows] == expected
 
@@ -595,7 +604,7 @@ def test_three_classes_are_learned_and_predicted_in_a_fresh_process(
     finetune(tmp_path / 'dev_only', '--only_inference', '--bert_model', output, '--dev_file', dev)
     best = result['epochs'][result['best_epoch'] - 1]['dev']
     log = (tmp_path / 'dev_only' / 'inference.log').read_text()
-    assert f'validation metrics:{bert.metrics.describe(best)}\n' in log
+    assert f'validation metrics:{tasks_metrics.describe(best)}\n' in log
 
 
 def test_own_regression_without_a_dev_file(tiny_bert, tmp_path):
@@ -608,10 +617,10 @@ def test_own_regression_without_a_dev_file(tiny_bert, tmp_path):
     )
     assert result['best_epoch'] == 2
     assert 'validation' not in (output / 'finetune.log').read_text()
-    rows = bert.datasets.read_rows(output / 'train_predictions.jsonl')
+    rows = tasks_files.read_rows(output / 'train_predictions.jsonl')
     assert all(np.isfinite(float(row.cells['prediction'])) for row in rows)
     finetune(tmp_path / 'new', '--only_inference', '--bert_model', output, '--test_file', train)
-    again = bert.datasets.read_rows(tmp_path / 'new' / 'train_predictions.jsonl')
+    again = tasks_files.read_rows(tmp_path / 'new' / 'train_predictions.jsonl')
     assert [row.cells for row in again] == [row.cells for row in rows]
 
 
@@ -642,13 +651,13 @@ def test_casing_flags(glue_dir, tiny_bert, tmp_path, flags, line, lower):
 def test_the_original_commands():
     """As printed, with the defaults of that time; --gpu is looked at later."""
     command = '--task_name RTE --batch_size 32 --optimizer bertadam --epochs 3 --gpu --lr 2e-5'
-    args = finetune_classifier.parse_args(command.split())
+    args = parse_args(command.split())
     assert (args.task_name, args.batch_size, args.epochs, args.lr) == ('RTE', 32, 3, 2e-5)
     assert args.gpu and args.optimizer == 'bertadam'
     command = '--batch_size 32 --optimizer bertadam --epochs 2 --gpu --seed 2 --lr 6e-5'
-    args = finetune_classifier.parse_args(command.split())
+    args = finetuning_flags.parse_args(command.split())
     assert args.task_name == 'MRPC'
-    args = finetune_classifier.parse_args([])
+    args = finetuning_flags.parse_args([])
     for name, value in {
         'task_name': 'MRPC',
         'epochs': 3,
@@ -670,7 +679,7 @@ def test_the_original_commands():
         'output_dir': './output_dir',
     }.items():
         assert getattr(args, name) == value
-    assert finetune_classifier.parse_args(['--task_name', 'SST']).task_name == 'SST-2'
+    assert finetuning_flags.parse_args(['--task_name', 'SST']).task_name == 'SST-2'
 
 
 @pytest.mark.parametrize(
@@ -721,7 +730,7 @@ def test_the_original_commands():
 )
 def test_flags_that_contradict_each_other(flags, sentence):
     with pytest.raises(UsageError) as caught:
-        finetune_classifier.parse_args(flags)
+        finetuning_flags.parse_args(flags)
     assert str(caught.value).startswith(sentence)
     assert caught.value.status == 2
 
@@ -741,7 +750,7 @@ def test_flags_that_contradict_each_other(flags, sentence):
 )
 def test_flags_that_the_parser_refuses(flags, sentence, capsys):
     with pytest.raises(SystemExit) as left:
-        finetune_classifier.parse_args(flags)
+        finetuning_flags.parse_args(flags)
     assert left.value.code == 2
     assert sentence in capsys.readouterr().err
 
@@ -802,7 +811,7 @@ def test_glue_dir_is_unset_or_wrong(tiny_bert, tmp_path, value):
 
 
 def test_gpu_without_one(glue_dir, tmp_path):
-    if bert.environment.gpu_problem([0]) is None:
+    if machine.gpu_problem([0]) is None:
         pytest.skip('there is a GPU')
     with pytest.raises(ToolkitError) as caught:
         finetune(tmp_path / 'out', '--gpu')
@@ -898,14 +907,14 @@ def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
 
 def stop_at(monkeypatch, step, number=signal.SIGTERM):
     """Have this process take a signal in the middle of a step."""
-    seed_step = bert.training.seed_step
+    seed_step = update.seed_step
 
     def seed_and_stop(seed, current, rank=0):
         seed_step(seed, current, rank)
         if current == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(bert.training, 'seed_step', seed_and_stop)
+    monkeypatch.setattr(update, 'seed_step', seed_and_stop)
 
 
 def without_times(output):
@@ -975,14 +984,14 @@ def test_a_stop_in_the_evaluation(glue_dir, tiny_bert, tmp_path, monkeypatch):
 
 def fail_at(patch, step):
     """Have a run end at a step without a chance to save; as good as a kill."""
-    rate = bert.schedule.learning_rate
+    rate = schedule.learning_rate
 
     def fail(current, *args):
         if current == step:
             raise OSError('killed')
         return rate(current, *args)
 
-    patch.setattr(bert.schedule, 'learning_rate', fail)
+    patch.setattr(schedule, 'learning_rate', fail)
 
 
 def test_a_killed_run_goes_on_after_its_last_epoch(

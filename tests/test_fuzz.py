@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip('hypothesis')
 
-from fuzz_targets import TARGETS, Sandbox, archive, mutate  # noqa: E402
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from fuzz_targets import TARGETS, Sandbox, archive, mutate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 TESTS = Path(__file__).parent
 EXAMPLES = 80  # of each target: half a minute in all

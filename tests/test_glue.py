@@ -17,11 +17,14 @@ import numpy as np
 import psutil
 import pytest
 
-import bert
+import bert  # noqa: F401 (prepares for MXNet)
 import glue
-from bert import recipes, submission
-from bert.cli import UsageError
-from bert.tasks import TASKS
+from bert.experiments import plans, recipes, runs
+from bert.experiments import plans as experiments_plans
+from bert.experiments.plans import compare_published, digest, is_whole, make_plan
+from bert.system.errors import UsageError
+from bert.tasks import submission
+from bert.tasks.table import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'glue.py'
@@ -307,7 +310,7 @@ def test_recipe():
 
 def plan(*flags, data='.'):
     args, passed = glue.parse_args(list(flags))
-    return glue.make_plan(*passed[args.tasks[0]], Path(data), args.jobs)
+    return make_plan(*passed[args.tasks[0]], Path(data), args.jobs)
 
 
 def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
@@ -315,7 +318,7 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     (tmp_path / 'model').mkdir()
 
     def name(*flags, data='.'):
-        return glue.digest(plan(*flags, data=data).settings)
+        return digest(plan(*flags, data=data).settings)
 
     plain = name()
     assert name('--lr', '5e-5', '--tasks', 'RTE', '--seeds', '9', '--output_dir', 'x') == plain
@@ -344,11 +347,11 @@ def test_devices_of_jobs():
 
 def compared(monkeypatch, *flags):
     """Why runs with these flags cannot be compared, by recipe, on data of the right size."""
-    monkeypatch.setattr(glue, 'is_whole', lambda task, data: True)
+    monkeypatch.setattr(plans, 'is_whole', lambda task, data: True)
     args, passed = glue.parse_args(list(flags))
     name = args.tasks[0]
-    made = glue.make_plan(*passed[name], Path('.'), args.jobs)
-    return {r: reason for r, _, reason in glue.compare_published(name, made, Path('.'))}
+    made = experiments_plans.make_plan(*passed[name], Path('.'), args.jobs)
+    return {r: reason for r, _, reason in compare_published(name, made, Path('.'))}
 
 
 def test_published_figures_only_for_the_published_settings(monkeypatch, tmp_path):
@@ -371,13 +374,15 @@ def test_published_figures_only_for_the_published_settings(monkeypatch, tmp_path
 def test_other_data(data):
     """32 rows are not MRPC's 3,668."""
     args, passed = glue.parse_args(['--epochs', '3', '--lr', '2e-5'])
-    made = glue.make_plan(*passed['MRPC'], data, 1)
-    reasons = {r: reason for r, _, reason in glue.compare_published('MRPC', made, data)}
+    made = experiments_plans.make_plan(*passed['MRPC'], data, 1)
+    reasons = {
+        r: reason for r, _, reason in experiments_plans.compare_published('MRPC', made, data)
+    }
     assert reasons['2019-01'] == 'other data'
 
 
 def test_real_mrpc_is_whole(real_glue):
-    assert glue.is_whole(TASKS['MRPC'], real_glue)
+    assert is_whole(TASKS['MRPC'], real_glue)
 
 
 def test_help_waits_for_no_large_library():
@@ -582,7 +587,7 @@ def write_tasks(folder, names=tuple(TASKS)):
 
 
 def pretend_to_run(runs, plans, jobs):
-    """In place of :func:`bert.runs.do_runs`: the records and files of runs, made up.
+    """In place of :func:`bert.experiments.runs.do_runs`: the records and files of runs, made up.
 
     The dev accuracy of seed s is .5 + .1 s; in the outputs it is always the last class that wins,
     or the score 7.
@@ -617,7 +622,7 @@ def test_all_tasks(tmp_path, monkeypatch, capsys):
     """The score of GLUE, a section for each dev set, and no file of the submission filled."""
     write_tasks(tmp_path / 'data')
     monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
-    monkeypatch.setattr(bert.runs, 'do_runs', pretend_to_run)
+    monkeypatch.setattr(runs, 'do_runs', pretend_to_run)
     monkeypatch.setattr(glue, 'can_draw', lambda: False)  # which takes longer than all the rest
     line = ['--tasks', 'all', '--seeds', '2', '1', '--submission', str(tmp_path / 'glue.zip')]
     tables = glue.main([*line, '--output_dir', str(tmp_path / 'out')])
@@ -655,7 +660,7 @@ def test_a_submission_without_the_diagnostic_set(tmp_path, monkeypatch):
         return records
 
     monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
-    monkeypatch.setattr(bert.runs, 'do_runs', without_diagnostic)
+    monkeypatch.setattr(runs, 'do_runs', without_diagnostic)
     line = ['--tasks', 'MNLI', '--seeds', '1', '--submission', str(tmp_path / 'glue.zip')]
     glue.main([*line, '--output_dir', str(tmp_path / 'out')])
     assert set(predictions(tmp_path / 'glue.zip', 'MNLI-mm.tsv')) == {'contradiction'}

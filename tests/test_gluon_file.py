@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from bert import gluon_file  # bert before mxnet: see bert.environment
+from bert.checkpoints import gluon
 
 import mxnet as mx  # isort: skip
 
@@ -27,13 +27,13 @@ def path(tmp_path):
 
 def refused(path):
     with pytest.raises(ValueError) as caught:
-        gluon_file.read(path)
+        gluon.read(path)
     return str(caught.value)
 
 
 def test_the_same_as_mxnet(path):
     expected = mx.nd.load(str(path))
-    found = gluon_file.read(path)
+    found = gluon.read(path)
     assert list(found) == list(expected)
     for name, array in expected.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
@@ -45,14 +45,14 @@ def test_shapes_of_numpy(tmp_path):
     with mx.util.np_shape(True), mx.util.np_array(True):
         arrays = {'scalar': mx.np.array(2.5), 'empty': mx.np.zeros((0, 3))}
         mx.npx.save(str(tmp_path / 'a.params'), arrays)
-    found = gluon_file.read(tmp_path / 'a.params')
+    found = gluon.read(tmp_path / 'a.params')
     assert found['scalar'].shape == () and found['scalar'] == 2.5
     assert found['empty'].shape == (0, 3)
 
 
 def test_without_names(tmp_path):
     mx.nd.save(str(tmp_path / 'a.params'), [mx.nd.ones((2,))])
-    assert gluon_file.read(tmp_path / 'a.params') == {}
+    assert gluon.read(tmp_path / 'a.params') == {}
 
 
 def test_sparse(tmp_path):

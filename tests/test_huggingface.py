@@ -12,10 +12,13 @@ import pytest
 from conftest import failure, parameters_of
 from safetensors.numpy import load_file
 
-from bert import checkpoint, huggingface  # bert before mxnet: see bert.environment
-from bert.model import build_bert, load_bert
-from bert.source import locate
-from bert.vocab import load_vocab
+from bert.checkpoints import huggingface, reading
+from bert.checkpoints import tensors as checkpoints_tensors
+from bert.checkpoints.source import locate
+from bert.checkpoints.tensors import read_safetensors
+from bert.model.build import build_bert
+from bert.model.loading import load_bert
+from bert.text.vocab import load_vocab
 
 import mxnet as mx  # isort: skip
 
@@ -29,7 +32,7 @@ def test_examples_of_the_docstrings():
 
 
 def test_every_parameter_of_a_full_model_has_one_name_on_the_other_side(tiny_bert):
-    settings = checkpoint.read_settings(locate(str(tiny_bert)))
+    settings = reading.read_settings(locate(str(tiny_bert)))
     settings.pop('vocab_size')
     bert = build_bert(
         load_vocab(tiny_bert / 'vocab.txt'), **settings, use_decoder=True, use_classifier=True
@@ -136,7 +139,7 @@ def test_float16_tensors(change, tiny_bert):
     def edit(tensors):
         return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
 
-    found = huggingface.read_safetensors(change(edit) / 'model.safetensors')
+    found = read_safetensors(change(edit) / 'model.safetensors')
     for name, tensor in load_file(tiny_bert / 'model.safetensors').items():
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], tensor.astype(np.float16).astype(np.float32))
@@ -166,7 +169,7 @@ def test_bfloat16_tensors(tmp_path):
             'last': ('F16', [1], struct.pack('<e', 0.5)),
         },
     )
-    found = huggingface.read_safetensors(path)
+    found = checkpoints_tensors.read_safetensors(path)
     expected = [[1.0, -2.5, 3.140625], [0.0, -0.0, np.inf]]
     np.testing.assert_array_equal(found['half'], np.array(expected, np.float32))
     np.testing.assert_array_equal(found['first'], single)
@@ -181,7 +184,7 @@ def test_bfloat16_model(folder, tiny_bert):
         for name, tensor in tensors.items()
     }
     write_safetensors(folder / 'model.safetensors', entries)
-    found = checkpoint.read_weights(locate(str(folder))).bert
+    found = reading.read_weights(locate(str(folder))).bert
     for name, tensor in tensors.items():
         truncated = found[huggingface.gluon_name(name)]
         np.testing.assert_allclose(truncated, tensor, rtol=2**-7)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bert import logs, recipes
-from bert.cli import ToolkitError
+from bert.experiments import logs, recipes
+from bert.system.errors import ToolkitError
 
 # As the script of 2019 wrote them; the first line is shortened.
 FIRST = """\

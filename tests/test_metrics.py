@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert import metrics
+from bert.tasks import metrics
 
 # Worked by hand: 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
 LABELS = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from conftest import tiny_vocab, write_tiny_bert
 
-from bert import model as bert_model  # bert before mxnet: see bert.environment
-from bert.cli import ToolkitError, UsageError
-from bert.encoder import SelfAttention
-from bert.model import build_bert, build_head, is_lower_case, load_bert
-from bert.vocab import Vocab, plain_vocab
+from bert.model import build
+from bert.model.build import build_bert, build_head
+from bert.model.encoder import SelfAttention
+from bert.model.loading import is_lower_case, load_bert
+from bert.system.errors import ToolkitError, UsageError
+from bert.text.vocab import Vocab, plain_vocab
 
 import gluonnlp as nlp  # isort: skip
 import mxnet as mx  # isort: skip
@@ -158,7 +159,7 @@ def test_settings_of_a_model_are_those_it_was_built_with(tiny_bert):
         'activation': 'approx_gelu',
     }
     bert = build_bert(Vocab(tiny_vocab()), **settings)
-    assert bert_model.settings_of(bert) == {**settings, 'vocab_size': 196}
+    assert build.settings_of(bert) == {**settings, 'vocab_size': 196}
 
 
 def test_output_shapes(tiny_bert):

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bert import npz
+from bert.system import npz
 
 ARRAYS = {
     'matrix': np.arange(6, dtype=np.int16).reshape(2, 3),

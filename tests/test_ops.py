@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert import ops  # bert before mxnet: see bert.environment
-from bert.encoder import speed_up
-from bert.model import load_bert
-from bert.optimizer import BERTAdam
-from bert.training import global_norm
+from bert import ops
+from bert.model.encoder import speed_up
+from bert.model.loading import load_bert
+from bert.training.optimizer import BERTAdam
+from bert.training.update import global_norm
 
 import mxnet as mx  # isort: skip
 

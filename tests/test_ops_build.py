@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert import ops  # bert before mxnet: see bert.environment
-from bert.model import load_bert
+from bert import ops
+from bert.model.loading import load_bert
 from bert.ops import build
 
 import mxnet as mx  # isort: skip
@@ -236,7 +236,7 @@ import sys
 logging.basicConfig(level=logging.INFO, format='%(message)s')
 import bert
 import mxnet as mx
-model, _ = bert.model.load_bert(sys.argv[1])
+model, _ = bert.model.loading.load_bert(sys.argv[1])
 tokens = mx.nd.array([[5, 6, 7, 8], [9, 10, 0, 0]]), mx.nd.zeros((2, 4)), mx.nd.array([4, 2])
 for _ in range(2):
     pooled = model(*tokens)[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert.optimizer import ARRAYS_PER_CALL, BERTAdam  # bert before mxnet: see bert.environment
+from bert.training.optimizer import ARRAYS_PER_CALL, BERTAdam
 
 import mxnet as mx  # isort: skip
 

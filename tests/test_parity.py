@@ -9,10 +9,14 @@ import pytest
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
 
-import bert  # noqa: E402
-from bert import batches, datasets, schedule, tasks, training, transform  # noqa: E402
-from bert.model import build_head, load_bert  # noqa: E402
-from bert.tokenizer import build_tokenizer  # noqa: E402
+import bert  # noqa: F401 (prepares for MXNet)
+from bert.finetuning.step import forward_backward, loss_of, predict
+from bert.model.build import build_head
+from bert.model.loading import load_bert
+from bert.tasks import files, table
+from bert.text import encoding
+from bert.text.tokenizer import build_tokenizer
+from bert.training import batches, schedule, update
 
 STEPS = 40
 BATCH_SIZE = 32
@@ -32,9 +36,9 @@ def without_dropout(minilm, tmp_path_factory):
 
 
 def encode_mrpc(folder, split, vocab):
-    task = tasks.TASKS['MRPC']
-    examples = datasets.read_glue(folder, task, split)
-    encoded = transform.encode(examples.texts, build_tokenizer(vocab, lower=True), vocab, 128)
+    task = table.TASKS['MRPC']
+    examples = files.read_glue(folder, task, split)
+    encoded = encoding.encode(examples.texts, build_tokenizer(vocab, lower=True), vocab, 128)
     return encoded, examples.labels
 
 
@@ -73,11 +77,11 @@ class ReferenceBERTAdam:
 def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operators):
     """Encodings of valid tokens and pooled outputs of 64 real pairs, within 1e-5."""
     model, vocab = load_bert(str(without_dropout))
-    encoded, _ = encode_mrpc(real_glue, tasks.TASKS['MRPC'].dev[0], vocab)
+    encoded, _ = encode_mrpc(real_glue, table.TASKS['MRPC'].dev[0], vocab)
     reference = transformers.BertModel.from_pretrained(without_dropout).eval()
     for rows in (np.arange(32), np.arange(32, 64)):
-        inputs = transform.pad_batch(encoded, rows)
-        sequence, pooled = model(*(bert.training.mx.nd.array(array) for array in inputs))
+        inputs = encoding.pad_batch(encoded, rows)
+        sequence, pooled = model(*(update.mx.nd.array(array) for array in inputs))
         with torch.no_grad():
             expected = reference(**torch_inputs(inputs))
         valid = np.arange(inputs[0].shape[1]) < inputs[2][:, None]
@@ -89,10 +93,10 @@ def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operator
 def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
     """40 updates on real MRPC: each loss within 2e-4, the logits at the end within 1e-3."""
     encoder, vocab = load_bert(str(without_dropout))
-    ctx = training.contexts([])
+    ctx = update.contexts([])
     model = build_head(encoder, 2, ctx, dropout=0.0)
     model.hybridize(static_alloc=True)
-    encoded, labels = encode_mrpc(real_glue, tasks.TASKS['MRPC'].train, vocab)
+    encoded, labels = encode_mrpc(real_glue, table.TASKS['MRPC'].train, vocab)
 
     config = transformers.BertConfig.from_pretrained(without_dropout, num_labels=2)
     reference = transformers.BertForSequenceClassification(config)
@@ -103,21 +107,19 @@ def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
         reference.classifier.bias.copy_(torch.from_numpy(head.bias.data().asnumpy()))
     reference.train()
 
-    trainer = training.build_trainer(model, 'bertadam', LEARNING_RATE, 1e-6)
-    parameters = training.trainable(model)
+    trainer = update.build_trainer(model, 'bertadam', LEARNING_RATE, 1e-6)
+    parameters = update.trainable(model)
     reference_adam = ReferenceBERTAdam(
         [(name, p) for name, p in reference.named_parameters() if p.requires_grad]
     )
-    loss_function, loss_scale = training.loss_of(2), training.LossScale('float32')
+    loss_function, loss_scale = loss_of(2), update.LossScale('float32')
     chosen = batches.training_batches(encoded.lengths, BATCH_SIZE, np.random.default_rng(1))[:STEPS]
     losses = []
     for step, rows in enumerate(chosen, 1):
-        inputs = transform.pad_batch(encoded, rows)
+        inputs = encoding.pad_batch(encoded, rows)
         rate = schedule.learning_rate(step, LEARNING_RATE, STEPS // 10, STEPS)
-        loss, _ = training.forward_backward(
-            model, loss_function, inputs, labels[rows], ctx[0], scale=1
-        )
-        training.update(trainer, parameters, len(rows), rate, loss_scale)
+        loss, _ = forward_backward(model, loss_function, inputs, labels[rows], ctx[0], scale=1)
+        update.update(trainer, parameters, len(rows), rate, loss_scale)
 
         expected = reference(**torch_inputs(inputs), labels=torch.from_numpy(labels[rows]).long())
         expected.loss.backward()
@@ -130,8 +132,8 @@ def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.02
 
     reference.eval()
-    inputs = transform.pad_batch(encoded, np.arange(64))
-    logits = training.predict(model, inputs, ctx[0]).asnumpy()
+    inputs = encoding.pad_batch(encoded, np.arange(64))
+    logits = predict(model, inputs, ctx[0]).asnumpy()
     with torch.no_grad():
         expected = reference(**torch_inputs(inputs)).logits.numpy()
     print(f'largest difference of a logit: {np.abs(logits - expected).max():.1e}')

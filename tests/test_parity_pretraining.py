@@ -10,13 +10,15 @@ import pytest
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
 
-from test_parity import ReferenceBERTAdam  # noqa: E402
+from test_parity import ReferenceBERTAdam
 
-import create_pretraining_data  # noqa: E402
-import run_pretraining  # noqa: E402
-from bert import pretraining, pretraining_dataset, schedule, training  # noqa: E402
-from bert.model import load_bert, save_huggingface  # noqa: E402
-from bert.vocab import plain_vocab  # noqa: E402
+import create_pretraining_data
+import run_pretraining
+from bert.model.loading import load_bert, save_huggingface
+from bert.pretraining import batches, sources
+from bert.pretraining.loss import Tally, build_loss, finish_initialization, gradients
+from bert.text.vocab import plain_vocab
+from bert.training import schedule, update
 
 STEPS = 20
 BATCH_SIZE = 16
@@ -44,9 +46,9 @@ def model_folder(minilm, tmp_path_factory):
     config = json.loads((minilm / 'config.json').read_text())
     config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     (source / 'config.json').write_text(json.dumps(config))
-    training.seed_step(0, 0)
+    update.seed_step(0, 0)
     model, vocab = load_bert(str(source), use_decoder=True, use_classifier=True)
-    pretraining.finish_initialization(model, training.contexts([])[0])
+    finish_initialization(model, update.contexts([])[0])
     folder = tmp_path_factory.mktemp('heads') / 'model'
     save_huggingface(folder, model, vocab, lower=True)
     return folder
@@ -87,21 +89,21 @@ def test_pretraining_equals_pytorch(model_folder, shard, operators):
     """20 updates: both losses of every step within 5e-4."""
     model, vocab = load_bert(str(model_folder), use_decoder=True, use_classifier=True)
     model.hybridize(static_alloc=True)
-    contexts = training.contexts([])
-    trainer = training.build_trainer(model, 'bertadam', LEARNING_RATE, run_pretraining.EPSILON)
-    parameters, loss = training.trainable(model), pretraining.build_loss(contexts)
+    contexts = update.contexts([])
+    trainer = update.build_trainer(model, 'bertadam', LEARNING_RATE, run_pretraining.EPSILON)
+    parameters, loss = update.trainable(model), build_loss(contexts)
     reference = load_reference(model_folder).train()
     reference_adam = ReferenceBERTAdam(reference.named_parameters())
 
-    source = pretraining_dataset.Shards(str(shard), plain_vocab(vocab), 512)
-    cut = pretraining_dataset.Cut(BATCH_SIZE, parts=1, num_buckets=1, by_token=False)
+    source = sources.Shards(str(shard), plain_vocab(vocab), 512)
+    cut = batches.Cut(BATCH_SIZE, parts=1, num_buckets=1, by_token=False)
     losses = []
-    with pretraining_dataset.updates(source, cut, 0, [0, 0, 0]) as updates:
+    with batches.updates(source, cut, 0, [0, 0, 0]) as updates:
         for step, ((batch,), _) in zip(range(1, STEPS + 1), updates):
             rate = schedule.learning_rate(step, LEARNING_RATE, STEPS // 10, STEPS)
-            (sums,) = pretraining.gradients(model, loss, [batch], contexts, scale=1)
-            training.update(trainer, parameters, 1, rate, training.LossScale('float32'))
-            tally = pretraining.Tally()
+            (sums,) = gradients(model, loss, [batch], contexts, scale=1)
+            update.update(trainer, parameters, 1, rate, update.LossScale('float32'))
+            tally = Tally()
             tally.add(batch, sums)
             mlm_loss, nsp_loss = reference_loss(reference, batch)
             (mlm_loss + nsp_loss).backward()

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
-import plan  # noqa: E402
+import plan
 
 
 def test_the_parameters_of_bert_base():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bert.cli import ToolkitError
+from bert.system.errors import ToolkitError
 
 SCRIPT = Path(__file__).resolve().parents[1] / 'benchmarks' / 'plot_pretraining.py'
 

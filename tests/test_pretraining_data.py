@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert.pretraining_data import (
-    Corpus,
+from bert.pretraining.corpus import Corpus, smallest_integer
+from bert.pretraining.instances import (
     Pairs,
     Recipe,
     Symbols,
@@ -25,11 +25,10 @@ from bert.pretraining_data import (
     make_block,
     mask,
     plan_pairs,
-    smallest_integer,
     symbols_of,
     truncate,
 )
-from bert.vocab import Vocab
+from bert.text.vocab import Vocab
 
 CHANCE = 0.001
 # [PAD] is 1 in the vocabularies of the Gluon zoo, so it must not be taken for 0.
@@ -393,7 +392,7 @@ def test_masked_instances_are_distributed_like_slowly(whole_word_mask):
 def test_every_instance(recipe, monkeypatch):
     corpus = corpus_of(mixed_lengths(11))
     vocab_size = FIRST_ORDINARY + len(corpus.ids)
-    monkeypatch.setattr('bert.pretraining_data.BLOCK_TOKENS', 2000)  # several blocks
+    monkeypatch.setattr('bert.pretraining.instances.BLOCK_TOKENS', 2000)  # several blocks
     who = symbols(vocab_size, continues=range(FIRST_ORDINARY, vocab_size, 2))
     count, blocks = instances(corpus, recipe, who, np.random.default_rng(12))
     blocks = list(blocks)

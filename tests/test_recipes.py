@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-import finetune_classifier
-from bert import recipes
+from bert.experiments import recipes
+from bert.finetuning import flags
 
 # The command line of each published run, as its log or its page gives it.
 COMMANDS = {
@@ -59,7 +59,7 @@ def test_all_recipes_are_in_the_table():
 @pytest.mark.parametrize(('recipe', 'task'), COMMANDS)
 def test_settings(recipe, task):
     """All flags, those of the defaults too, but how often lines are logged."""
-    parse = finetune_classifier.build_flags().parse_args
+    parse = flags.build_flags().parse_args
     meant = vars(parse(recipes.flags_of(recipe, task)))
     assert {**meant, 'log_interval': 10} == vars(parse(COMMANDS[recipe, task].split()))
 

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from bert import curves, report, results
-from bert.tasks import TASKS
+from bert.experiments import curves, report, results
+from bert.tasks.table import TASKS
 
 LABELS = np.array([0, 0, 1, 1])
 TEXTS = [('one', '<b>1</b> & "one"'), ('two', 'zwei'), ('three', 'drei'), ('four', 'vier')]

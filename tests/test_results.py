@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from bert import results
+from bert.experiments import results
 
 # Two runs of a task with one dev set, three epochs, the best in the middle.
 RECORD = {

@@ -15,19 +15,25 @@ from conftest import need_bfloat16
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: E402, F401 (prepares for MXNet)
+import bert  # noqa: F401 (prepares for MXNet)
+import create_pretraining_data
+import run_pretraining
+from bert.model.loading import build_from_configuration, load_bert
+from bert.pretraining import batches, shards, sources
+from bert.pretraining.instances import Recipe
+from bert.pretraining.loss import build_loss, finish_initialization, statistics
+from bert.system.errors import Stopped, ToolkitError, UsageError
+from bert.text.vocab import SPECIAL_TOKENS, load_vocab
+from bert.training import batches as training_batches
+from bert.training import states as training_states
+from bert.training import update
+from bert.training import update as training_update
+from bert.training.states import _indices, _split, load, newest_step, save, saved_steps
+from bert.training.update import build_trainer, trainable
 
 # isort: split
-import gluonnlp  # noqa: E402
-import mxnet as mx  # noqa: E402
-
-import create_pretraining_data  # noqa: E402
-import run_pretraining  # noqa: E402
-from bert import batches, pretraining, pretraining_dataset, resume, shards, training  # noqa: E402
-from bert.cli import Stopped, ToolkitError, UsageError  # noqa: E402
-from bert.model import build_from_configuration, load_bert  # noqa: E402
-from bert.pretraining_data import Recipe  # noqa: E402
-from bert.vocab import SPECIAL_TOKENS, load_vocab  # noqa: E402
+import gluonnlp
+import mxnet as mx
 
 WORDS = [f'w{i}' for i in range(50)]
 CONFIG = {
@@ -184,7 +190,7 @@ def test_losses_by_numpy(folder, num_masks, operators):
     rng = np.random.default_rng(num_masks)
     rows, length = 13, 11
     lengths = rng.integers(num_masks, length + 1, rows)
-    batch = pretraining_dataset.Batch(
+    batch = batches.Batch(
         rng.integers(0, 55, (rows, length)),
         rng.integers(0, 2, (rows, length)),
         lengths.astype(np.float32),
@@ -193,8 +199,8 @@ def test_losses_by_numpy(folder, num_masks, operators):
         rng.integers(0, 2, (rows, num_masks)).astype(np.float32),
         rng.integers(0, 2, rows),
     )
-    loss = pretraining.build_loss([mx.cpu()])
-    objective, sums = pretraining.statistics(model, loss, batch, mx.cpu(), (0.5, 0.25))
+    loss = build_loss([mx.cpu()])
+    objective, sums = statistics(model, loss, batch, mx.cpu(), (0.5, 0.25))
 
     encodings, _, nsp_scores, _ = model(
         *(mx.nd.array(array) for array in batch[:3]), mx.nd.array(batch.mlm_positions)
@@ -223,7 +229,7 @@ def test_accumulation_and_devices_equal_a_large_batch(train, tmp_path, monkeypat
     """Without dropout: the same losses and parameters as with batches of 16, up to rounding."""
     whole = train(batch_size=16, model='steady', name='whole', log_interval=1)
     devices = [mx.cpu(i) for i in range(cut.pop('devices', 1))]
-    monkeypatch.setattr(training, 'contexts', lambda gpus: devices)
+    monkeypatch.setattr(update, 'contexts', lambda gpus: devices)
     parts = train(**cut, model='steady', name='parts', log_interval=1)
     for one, other in zip(lines(tmp_path / 'whole'), lines(tmp_path / 'parts')):
         assert one == pytest.approx(other, abs=1e-5)
@@ -238,7 +244,7 @@ def test_accumulation_and_devices_equal_a_large_batch(train, tmp_path, monkeypat
 def test_idle_device(train, tmp_path, monkeypatch):
     """More devices than batches: those without work change nothing."""
     one = train(batch_size=1000, model='steady', name='one')
-    monkeypatch.setattr(training, 'contexts', lambda gpus: [mx.cpu(i) for i in range(3)])
+    monkeypatch.setattr(update, 'contexts', lambda gpus: [mx.cpu(i) for i in range(3)])
     three = train(batch_size=1000, model='steady', name='three')
     assert one['train'] == pytest.approx(three['train'], abs=1e-5)
 
@@ -252,7 +258,7 @@ def test_updates_hold_every_row_once():
         (1, True, 600),
         (9, True, 600),
     ):
-        updates = batches.bucketed_updates(
+        updates = training_batches.bucketed_updates(
             lengths, size, 3, num_buckets, by_token, np.random.default_rng(1)
         )
         rows = np.concatenate([part for update in updates for part in update])
@@ -264,18 +270,18 @@ def test_updates_hold_every_row_once():
         else:
             assert sorted({sum(map(len, update)) for update in updates}) == [1000 % 24, 24]
         parts = [part for update in updates for part in update]
-        padding = batches.padding_share(lengths, parts)
+        padding = training_batches.padding_share(lengths, parts)
         assert padding < 0.1 if num_buckets > 1 else padding > 0.3
 
 
 def test_order_depends_on_seed_and_epoch_only(folder):
     """From any position, the rest of the stream is the same; other seeds give another."""
     vocab = load_vocab(folder / 'tiny/vocab.txt')
-    source = pretraining_dataset.Shards(f'{folder}/shards/*.npz', vocab, 32)
-    cut = pretraining_dataset.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
+    source = sources.Shards(f'{folder}/shards/*.npz', vocab, 32)
+    cut = batches.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
 
     def take(count, seed=0, position=(0, 0, 0)):
-        with pretraining_dataset.updates(source, cut, seed, position) as updates:
+        with batches.updates(source, cut, seed, position) as updates:
             return [update for _, update in zip(range(count), updates)]
 
     def ids(updates):
@@ -293,7 +299,7 @@ def test_order_depends_on_seed_and_epoch_only(folder):
 
 def test_units_hold_small_shards_together(folder):
     vocab = load_vocab(folder / 'tiny/vocab.txt')
-    source = pretraining_dataset.Shards(f'{folder}/shards/*.npz', vocab, 32)
+    source = sources.Shards(f'{folder}/shards/*.npz', vocab, 32)
     (unit,) = source.units(0, 0, rows=source.count)
     assert len(unit.load()['valid_lengths']) == source.count
     assert len(source.units(0, 0, rows=1)) == 2
@@ -312,17 +318,17 @@ def test_batches_are_trimmed():
         'next_sentence_labels': np.array([0, 1], np.uint8),
         'valid_lengths': np.array([5, 6], np.uint8),
     }
-    both = pretraining_dataset.make_batch(arrays, np.array([1, 0]))
+    both = batches.make_batch(arrays, np.array([1, 0]))
     assert both.ids.tolist() == [[2, 5, 3, 6, 7, 3], [2, 5, 3, 6, 3, 1]]
     assert both.mlm_weights.tolist() == [[1, 1], [1, 0]]
     assert both.nsp_labels.tolist() == [1, 0]
-    assert pretraining_dataset.make_batch(arrays, np.array([0])).mlm_positions.tolist() == [[1]]
+    assert batches.make_batch(arrays, np.array([0])).mlm_positions.tolist() == [[1]]
     wide = {
         name: np.pad(array, ((0, 0), (0, 2))) if array.ndim == 2 else array
         for name, array in arrays.items()
     }
-    joined = pretraining_dataset.concatenate([arrays, wide])
-    for got, wanted in zip(pretraining_dataset.make_batch(joined, np.array([1, 2])), both):
+    joined = sources.concatenate([arrays, wide])
+    for got, wanted in zip(batches.make_batch(joined, np.array([1, 2])), both):
         assert got.tolist() == wanted[[0, 1]].tolist()
 
 
@@ -330,26 +336,26 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     """A run that SIGTERM stopped and one that was never stopped end alike, with dropout."""
     flags = {'num_steps': 14, 'log_interval': 4, 'ckpt_interval': 5, 'accumulate': 2}
     train(**flags, name='whole')
-    seed_step = training.seed_step
+    seed_step = training_update.seed_step
 
     def stop_at_7(seed, step, rank=0):
         seed_step(seed, step, rank)
         if step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training, 'seed_step', stop_at_7)
+    monkeypatch.setattr(training_update, 'seed_step', stop_at_7)
     with pytest.raises(Stopped, match='SIGTERM: step 7 is saved') as stopped:
         train(**flags, name='parts')
     assert stopped.value.status == 143
-    assert resume.saved_steps(tmp_path / 'parts') == [5, 7]
+    assert saved_steps(tmp_path / 'parts') == [5, 7]
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train(**flags, name='parts', start_step='auto')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     assert (whole / '0000014.params').read_bytes() == (parts / '0000014.params').read_bytes()
     assert lines(whole) == lines(parts)
-    assert resume.saved_steps(whole) == [5, 10, 14]
-    assert resume.saved_steps(parts) == [7, 10, 14]
+    assert training_states.saved_steps(whole) == [5, 10, 14]
+    assert training_states.saved_steps(parts) == [7, 10, 14]
     for name in ('model.safetensors', 'config.json'):
         assert (whole / 'model' / name).read_bytes() == (parts / 'model' / name).read_bytes()
     # The last step is there already.
@@ -369,22 +375,22 @@ def test_damaged_checkpoint_is_passed_over(train, tmp_path):
     """auto takes the newest pair that is whole; a step that is asked for by number must be."""
     train(name='run', ckpt_interval=2)
     folder = tmp_path / 'run'
-    assert resume.newest_step(folder) == 6
+    assert newest_step(folder) == 6
     whole = (folder / '0000006.params').read_bytes()
     (folder / '0000006.params').write_bytes((folder / '0000004.params').read_bytes())
-    assert resume.newest_step(folder) == 4
+    assert training_states.newest_step(folder) == 4
     with pytest.raises(ToolkitError, match='0000006.params: not the file that belongs to'):
         train(name='run', start_step=6)
     (folder / '0000006.params').write_bytes(whole)
     states = (folder / '0000006.states').read_bytes()
     (folder / '0000006.states').write_bytes(states[: len(states) // 2])
     (folder / '0000004.params').unlink()
-    assert resume.newest_step(folder) == 2
+    assert training_states.newest_step(folder) == 2
     with pytest.raises(ToolkitError, match='0000006.states: not a whole checkpoint file'):
         train(name='run', start_step=6)
     with pytest.raises(ToolkitError, match='0000003.params: there is no such checkpoint file'):
         train(name='run', start_step=3)
-    assert resume.newest_step(tmp_path / 'nowhere') == 0
+    assert training_states.newest_step(tmp_path / 'nowhere') == 0
 
 
 @pytest.mark.parametrize(
@@ -427,32 +433,32 @@ def test_float16_states(folder, tmp_path):
     """The moments and the float32 copies of float16 weights come back, all bits of them."""
 
     def build(seed):
-        training.seed_step(seed, 0)
+        training_update.seed_step(seed, 0)
         model, _ = build_from_configuration(
             folder / 'tiny/config.json', mx.cpu(), use_decoder=True, use_classifier=True
         )
-        pretraining.finish_initialization(model, mx.cpu())
+        finish_initialization(model, mx.cpu())
         model.cast('float16')
-        return model, training.build_trainer(model, 'bertadam', 1e-3, 1e-6)
+        return model, build_trainer(model, 'bertadam', 1e-3, 1e-6)
 
     def states(model, trainer):
         (updater,) = trainer._updaters
-        names = resume._indices(model, trainer)
+        names = _indices(model, trainer)
         return {
             (name, kind): array.asnumpy()
             for name, index in names.items()
-            for kind, array in resume._split(updater.states[index]).items()
+            for kind, array in _split(updater.states[index]).items()
         }
 
     model, trainer = build(0)
-    for parameter in training.trainable(model):
+    for parameter in trainable(model):
         # MXNet cannot run this model on a CPU, but it can update it.
         parameter.data()._fresh_grad = True
         parameter.grad()[:] = mx.nd.random.normal(shape=parameter.shape).astype('float16')
     trainer.update(1)
-    resume.save(tmp_path, 1, model, trainer, {'position': [0, 1, 2]}, keep=1)
+    save(tmp_path, 1, model, trainer, {'position': [0, 1, 2]}, keep=1)
     other_model, other_trainer = build(1)
-    assert resume.load(tmp_path, 1, other_model, other_trainer)['position'] == [0, 1, 2]
+    assert load(tmp_path, 1, other_model, other_trainer)['position'] == [0, 1, 2]
     whole, again = states(model, trainer), states(other_model, other_trainer)
     assert {kind for _, kind in whole} == {'mean', 'variance', 'master'}
     for key, array in whole.items():
@@ -465,7 +471,7 @@ def test_new_run_moves_an_earlier_one_aside(train, tmp_path):
     train(name='run', num_steps=5)
     first = parameters(tmp_path / 'run', 5)
     train(name='run', num_steps=3, seed=1)
-    assert resume.saved_steps(tmp_path / 'run') == [3]
+    assert training_states.saved_steps(tmp_path / 'run') == [3]
     assert largest_difference(parameters(tmp_path / 'run' / 'earlier', 5), first) == 0
     with pytest.raises(
         UsageError, match='holds step 3, which is after the last one, --num_steps 2'
@@ -547,7 +553,7 @@ def test_text_units(folder, monkeypatch):
     """Instances differ from epoch to epoch; files are cut and grouped, and nothing is lost."""
     vocab = load_vocab(folder / 'tiny/vocab.txt')
     recipe = Recipe(max_seq_length=MAX_SEQ_LENGTH, max_predictions_per_seq=5, dupe_factor=1)
-    source = pretraining_dataset.Text(f'{folder}/*.txt', vocab, True, recipe, 1)
+    source = sources.Text(f'{folder}/*.txt', vocab, True, recipe, 1)
     (first,), (second,) = (source.units(0, epoch, rows=1) for epoch in range(2))
     one, again, other = first.load(), first.load(), second.load()
     assert (one['input_ids'] == again['input_ids']).all()
@@ -557,8 +563,8 @@ def test_text_units(folder, monkeypatch):
     )
     assert set(one) == set(shards.ARRAYS)
     paths = sorted(str(path) for path in folder.glob('*.txt'))
-    monkeypatch.setattr(pretraining_dataset, 'TEXT_PER_UNIT', os.path.getsize(paths[0]) // 2)
-    groups = pretraining_dataset.pieces(paths)
+    monkeypatch.setattr(sources, 'TEXT_PER_UNIT', os.path.getsize(paths[0]) // 2)
+    groups = sources.pieces(paths)
     assert len(groups) > 2
     spans = [span for group in groups for span in group]
     for path in paths:
@@ -626,7 +632,7 @@ def test_vocabularies(train, folder, tmp_path):
     turned = tokens[::-1]
     write_model(tmp_path / 'turned', tokens=turned)
     vocab = load_vocab(tmp_path / 'turned/vocab.txt')
-    source = pretraining_dataset.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
+    source = sources.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
     (unit,) = source.units(0, 0, 1)
     with np.load(folder / 'shards/part-000.npz') as shard:
         assert (unit.load()['input_ids'] == 54 - shard['input_ids'].astype(int)).all()

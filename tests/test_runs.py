@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bert import runs
-from bert.cli import ToolkitError
+from bert.experiments import runs
+from bert.system.errors import ToolkitError
 
 # Stands in for finetune_classifier.py: it writes what glue.py reads of a run, when it is told to.
 CHILD = """\

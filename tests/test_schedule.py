@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from bert import schedule
-from bert.schedule import learning_rate
+from bert.training import schedule
+from bert.training.schedule import learning_rate
 
 
 def test_example_of_the_docstring():

@@ -6,15 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from bert.cli import ToolkitError
-from bert.shards import (
-    ARRAYS,
-    read_settings,
-    read_shard,
-    write_npz,
-    write_recordio,
-)
-from bert.vocab import SPECIAL_TOKENS, Vocab, fingerprint
+from bert.pretraining.shards import ARRAYS, read_settings, read_shard, write_npz, write_recordio
+from bert.system.errors import ToolkitError
+from bert.text.vocab import SPECIAL_TOKENS, Vocab, fingerprint
 
 WORDS = [f'w{i}' for i in range(300)]
 VOCAB = Vocab([*SPECIAL_TOKENS.values(), *WORDS])

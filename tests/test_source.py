@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import failure
 
-from bert import source
+from bert.checkpoints import source
 
 
 @pytest.mark.parametrize(

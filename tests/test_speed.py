@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from bert.cli import ToolkitError, UsageError
+from bert.system.errors import ToolkitError, UsageError
 
 SCRIPT = ROOT / 'benchmarks' / 'speed.py'
 

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from bert import submission
-from bert.cli import ToolkitError
+from bert.system.errors import ToolkitError
+from bert.tasks import submission
 
 # File: rows and what its predictions may be; from the files that GLUE hands out (None: a number).
 BINARY, RTE = {'0', '1'}, {'entailment', 'not_entailment'}

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert.cli import ToolkitError
-from bert.subwords import UnigramSampler
-from bert.tokenizer import sentencepiece_encoder
-from bert.vocab import fingerprint, load_sentencepiece_vocab
+from bert.system.errors import ToolkitError
+from bert.text.sentencepiece import UnigramSampler, load_sentencepiece_vocab, sentencepiece_encoder
+from bert.text.vocab import fingerprint
 
 sentencepiece = pytest.importorskip('sentencepiece')
 

@@ -4,9 +4,9 @@ from argparse import Namespace
 
 import pytest
 
-from bert import datasets, tasks
-from bert.cli import UsageError
-from bert.tasks import TASKS
+from bert.system.errors import UsageError
+from bert.tasks import files, table
+from bert.tasks.table import TASKS
 
 # Name: text columns, label column, test text columns, labels, metrics. From the headers of the
 # files that GLUE serves; 0-based.
@@ -24,7 +24,7 @@ SIMPLE = {
 
 def test_the_nine_tasks():
     assert sorted(TASKS) == sorted([*SIMPLE, 'MNLI'])
-    assert tasks.OTHER_NAMES == {'SST': 'SST-2'}
+    assert table.OTHER_NAMES == {'SST': 'SST-2'}
     assert all(task.name == name for name, task in TASKS.items())
     assert [name for name, task in TASKS.items() if task.is_regression] == ['STS-B']
 
@@ -148,7 +148,7 @@ def test_reading_a_file_in_the_layout_of_glue(tmp_path, task, split):
     path.parent.mkdir()
     lines = [header] * bool(header) + [row.replace('TEXT', f'text {i}') for i in range(3)]
     path.write_text('\n'.join(lines) + '\n')
-    examples = datasets.read_glue(tmp_path, task, split)
+    examples = files.read_glue(tmp_path, task, split)
     second = ('SECOND',) if 'SECOND' in row else ()
     assert examples.texts == [(f'text {i}', *second) for i in range(3)]
     if split in task.test:
@@ -171,7 +171,7 @@ def test_reading_a_file_in_the_layout_of_glue(tmp_path, task, split):
 def test_row_counts_of_the_real_files(real_glue, name, rows):
     task = TASKS[name]
     found = [
-        len(datasets.read_glue(real_glue, task, split).texts)
+        len(files.read_glue(real_glue, task, split).texts)
         for split in (task.train, *task.dev, *task.test)
     ]
     assert tuple(found) == rows
@@ -180,7 +180,7 @@ def test_row_counts_of_the_real_files(real_glue, name, rows):
 def test_share_of_ones_in_the_real_files(real_glue):
     """68 % of MRPC's dev pairs are paraphrases: 279 of 408 (a well-known majority baseline)."""
     task = TASKS['MRPC']
-    assert datasets.read_glue(real_glue, task, task.dev[0]).labels.sum() == 279
+    assert files.read_glue(real_glue, task, task.dev[0]).labels.sum() == 279
 
 
 def flags(**values):
@@ -197,7 +197,7 @@ def flags(**values):
 
 
 def test_own_task():
-    task = tasks.own_task(flags(dev_file='dev.csv', test_file='new.jsonl'), ['a', 'b', 'c'])
+    task = table.own_task(flags(dev_file='dev.csv', test_file='new.jsonl'), ['a', 'b', 'c'])
     assert (task.name, task.labels, task.metrics) == ('own', ('a', 'b', 'c'), ('accuracy',))
     assert (task.train.path, task.train.text_columns, task.train.label_column) == (
         'train.tsv',
@@ -210,16 +210,16 @@ def test_own_task():
 
 
 def test_own_regression_task():
-    task = tasks.own_task(flags(regression=True), None)
+    task = table.own_task(flags(regression=True), None)
     assert task.is_regression
     assert task.metrics == ('pearsonr', 'spearmanr')
     assert (task.dev, task.test) == ((), ())
 
 
 def test_metrics_that_fit():
-    assert tasks.check_metrics(['f1', 'mcc'], ['no', 'yes']) == ('f1', 'mcc')
-    assert tasks.check_metrics(['f1_macro'], ['a', 'b', 'c']) == ('f1_macro',)
-    assert tasks.check_metrics(['spearmanr'], None) == ('spearmanr',)
+    assert table.check_metrics(['f1', 'mcc'], ['no', 'yes']) == ('f1', 'mcc')
+    assert table.check_metrics(['f1_macro'], ['a', 'b', 'c']) == ('f1_macro',)
+    assert table.check_metrics(['spearmanr'], None) == ('spearmanr',)
 
 
 @pytest.mark.parametrize(
@@ -232,5 +232,5 @@ def test_metrics_that_fit():
 )
 def test_metrics_that_do_not_fit(name, labels, sentence):
     with pytest.raises(UsageError) as caught:
-        tasks.check_metrics([name], labels)
+        table.check_metrics([name], labels)
     assert str(caught.value) == sentence

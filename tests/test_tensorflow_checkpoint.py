@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import failure
 
-from bert import tensorflow_checkpoint
-from bert.model import load_bert
+from bert.checkpoints import tensorflow
+from bert.model.loading import load_bert
 
 GOOGLE = Path(__file__).parent / 'data' / 'checkpoints' / 'google'
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(tensorflow_checkpoint)
+    result = doctest.testmod(tensorflow)
     assert result.attempted and not result.failed
 
 
@@ -46,9 +46,9 @@ def test_published_names():
         'cls/seq_relationship/output_weights': 'classifier.weight',
         'cls/seq_relationship/output_bias': 'classifier.bias',
     }.items():
-        assert tensorflow_checkpoint.gluon_name_of(theirs) == ours
-    assert tensorflow_checkpoint.gluon_name_of('bert/encoder/layer_0/other/kernel') is None
-    state = tensorflow_checkpoint.TRAINING_STATE
+        assert tensorflow.gluon_name_of(theirs) == ours
+    assert tensorflow.gluon_name_of('bert/encoder/layer_0/other/kernel') is None
+    state = tensorflow.TRAINING_STATE
     assert state.match('global_step') and state.match('bert/pooler/dense/kernel/adam_v')
     assert not state.match('bert/pooler/dense/kernel')
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, tiny_vocab
 
-from bert.tokenizer import build_tokenizer, tokenize
-from bert.vocab import Vocab, load_vocab
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import Vocab, load_vocab
 
 CORPUS = Path(os.environ.get('REAL_CORPUS', ROOT.parent / 'shared' / 'data' / 'corpus')).joinpath(
     'wikitext2-valid.txt'

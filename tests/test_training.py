@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from bert import training  # bert before mxnet: see bert.environment
-from bert.cli import ToolkitError, UsageError
+from bert.finetuning import step as finetuning_step
+from bert.finetuning.step import loss_of
+from bert.model import parameters
+from bert.system import machine
+from bert.system.errors import ToolkitError, UsageError
+from bert.training import update
 
 import mxnet as mx  # isort: skip
 from mxnet.gluon import nn  # isort: skip
@@ -107,16 +111,16 @@ def test_update_equals_numpy(devices):
     """Forward, backward, clipping and four updates, of which the first are clipped."""
     contexts = [mx.cpu(i) for i in range(devices)]
     net = build_net(contexts)
-    trainer = training.build_trainer(net, 'bertadam', 1e-3, 1e-6)
+    trainer = update.build_trainer(net, 'bertadam', 1e-3, 1e-6)
     decays = {name: 0.01 if name.endswith('weight') else 0.0 for name in values(net)}
     assert sorted(decays.values()) == [0, 0, 0, 0, 0.01, 0.01]
     reference = Reference(values(net), decays)
-    scale = training.LossScale('float32')
+    scale = update.LossScale('float32')
     norms = []
     for step, size in enumerate([1.0, 2.0, 0.5, 1.0]):
         rows, rate = rows_of(step, size=size), 0.02 / (step + 1)
         backward(net, rows, contexts)
-        norm = training.update(trainer, training.trainable(net), len(rows), rate, scale)
+        norm = update.update(trainer, update.trainable(net), len(rows), rate, scale)
         norms.append((norm.asscalar(), reference.step(rows, rate)))
     np.testing.assert_allclose(*zip(*norms), rtol=1e-4)
     assert max(norms[0]) > 1.5
@@ -131,7 +135,7 @@ def test_update_equals_numpy(devices):
 def test_a_small_gradient_is_not_clipped():
     """Plain SGD shows the gradient: without clipping w - rate * mean gradient."""
     net = build_net()
-    trainer = training.build_trainer(net, 'sgd', 0.1, 1e-6)
+    trainer = update.build_trainer(net, 'sgd', 0.1, 1e-6)
     trainer.optimizer.wd = 0.0
     before = values(net)
     rows = rows_of(0)
@@ -139,7 +143,7 @@ def test_a_small_gradient_is_not_clipped():
     gradients = {
         name.split('_', 1)[1]: p.grad().asnumpy().copy() for name, p in net.collect_params().items()
     }
-    norm = training.update(trainer, training.trainable(net), 8, 0.1, training.LossScale('float32'))
+    norm = update.update(trainer, update.trainable(net), 8, 0.1, update.LossScale('float32'))
     assert norm.asscalar() < 1
     for name, after in values(net).items():
         np.testing.assert_allclose(
@@ -153,11 +157,9 @@ def test_every_optimizer_gets_clipped_gradients(optimizer):
     results = []
     for factor in (1, 10000):
         net = build_net()
-        trainer = training.build_trainer(net, optimizer, 0.1, 1e-6)
+        trainer = update.build_trainer(net, optimizer, 0.1, 1e-6)
         backward(net, rows_of(0), [mx.cpu()], scale=10 * factor)
-        norm = training.update(
-            trainer, training.trainable(net), 8, 0.1, training.LossScale('float32')
-        )
+        norm = update.update(trainer, update.trainable(net), 8, 0.1, update.LossScale('float32'))
         assert norm.asscalar() > 1
         results.append(values(net))
     for name in results[0]:
@@ -167,17 +169,17 @@ def test_every_optimizer_gets_clipped_gradients(optimizer):
 def test_gradients_add_up_until_they_are_cleared():
     """Two halves, added up, give the update of the whole."""
     nets = [build_net(), build_net()]
-    scale = training.LossScale('float32')
-    trainers = [training.build_trainer(net, 'bertadam', 1e-3, 1e-6) for net in nets]
-    training.accumulate_gradients(nets[1])
+    scale = update.LossScale('float32')
+    trainers = [update.build_trainer(net, 'bertadam', 1e-3, 1e-6) for net in nets]
+    update.accumulate_gradients(nets[1])
     for step in range(3):
         rows = rows_of(step)
         backward(nets[0], rows, [mx.cpu()])
         backward(nets[1], rows[:3], [mx.cpu()])
         backward(nets[1], rows[3:], [mx.cpu()])
         for net, trainer in zip(nets, trainers):
-            training.update(trainer, training.trainable(net), 8, 0.01, scale)
-        training.clear_gradients(nets[1])
+            update.update(trainer, update.trainable(net), 8, 0.01, scale)
+        update.clear_gradients(nets[1])
     for name, expected in values(nets[0]).items():
         np.testing.assert_allclose(values(nets[1])[name], expected, rtol=1e-5, atol=1e-6)
 
@@ -186,11 +188,11 @@ def test_the_loss_scale_leaves_the_update_as_it_is():
     results = []
     for dtype in ('float32', 'float16'):
         net = build_net()
-        trainer = training.build_trainer(net, 'bertadam', 1e-3, 1e-6)
-        scale = training.LossScale(dtype)
+        trainer = update.build_trainer(net, 'bertadam', 1e-3, 1e-6)
+        scale = update.LossScale(dtype)
         for step in range(3):
             backward(net, rows_of(step), [mx.cpu()], scale=scale.value)
-            training.update(trainer, training.trainable(net), 8, 0.01, scale)
+            update.update(trainer, update.trainable(net), 8, 0.01, scale)
         results.append(values(net))
         assert scale.value == {'float32': 1, 'float16': 2**15}[dtype]
     for name in results[0]:
@@ -202,26 +204,26 @@ def test_the_loss_scale_leaves_the_update_as_it_is():
 def test_overflow_skips_the_update_and_halves_the_scale(optimizer, bad):
     """As float16 gradients do at the first, large scale; the next update goes on as before."""
     net, other = build_net(), build_net()
-    trainers = [training.build_trainer(n, optimizer, 1e-3, 1e-6) for n in (net, other)]
-    scale = training.LossScale('float16')
+    trainers = [update.build_trainer(n, optimizer, 1e-3, 1e-6) for n in (net, other)]
+    scale = update.LossScale('float16')
     before = values(net)
     backward(net, rows_of(0), [mx.cpu()], scale=scale.value)
-    training.trainable(net)[2].grad()[0] = bad
-    training.update(trainers[0], training.trainable(net), 8, 0.01, scale)
+    update.trainable(net)[2].grad()[0] = bad
+    update.update(trainers[0], update.trainable(net), 8, 0.01, scale)
     assert scale.value == 2**14
     for name, after in values(net).items():
         np.testing.assert_array_equal(after, before[name], err_msg=name)
     backward(net, rows_of(1), [mx.cpu()], scale=scale.value)
     backward(other, rows_of(1), [mx.cpu()])
-    training.update(trainers[0], training.trainable(net), 8, 0.01, scale)
-    training.update(trainers[1], training.trainable(other), 8, 0.01, training.LossScale('float32'))
+    update.update(trainers[0], update.trainable(net), 8, 0.01, scale)
+    update.update(trainers[1], update.trainable(other), 8, 0.01, update.LossScale('float32'))
     for name, expected in values(other).items():
         np.testing.assert_allclose(values(net)[name], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_scale_by_hand():
     finite, infinite = mx.nd.ones((1,)), mx.nd.array([np.inf])
-    scale = training.LossScale('float16')
+    scale = update.LossScale('float16')
     for _ in range(1999):
         scale.adjust(finite)
     assert scale.value == 2**15
@@ -237,7 +239,7 @@ def test_loss_scale_by_hand():
         'the float16 gradients overflow whatever the loss scale: try a lower --lr, or '
         '--dtype float32'
     )
-    plain = training.LossScale('float32')
+    plain = update.LossScale('float32')
     plain.adjust(infinite)
     assert plain.value == 1.0
 
@@ -247,7 +249,7 @@ def test_global_norm():
     arrays = [rng.normal(size=shape).astype(np.float32) for shape in [(3,), (2, 5), (1, 1, 4)]]
     expected = np.linalg.norm(np.concatenate([array.ravel() for array in arrays]))
     for dtype, tolerance in [('float32', 1e-6), ('float16', 1e-3)]:
-        found = training.global_norm([mx.nd.array(array, dtype=dtype) for array in arrays])
+        found = update.global_norm([mx.nd.array(array, dtype=dtype) for array in arrays])
         assert found.shape == (1,) and found.dtype == np.float32
         assert found.asscalar() == pytest.approx(expected, rel=tolerance)
 
@@ -255,42 +257,42 @@ def test_global_norm():
 def test_losses_of_single_rows():
     logits, labels = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0]]), np.array([0, 1])
     expected = np.log(np.exp(logits).sum(axis=1)) - logits[[0, 1], labels]
-    found = training.loss_of(3)(mx.nd.array(logits), mx.nd.array(labels))
+    found = loss_of(3)(mx.nd.array(logits), mx.nd.array(labels))
     np.testing.assert_allclose(found.asnumpy(), expected, rtol=1e-5)
-    found = training.loss_of(None)(mx.nd.array([[1.0], [4.0]]), mx.nd.array([3.0, 4.5]))
+    found = finetuning_step.loss_of(None)(mx.nd.array([[1.0], [4.0]]), mx.nd.array([3.0, 4.5]))
     assert found.asnumpy().tolist() == [2.0, 0.125]
 
 
 def test_optimizer_names():
     net = build_net()
     for name in ('bertadam', 'BERTAdam', 'adam', 'SGD'):
-        trainer = training.build_trainer(net, name, 1e-3, 1e-4)
+        trainer = update.build_trainer(net, name, 1e-3, 1e-4)
         assert trainer.optimizer.wd == 0.01
         assert trainer.optimizer.epsilon == 1e-4 if 'adam' in name.lower() else True
         assert trainer.optimizer.multi_precision
     with pytest.raises(UsageError) as caught:
-        training.build_trainer(net, 'adamm', 1e-3, 1e-4)
+        update.build_trainer(net, 'adamm', 1e-3, 1e-4)
     assert str(caught.value).startswith('--optimizer adamm is not one of ')
     assert ', adam, ' in str(caught.value)
     with pytest.raises(UsageError) as caught:
-        training.build_trainer(net, 'adam', 1e-3, 1e-4, bias_correction=True)
+        update.build_trainer(net, 'adam', 1e-3, 1e-4, bias_correction=True)
     assert str(caught.value) == '--bias_correction goes with --optimizer bertadam only'
 
 
 def test_contexts(monkeypatch):
-    assert training.contexts([]) == training.contexts(None) == [mx.cpu()]
-    monkeypatch.setattr(training.environment, 'gpu_problem', lambda gpus: None)
-    assert training.contexts([1, 0]) == [mx.gpu(1), mx.gpu(0)]
-    monkeypatch.setattr(training.environment, 'gpu_problem', lambda gpus: 'there is no GPU 1')
+    assert update.contexts([]) == update.contexts(None) == [mx.cpu()]
+    monkeypatch.setattr(machine, 'gpu_problem', lambda gpus: None)
+    assert update.contexts([1, 0]) == [mx.gpu(1), mx.gpu(0)]
+    monkeypatch.setattr(machine, 'gpu_problem', lambda gpus: 'there is no GPU 1')
     with pytest.raises(ToolkitError) as caught:
-        training.contexts([1])
+        update.contexts([1])
     assert str(caught.value) == 'cannot train on a GPU: there is no GPU 1'
     assert caught.value.status == 1
 
 
 def test_each_step_has_its_own_random_numbers():
     def draw(seed, step):
-        training.seed_step(seed, step)
+        update.seed_step(seed, step)
         with mx.autograd.record():
             return mx.nd.Dropout(mx.nd.ones((256,)), p=0.5).asnumpy().tolist()
 
@@ -301,7 +303,7 @@ def test_each_step_has_its_own_random_numbers():
 
 def test_saved_parameters_are_whole(tmp_path):
     net = build_net()
-    training.save_parameters(net, tmp_path / 'net.params')
+    parameters.save_parameters(net, tmp_path / 'net.params')
     other = build_net(seed=2)
     other.load_parameters(str(tmp_path / 'net.params'))
     for name, expected in values(net).items():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, tiny_vocab
 
-from bert import transform
-from bert.tokenizer import build_tokenizer
-from bert.vocab import Vocab
+from bert.text import encoding
+from bert.text.tokenizer import build_tokenizer
+from bert.text.vocab import Vocab
 
 
 def truncate_token_by_token(first, second, limit):
@@ -26,12 +26,12 @@ def test_truncation_equals_the_loop():
     first, second = (grid.ravel() for grid in np.mgrid[:13, :13])
     for limit in range(26):
         expected = [truncate_token_by_token(a, b, limit) for a, b in zip(first, second)]
-        found = np.stack(transform.truncated_lengths(first, second, limit), axis=1)
+        found = np.stack(encoding.truncated_lengths(first, second, limit), axis=1)
         assert found.tolist() == [list(pair) for pair in expected]
 
 
 def test_example_of_the_docstring():
-    result = doctest.testmod(transform)
+    result = doctest.testmod(encoding)
     assert result.attempted and not result.failed
 
 
@@ -57,7 +57,7 @@ def test_encode_equals_gluonnlp(vocab, max_len, texts_a_row):
         nlp.data.BERTTokenizer(theirs, lower=True), max_len, pad=False, pair=texts_a_row == 2
     )
     texts = [pair[:texts_a_row] for pair in sample_pairs()[:150]]
-    encoded = transform.encode(texts, build_tokenizer(vocab, lower=True), vocab, max_len)
+    encoded = encoding.encode(texts, build_tokenizer(vocab, lower=True), vocab, max_len)
     assert len(encoded.ids) == len(texts)
     for row, text in enumerate(texts):
         ids, length, token_types = reference(text)
@@ -72,7 +72,7 @@ def test_encode_by_hand(vocab):
     """[CLS] the cat [SEP] a dog runs [SEP], and the texts without a token."""
     tokenizer = build_tokenizer(vocab, lower=True)
     texts = [('The cat', 'a dog runs'), ('', ''), ('the cat', '')]
-    encoded = transform.encode(texts, tokenizer, vocab, 8)
+    encoded = encoding.encode(texts, tokenizer, vocab, 8)
     tokens = [[vocab.idx_to_token[i] for i in ids] for ids in encoded.ids]
     assert tokens == [
         ['[CLS]', 'the', 'cat', '[SEP]', 'a', 'dog', 'runs', '[SEP]'],
@@ -84,26 +84,26 @@ def test_encode_by_hand(vocab):
 
 
 def test_pad_batch_by_hand():
-    encoded = transform.Encoded(
+    encoded = encoding.Encoded(
         ids=[np.array(row, np.int32) for row in ([2, 7, 3], [2, 7, 3, 8, 9, 3], [2, 3, 4, 3])],
         first_lengths=np.array([3, 3, 2], np.int32),
         lengths=np.array([3, 6, 4], np.int32),
         padding=1,
     )
-    ids, token_types, lengths = transform.pad_batch(encoded, np.array([2, 0]))
+    ids, token_types, lengths = encoding.pad_batch(encoded, np.array([2, 0]))
     assert ids.tolist() == [[2, 3, 4, 3], [2, 7, 3, 1]]
     assert token_types.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
     assert lengths.tolist() == [4, 3]
     assert (ids.dtype, token_types.dtype, lengths.dtype) == (np.int32, np.int32, np.float32)
-    ids, token_types, _ = transform.pad_batch(encoded, np.array([1]))
+    ids, token_types, _ = encoding.pad_batch(encoded, np.array([1]))
     assert ids.tolist() == [[2, 7, 3, 8, 9, 3]]
     assert token_types.tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
 def test_a_batch_gives_back_its_rows(vocab):
-    encoded = transform.encode(sample_pairs(), build_tokenizer(vocab, lower=True), vocab, 64)
+    encoded = encoding.encode(sample_pairs(), build_tokenizer(vocab, lower=True), vocab, 64)
     rows = np.random.default_rng(1).permutation(len(encoded.ids))[:32]
-    ids, token_types, lengths = transform.pad_batch(encoded, rows)
+    ids, token_types, lengths = encoding.pad_batch(encoded, rows)
     assert ids.shape == token_types.shape == (32, encoded.lengths[rows].max())
     for row, line, types, length in zip(rows, ids, token_types, lengths.astype(int)):
         assert line[:length].tolist() == encoded.ids[row].tolist()

@@ -8,9 +8,11 @@ import zipfile
 
 import pytest
 
-from bert import vocab
-from bert.cli import ToolkitError
-from bert.vocab import Vocab, has_capitals, load_vocab
+from bert.checkpoints import zoo
+from bert.system.errors import ToolkitError
+from bert.text import vocab
+from bert.text.sentencepiece import load_sentencepiece_vocab
+from bert.text.vocab import Vocab, has_capitals, load_vocab
 
 SPECIALS = ['[UNK]', '[PAD]', '[CLS]', '[SEP]', '[MASK]']
 NAMES = {
@@ -136,7 +138,7 @@ def test_a_sentencepiece_model_whose_piece_is_no_text(tmp_path):
     assert model.getvalue().count(b'\xe2\x96\x81a')
     (tmp_path / 'm').write_bytes(model.getvalue().replace(b'\xe2\x96\x81a', b'\xe2\xff\x81a'))
     with pytest.raises(ToolkitError) as caught:
-        vocab.load_sentencepiece_vocab(tmp_path / 'm')
+        load_sentencepiece_vocab(tmp_path / 'm')
     assert str(tmp_path / 'm') in str(caught.value)
 
 
@@ -187,7 +189,7 @@ def test_fingerprints_differ():
     ],
 )
 def test_data_set_of_a_file_name(name, data_set):
-    assert vocab.zoo_data_set(name) == data_set
+    assert zoo.zoo_data_set(name) == data_set
 
 
 @pytest.fixture
@@ -229,17 +231,17 @@ def test_zoo_vocabulary_is_fetched_once_and_again_when_damaged(mirror, monkeypat
     files, asked, _ = mirror
     content = json.dumps(new_shape(TOKENS)).encode()
     sha1 = hashlib.sha1(content).hexdigest()
-    monkeypatch.setitem(vocab.ZOO_SHA1, 'wiki_cn_cased', sha1)
+    monkeypatch.setitem(zoo.ZOO_SHA1, 'wiki_cn_cased', sha1)
     name = f'wiki_cn_cased-{sha1[:8]}'
     address = f'/gluon/dataset/vocab/{name}.zip'
     files[address] = zipped(f'{name}.vocab', content)
     for _ in range(2):
-        path = vocab.zoo_vocab_path('wiki_cn')
+        path = zoo.zoo_vocab_path('wiki_cn')
         assert path == tmp_path / 'mxnet' / 'models' / f'{name}.vocab'
         assert load_vocab(path).idx_to_token == TOKENS
     assert asked == [address]
     path.write_bytes(content[:-1])
-    assert load_vocab(vocab.zoo_vocab_path('wiki_cn_cased')).idx_to_token == TOKENS
+    assert load_vocab(zoo.zoo_vocab_path('wiki_cn_cased')).idx_to_token == TOKENS
     assert asked == [address, address]
 
 
@@ -248,7 +250,7 @@ def test_zoo_vocabulary_that_cannot_be_had(mirror, monkeypatch, tmp_path):
     name = 'wiki_cn_cased-ddebd8f3'
     path = f'/gluon/dataset/vocab/{name}.zip'
     with pytest.raises(ToolkitError) as caught:
-        vocab.zoo_vocab_path('wiki_cn_cased')
+        zoo.zoo_vocab_path('wiki_cn_cased')
     sentence = str(caught.value)
     assert sentence.startswith(
         f'{tmp_path / "mxnet" / "models" / name}.vocab is missing and could not be fetched from '
@@ -265,6 +267,6 @@ def test_zoo_vocabulary_that_cannot_be_had(mirror, monkeypatch, tmp_path):
     ]:
         files[path] = served
         with pytest.raises(ToolkitError) as caught:
-            vocab.zoo_vocab_path('wiki_cn_cased')
+            zoo.zoo_vocab_path('wiki_cn_cased')
         assert str(caught.value) == expected
     assert not (tmp_path / 'mxnet').exists()

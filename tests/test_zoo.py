@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, SPECIALS, tiny_vocab, write_tiny_bert
 
-from bert import hub, zoo  # bert before mxnet: see bert.environment
-from bert.cli import UsageError
-from bert.model import load_bert
-from bert.vocab import Vocab
-from bert.zoo import ZOO, zoo_dataset
+from bert.checkpoints import config, hub, zoo
+from bert.checkpoints.zoo import ZOO, zoo_dataset
+from bert.model.loading import load_bert
+from bert.system.errors import UsageError
+from bert.text.vocab import Vocab
 
 import gluonnlp as nlp  # isort: skip
 import mxnet as mx  # isort: skip
@@ -330,7 +330,7 @@ def test_the_seven_cells_are_those_of_gluonnlp():
 
 
 def test_sizes_are_those_of_gluonnlp():
-    base = zoo.settings('bert_12_768_12', 30522)
+    base = config.settings('bert_12_768_12', 30522)
     assert base == {
         'num_layers': 12,
         'units': 768,
@@ -343,7 +343,7 @@ def test_sizes_are_those_of_gluonnlp():
         'dropout': 0.1,
         'layer_norm_eps': 1e-12,
     }
-    large = zoo.settings('bert_24_1024_16', 28996)
+    large = config.settings('bert_24_1024_16', 28996)
     assert (large['num_layers'], large['units'], large['num_heads']) == (24, 1024, 16)
 
 
@@ -482,7 +482,7 @@ def test_models_of_the_hub_and_its_cache(web, published):
 
 def test_a_zoo_model_without_its_weights(web, monkeypatch):
     """For training from scratch: only the vocabulary is fetched."""
-    monkeypatch.setattr('bert.vocab.ZOO_SHA1', web.vocabularies)
+    monkeypatch.setattr('bert.checkpoints.zoo.ZOO_SHA1', web.vocabularies)
     bert, vocab = load_bert('bert_12_768_12', 'wiki_multilingual', pretrained=False)
     assert [path.split('/')[2] for path in web.asked] == ['dataset']
     assert vocab.idx_to_token[:5] == ['[UNK]', '[PAD]', '[CLS]', '[SEP]', '[MASK]']
@@ -493,7 +493,7 @@ def test_a_zoo_model_without_its_weights(web, monkeypatch):
 
 def test_the_vocabulary_alone(web, published, monkeypatch):
     """As create_pretraining_data.py wants it, from wherever the weights come too."""
-    monkeypatch.setattr('bert.vocab.ZOO_SHA1', web.vocabularies)
+    monkeypatch.setattr('bert.checkpoints.zoo.ZOO_SHA1', web.vocabularies)
     path = zoo.vocab_path('wiki_multilingual')
     assert path.name.startswith('wiki_multilingual_uncased-')
     path.unlink()

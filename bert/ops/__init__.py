@@ -11,8 +11,8 @@ import os
 
 import numpy as np
 
-from bert import environment
 from bert.ops import build
+from bert.system import machine
 
 # The numbers of a seed: as many random bits.
 SEED_SIZE = 64
@@ -62,10 +62,6 @@ def seed(F):
         dropped.
     """
     return F.BlockGrad(F.Dropout(F.ones((SEED_SIZE,)), p=0.5))
-
-
-# The parameters go through an identity: the interface for external operators overwrites their
-# gradients, also where grad_req is 'add'. That of the identity adds.
 
 
 def layer_norm(F, data, gamma, beta, epsilon):
@@ -151,7 +147,7 @@ def has_dense():
     """Whether :func:`dense` can be used: the processor and the compiler have AMX."""
     import mxnet as mx
 
-    return available() and environment.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
+    return available() and machine.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
 
 
 def dense(F, data, weight, bias):
@@ -180,7 +176,7 @@ def sum_of_squares(F, arrays):
 
 
 def adam(F, weights, gradients, means, variances, rates, factor, beta1, beta2, epsilon, scale):
-    """One update of :class:`bert.optimizer.BERTAdam`, in place.
+    """One update of :class:`bert.training.optimizer.BERTAdam`, in place.
 
     Parameters
     ----------

@@ -1,13 +1,15 @@
 """Build the operators ahead of their first use: ``python -m bert.ops``."""
 
-from bert import environment
-from bert.cli import ToolkitError, build_parser, run
+from bert.cli.flags import Parser
+from bert.cli.program import run
 from bert.ops import build
+from bert.system import environment
+from bert.system.errors import ToolkitError
 
 
 def main():
     """Build, and say where the library is."""
-    build_parser(__doc__).parse_args()
+    Parser(__doc__).parse_args()
     environment.check_mxnet()
     try:
         print(build.build())

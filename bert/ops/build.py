@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bert import environment
-from bert.files import replacing
+from bert.system import machine
+from bert.system.files import replacing
 
 SOURCES = Path(__file__).parent
 # For the processor at hand: what is built elsewhere is not loaded, see `cache_key`.
@@ -93,7 +93,7 @@ def cache_key(compiler):
 
 def processor():
     """What ``-march=native`` depends on: the model and the instructions of the processor."""
-    return f'{environment.processor_name()} {" ".join(sorted(environment.processor_flags()))} '
+    return f'{machine.processor_name()} {" ".join(sorted(machine.processor_flags()))} '
 
 
 @contextlib.contextmanager

@@ -1,0 +1,160 @@
+"""``config.json``: the sizes of a model, and the labels of a classifier, in Hugging Face's keys."""
+
+import re
+
+from bert.system.errors import ToolkitError
+
+# The sizes in which the models of the GluonNLP zoo differ.
+ZOO_SIZES = {
+    'bert_12_768_12': {'num_layers': 12, 'units': 768, 'hidden_size': 3072, 'num_heads': 12},
+    'bert_24_1024_16': {'num_layers': 24, 'units': 1024, 'hidden_size': 4096, 'num_heads': 16},
+}
+# By width: the shapes of a file's parameters show all sizes but this one.
+ATTENTION_HEADS = {sizes['units']: sizes['num_heads'] for sizes in ZOO_SIZES.values()}
+# The settings that all published models share.
+PUBLISHED = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e-12}
+# A few hundred bytes of JSON can ask for a model that no machine holds. The layers are objects that
+# take memory of their own, and so are the names of rows without a token.
+MOST = {'num_layers': 1000, 'vocab_size': 2**22}
+LAYER = r'encoder\.transformer_cells\.\d+\.'
+# config.json's keys -> ours, for the sizes that every configuration must name.
+SIZES = {
+    'num_hidden_layers': 'num_layers',
+    'hidden_size': 'units',
+    'intermediate_size': 'hidden_size',
+    'num_attention_heads': 'num_heads',
+    'max_position_embeddings': 'max_length',
+    'vocab_size': 'vocab_size',
+    'type_vocab_size': 'token_type_vocab_size',
+}
+
+
+def parse_config(config, path):
+    """The settings in a configuration in Hugging Face's keys, checked.
+
+    ``attention_probs_dropout_prob`` is not read: GluonNLP's encoder has one dropout rate, and
+    every published BERT has the same one in both places.
+    """
+    settings = {}
+    for key, name in SIZES.items():
+        value = config.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
+            raise ToolkitError(f'{path}: {key} is {value!r}, not a positive whole number')
+        if value > MOST.get(name, value):
+            raise ToolkitError(f'{path}: {key} is {value}, more than {MOST[name]}')
+        settings[name] = value
+    if settings['units'] % settings['num_heads']:
+        raise ToolkitError(
+            f'{path}: hidden_size {settings["units"]} is not a multiple of '
+            f'num_attention_heads {settings["num_heads"]}'
+        )
+    for key, expected in [('model_type', 'bert'), ('position_embedding_type', 'absolute')]:
+        if config.get(key, expected) != expected:
+            raise ToolkitError(f'{path}: {key} is {config[key]!r}; this reads {expected!r} only')
+    activations = {'gelu': 'gelu', 'gelu_new': 'approx_gelu', 'gelu_pytorch_tanh': 'approx_gelu'}
+    activation = config.get('hidden_act', 'gelu')
+    if not isinstance(activation, str) or activation not in activations:
+        raise ToolkitError(f'{path}: hidden_act is {activation!r}, not one of {list(activations)}')
+    settings['activation'] = activations[activation]
+    for key, name, default in [
+        ('hidden_dropout_prob', 'dropout', 0.1),
+        ('layer_norm_eps', 'layer_norm_eps', 1e-12),
+    ]:
+        value = config.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ToolkitError(f'{path}: {key} is {value!r}, not a number from 0 to below 1')
+        settings[name] = value
+    return settings
+
+
+def count_parameters(settings):
+    """How many numbers the encoder has, without its heads."""
+    units, hidden_size = settings['units'], settings['hidden_size']
+    rows = sum(settings[name] for name in ('vocab_size', 'max_length', 'token_type_vocab_size'))
+    layer = 4 * (units + 1) * units + 2 * units * hidden_size + hidden_size + 5 * units
+    return (rows + 2) * units + settings['num_layers'] * layer
+
+
+def format_config(settings):
+    """The inverse of :func:`parse_config`: a configuration in Hugging Face's keys."""
+    config = {key: settings[name] for key, name in SIZES.items()}
+    config['model_type'] = 'bert'
+    config['hidden_act'] = {'gelu': 'gelu', 'approx_gelu': 'gelu_new'}[settings['activation']]
+    config['hidden_dropout_prob'] = settings['dropout']
+    config['attention_probs_dropout_prob'] = settings['dropout']
+    config['layer_norm_eps'] = settings['layer_norm_eps']
+    return config
+
+
+def architecture_of(config):
+    """The class of transformers that a configuration names first, or None."""
+    names = config.get('architectures')
+    return names[0] if isinstance(names, list) and names else None
+
+
+def generic_labels(classes):
+    """What transformers calls classes that have no names."""
+    return [f'LABEL_{i}' for i in range(classes)]
+
+
+def parse_labels(config, path, classes=2):
+    """The labels in a configuration, in the order of the class ids, or None for regression.
+
+    >>> parse_labels({'id2label': {'1': 'yes', '0': 'no'}}, 'config.json')
+    ['no', 'yes']
+    """
+    if config.get('problem_type') == 'regression':
+        return None
+    table = config.get('id2label')
+    if table is None:
+        table = {str(i): label for i, label in enumerate(generic_labels(classes))}
+    if not isinstance(table, dict) or sorted(table) != sorted(str(i) for i in range(len(table))):
+        raise ToolkitError(f'{path}: id2label does not map the ids from 0 on to names')
+    labels = [str(table[str(i)]) for i in range(len(table))]
+    # One class is how transformers spells regression where problem_type does not.
+    return labels if len(labels) > 1 else None
+
+
+def infer_settings(parameters, path):
+    """The sizes that the shapes of a BERT's parameters show, one of the zoo's two widths."""
+    names = (
+        'word_embed.0.weight',
+        'encoder.position_weight',
+        'token_type_embed.0.weight',
+        'encoder.transformer_cells.0.ffn.ffn_1.weight',
+    )
+    missing = [name for name in names if name not in parameters]
+    if missing:
+        raise ToolkitError(f'{path}: lacks {", ".join(missing)}')
+    shapes = [parameters[name].shape for name in names]
+    for name, shape in zip(names, shapes):
+        if len(shape) != 2 or 0 in shape:
+            raise ToolkitError(f'{path}: {name} has the shape {tuple(shape)}')
+    units = shapes[0][-1]
+    if units not in ATTENTION_HEADS:
+        raise ToolkitError(
+            f'{path}: a config.json beside it must say how many attention heads this model of '
+            f'{units} units has'
+        )
+    layers = {name.split('.')[2] for name in parameters if re.match(LAYER, name)}
+    return {
+        'num_layers': len(layers),
+        'units': units,
+        'hidden_size': shapes[3][0],
+        'num_heads': ATTENTION_HEADS[units],
+        'max_length': shapes[1][0],
+        'vocab_size': shapes[0][0],
+        'token_type_vocab_size': shapes[2][0],
+        **PUBLISHED,
+    }
+
+
+def zoo_settings(model, vocab_size):
+    """Return the settings of a model of the GluonNLP zoo; see :func:`parse_config`."""
+    return {
+        **ZOO_SIZES[model],
+        'max_length': 512,
+        'token_type_vocab_size': 2,
+        'vocab_size': vocab_size,
+        **PUBLISHED,
+    }

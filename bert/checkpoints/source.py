@@ -1,0 +1,91 @@
+"""Find a model: in the GluonNLP zoo, on the Hugging Face Hub, or in a directory.
+
+A directory has Hugging Face's layout, Gluon's, or Google's with a TensorFlow checkpoint, or is an
+output directory of this project.
+"""
+
+from pathlib import Path
+
+from bert.checkpoints import hub, zoo
+from bert.checkpoints.contents import PRETRAINED, Location
+from bert.checkpoints.reading import find_parts, find_vocab
+from bert.system.errors import ToolkitError, UsageError
+
+
+def locate(source, dataset=None, with_weights=True):
+    """Find the parts of a model, and fetch them if need be.
+
+    Parameters
+    ----------
+    source : str
+        See the top of this module; a Gluon ``.params`` file beside its vocabulary will do too.
+    dataset : str, optional
+        Needed for a model of the zoo.
+    with_weights : bool
+        Whether the weights of a model of the zoo are to be fetched.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    ToolkitError
+        If it could not be fetched, or is not one model.
+    """
+    path = Path(source)
+    if source in zoo.ZOO:
+        dataset = zoo.zoo_dataset(source, dataset)
+        if not with_weights:
+            vocab = zoo.vocab_path(dataset)
+            return Location(vocab.parent, None, vocab, (source, dataset))
+        weights, vocab = zoo.fetch(source, dataset)
+        return Location(weights.parent, weights, vocab, (source, dataset))
+    if is_parameter_file(source):
+        if path.suffix in ('.safetensors', '.bin', '.json', '.index'):
+            raise UsageError(f'{path}: name the folder of this file; its vocabulary is there too')
+        return Location(path.parent, path, find_vocab(path.parent))
+    if path.is_dir():
+        if (path / PRETRAINED / 'config.json').is_file() and not (path / 'config.json').is_file():
+            path = path / PRETRAINED
+        return find_parts(path)
+    if hub.is_repository(source):
+        path = _fetch(source)
+        return find_parts(path)
+    if '/' not in source:
+        zoo.zoo_dataset(source, dataset)  # which says what there is
+    raise UsageError(f'there is no model directory {source}')
+
+
+def _fetch(source):
+    """Fetch a model of the Hub; on failure say that there is no such directory either."""
+    try:
+        return hub.fetch(source)
+    except ToolkitError as error:
+        raise ToolkitError(f'there is no directory {source}, and {error}') from None
+
+
+def is_zoo_model(source):
+    """Tell whether a source is the name of a model of the zoo."""
+    return source in zoo.ZOO
+
+
+def is_parameter_file(source):
+    """Tell whether a source names a file with weights alone, whether it exists or not."""
+    return Path(source).is_file() or Path(source).suffix == '.params'
+
+
+def locate_configuration(path):
+    """Find the parts of a model to be trained from scratch.
+
+    Parameters
+    ----------
+    path : str or Path
+        A configuration in Hugging Face's keys, whatever its name, with ``vocab.txt`` beside it.
+
+    Returns
+    -------
+    Location
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f'there is no configuration file {path}')
+    return Location(path.parent, None, path.parent / 'vocab.txt', config=path)

@@ -1,0 +1,259 @@
+"""The seven pre-trained models of the GluonNLP zoo, and where else their weights are.
+
+A model is fetched from the zoo into ``models`` under ``MXNET_HOME`` (``~/.mxnet``), as GluonNLP
+does it. Where the zoo does not answer, the same weights come from the Hugging Face Hub and are kept
+there too, converted to Gluon's format.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from bert.checkpoints import hub
+from bert.checkpoints.contents import reorder
+from bert.checkpoints.reading import find_parts, read
+from bert.checkpoints.writing import write_gluon
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import replacing, replacing_folder, write_json
+from bert.text.vocab import load_vocab
+
+# By model and data set, the repository of the Hub with the same weights.
+ZOO = {
+    'bert_12_768_12': {
+        'book_corpus_wiki_en_uncased': 'google-bert/bert-base-uncased',
+        'book_corpus_wiki_en_cased': 'google-bert/bert-base-cased',
+        'wiki_multilingual_uncased': 'google-bert/bert-base-multilingual-uncased',
+        'wiki_multilingual_cased': 'google-bert/bert-base-multilingual-cased',
+        'wiki_cn_cased': 'google-bert/bert-base-chinese',
+    },
+    'bert_24_1024_16': {
+        'book_corpus_wiki_en_uncased': 'google-bert/bert-large-uncased',
+        'book_corpus_wiki_en_cased': 'google-bert/bert-large-cased',
+    },
+}
+# The vocabularies that GluonNLP's model zoo serves, by data set, and the sha1 of their files.
+ZOO_SHA1 = {
+    'book_corpus_wiki_en_uncased': 'a66073971aa0b1a262453fe51342e57166a8abcf',
+    'book_corpus_wiki_en_cased': '2d62af22535ed51f35cc8e2abb607723c89c2636',
+    'wiki_multilingual_uncased': '2b2514cc539047b9179e9d98a4e68c36db05c97a',
+    'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
+    'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
+}
+# Names that the scripts of early 2019 took as well.
+OTHER_SPELLINGS = {
+    'wiki_multilingual': 'wiki_multilingual_uncased',
+    'wiki_cn': 'wiki_cn_cased',
+}
+# The largest of them has 4 MB; an archive that promises more than this is not opened.
+MOST_BYTES = 64 * 1024 * 1024
+ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
+# In a folder of converted weights: the repository, the commit and the files.
+RECORD = 'source.json'
+
+
+def zoo_dataset(model, dataset):
+    """The zoo's name for a data set, checked to exist for that model.
+
+    >>> zoo_dataset('bert_12_768_12', 'wiki_cn')
+    'wiki_cn_cased'
+    """
+    if model not in ZOO:
+        raise UsageError(
+            f'--bert_model {model} is neither a directory, nor a file, nor a model of the Hub '
+            f'such as google-bert/bert-base-uncased, nor one of {", ".join(ZOO)}'
+        )
+    dataset = OTHER_SPELLINGS.get(dataset, dataset)
+    if dataset not in ZOO[model]:
+        raise UsageError(
+            f'there is no {model} trained on {dataset}; there is one on {", ".join(ZOO[model])}'
+        )
+    return dataset
+
+
+def fetch(model, dataset):
+    """The parameter file and the vocabulary file of a model, from the zoo or else from the Hub.
+
+    Parameters
+    ----------
+    model, dataset : str
+        Keys of :data:`ZOO`.
+
+    Returns
+    -------
+    Path, Path
+    """
+    converted = converted_folder(model, dataset)
+    if converted.is_dir() and not _is_in_zoo_cache(model, dataset):
+        return _use(converted)
+    try:
+        return _from_zoo(model, dataset)
+    except ToolkitError as error:
+        logging.warning('%s', error)
+        if not converted.is_dir():
+            repository = ZOO[model][dataset]
+            logging.info('the same weights are on the Hub, as %s', repository)
+            try:
+                _convert(repository, dataset, converted)
+            except ToolkitError as second:
+                raise ToolkitError(f'{error}; {second}') from None
+    return _use(converted)
+
+
+def _use(converted):
+    logging.info('the weights are those of the Hub, converted in %s', converted)
+    return converted / 'model.params', converted / 'vocab.vocab'
+
+
+def converted_folder(model, dataset):
+    """Where weights of the Hub are kept in Gluon's format."""
+    return _models() / f'{model}_{dataset}-hub'
+
+
+def _models():
+    home = os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet'))
+    return Path(os.path.expanduser(home)) / 'models'
+
+
+def _is_in_zoo_cache(model, dataset):
+    """Whether a file of the zoo is there already, good or not."""
+    return any(_models().glob(f'{model}_{dataset}-*.params'))
+
+
+def _from_zoo(model, dataset):
+    import mxnet as mx
+    from gluonnlp.model.bert import model_store
+
+    try:
+        path = model_store.get_model_file(f'{model}_{dataset}', root=str(_models()))
+        return Path(path), zoo_vocab_path(dataset)
+    except (
+        ToolkitError,
+        OSError,
+        RuntimeError,
+        UserWarning,
+        # a wrong checksum, and an archive that is none, is damaged or lacks its file
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        KeyError,
+        mx.MXNetError,
+    ) as error:
+        reason = str(error).strip().split('\n')[0]
+        raise ToolkitError(
+            f'{model} {dataset} could not be fetched from the GluonNLP model zoo: {reason}'
+        ) from None
+
+
+def _convert(repository, dataset, target):
+    """Write a model of the Hub in Gluon's format, with a record of where it is from."""
+    folder = hub.fetch(repository)
+    contents = read(find_parts(folder))
+    contents = contents._replace(lower=dataset.endswith('_uncased'))
+    try:
+        # Shards that were made with the zoo's vocabulary fit then too.
+        contents = reorder(contents, load_vocab(zoo_vocab_path(dataset)))
+    except ToolkitError as error:
+        logging.info("the ids are those of the Hub's vocabulary: %s", error)
+    with replacing_folder(target) as temporary:
+        write_gluon(temporary, contents)
+        write_json(temporary / RECORD, hub.digests(repository, folder))
+
+
+def vocab_path(dataset):
+    """The vocabulary of a data set of the zoo, for work that needs no weights.
+
+    Where the weights are converted ones of the Hub, or the zoo does not answer, it is that of the
+    Hub's model.
+
+    Returns
+    -------
+    Path
+    """
+    dataset = OTHER_SPELLINGS.get(dataset, dataset)
+    models = [model for model, repositories in ZOO.items() if dataset in repositories]
+    for model in models:
+        path = converted_folder(model, dataset) / 'vocab.vocab'
+        if path.is_file() and not _is_in_zoo_cache(model, dataset):
+            return path
+    try:
+        return zoo_vocab_path(dataset)
+    except ToolkitError as error:
+        logging.warning('%s', error)
+        repository = ZOO[models[0]][dataset]
+        logging.info('the same vocabulary, in another order, is on the Hub in %s', repository)
+        try:
+            return hub.fetch(repository, with_weights=False) / 'vocab.txt'
+        except ToolkitError as second:
+            raise ToolkitError(f'{error}; {second}') from None
+
+
+def zoo_data_set(path):
+    """The data set of a file name such as ``wiki_cn_cased-ddebd8f3.vocab``, or None."""
+    match = re.fullmatch(r'(\w+)-[0-9a-f]{8}\.vocab', Path(path).name)
+    return match.group(1) if match and match.group(1) in ZOO_SHA1 else None
+
+
+def zoo_vocab_path(data_set):
+    """The file of a vocabulary of the model zoo, fetched if it is not there yet.
+
+    GluonNLP keeps it in the same place, ``models`` under ``MXNET_HOME`` (``~/.mxnet``), fetches
+    it from the same address, that of ``MXNET_GLUON_REPO``, and checks it in the same way, but
+    cannot be imported without MXNet.
+
+    Parameters
+    ----------
+    data_set : str
+        A key of :data:`ZOO_SHA1` or of :data:`OTHER_SPELLINGS`.
+
+    Returns
+    -------
+    Path
+    """
+    data_set = OTHER_SPELLINGS.get(data_set, data_set)
+    sha1 = ZOO_SHA1[data_set]
+    name = f'{data_set}-{sha1[:8]}'
+    home = os.path.expanduser(os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet')))
+    path = Path(home, 'models', f'{name}.vocab')
+    if not path.is_file() or _sha1(path.read_bytes()) != sha1:
+        address = os.environ.get('MXNET_GLUON_REPO', ZOO_URL).rstrip('/')
+        content = _download(f'{address}/gluon/dataset/vocab/{name}.zip', path.name, path)
+        if _sha1(content) != sha1:
+            raise ToolkitError(f'{address}: what it serves as {path.name} is not the right file')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
+def _sha1(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+def _download(address, member, path):
+    """The content of one member of a zip file on the web."""
+    import requests
+
+    try:
+        answer = requests.get(address, timeout=60)
+        answer.raise_for_status()
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            if archive.getinfo(member).file_size > MOST_BYTES:
+                raise KeyError(member)
+            return archive.read(member)
+    except requests.RequestException as error:
+        reason = f'{type(error).__name__}: {error}'.split('\n')[0]
+        raise ToolkitError(
+            f'{path} is missing and could not be fetched from {address} ({reason}); '
+            'put it there, or name a vocabulary file that you have'
+        ) from None
+    # What a damaged archive raises depends on where it is damaged.
+    except Exception:
+        raise ToolkitError(f'{address}: not a zip file with {member} inside') from None

@@ -1,0 +1,1 @@
+"""Command lines: flags, log lines and progress bars, signals and exit statuses."""

@@ -1,0 +1,68 @@
+"""TODO"""
+
+import contextlib
+import logging.handlers
+import sys
+
+from bert.system.errors import ToolkitError
+
+LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
+
+
+def start_logging():
+    """Send log lines of level INFO to stderr as ``INFO:root:...``.
+
+    Returns
+    -------
+    logging.handlers.MemoryHandler
+        Holds the lines back for :func:`log_to_file`, so that a run which fails before it has
+        loaded its input leaves the log of an earlier one whole.
+    """
+    memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
+    # force: a second run in one process must not write into the first one's file
+    logging.basicConfig(
+        level=logging.INFO,
+        format=LOG_FORMAT,
+        handlers=[logging.StreamHandler(), memory],
+        force=True,
+    )
+    return memory
+
+
+class _LogFile(logging.FileHandler):
+    """A log file, which grows line by line; where it cannot, the program ends with a sentence."""
+
+    def handleError(self, record):
+        error = sys.exc_info()[1]
+        reason = getattr(error, 'strerror', None) or error
+        raise ToolkitError(f'{self.baseFilename}: could not be written ({reason})') from None
+
+
+def log_to_file(memory, path, append=False):
+    """From now on write the log lines to a file too, those held back first."""
+    try:
+        target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
+    target.setFormatter(logging.Formatter(LOG_FORMAT))
+    memory.setTarget(target)
+    memory.flush()
+    logging.getLogger().removeHandler(memory)
+    logging.getLogger().addHandler(target)
+
+
+@contextlib.contextmanager
+def progress(total, description, unit):
+    """A tqdm bar while stderr is a terminal and log lines are shown, otherwise an invisible one.
+
+    Log lines written meanwhile go above the bar.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    hidden = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.INFO)
+    redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
+    with redirect, tqdm(
+        total=total, desc=description, unit=unit, disable=hidden, leave=False, dynamic_ncols=True
+    ) as bar:
+        yield bar

@@ -1,0 +1,135 @@
+"""Flags that several scripts have, their types, and a parser that knows the roles of flags."""
+
+import argparse
+import math
+
+from bert.system.errors import UsageError
+from bert.system.machine import processor_flags
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults, except ``None`` and ``False``, which help nobody; keep the line breaks."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser in the style of this project, whose flags can have roles.
+
+    A role is a word by which other code finds a flag, so that what it needs to know about the
+    flag stands beside the flag and nowhere else.
+    """
+
+    def __init__(self, description, **keywords):
+        super().__init__(
+            description=description,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            **keywords,
+        )
+        self.roles = {}
+
+    def flag(self, group, *names, roles='', **keywords):
+        """Add a flag to a group.
+
+        Parameters
+        ----------
+        group : argparse group, or this parser
+        *names : str
+            Such as ``--lr``.
+        roles : str
+            Words, separated by spaces.
+        **keywords
+            Those of ``add_argument``.
+        """
+        action = group.add_argument(*names, **keywords)
+        self.roles[action.dest] = roles.split()
+
+    def with_role(self, role):
+        """Return the names of the flags that have a role, as attributes of the parsed flags."""
+        return [name for name, roles in self.roles.items() if role in roles]
+
+
+def _number(kind, accept, what):
+    """Make a type for ``add_argument`` that refuses other numbers and says what is allowed."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {what}')
+        return value
+
+    return parse
+
+
+positive_int = _number(int, lambda n: n > 0, 'a whole number of at least 1')
+natural = _number(int, lambda n: n >= 0, 'a whole number of at least 0')
+seed = _number(int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2147483647')
+positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
+fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+
+
+def gpu_list(text):
+    """Parse ``0,1`` into [0, 1]."""
+    try:
+        indices = [int(item) for item in text.split(',')]
+    except ValueError:
+        indices = []
+    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a comma-separated list of different GPU numbers, such as 0,1'
+        )
+    return indices
+
+
+def add_device_flags(parser, group, roles=''):
+    """Add ``--dtype``, and ``--gpu`` and ``--gpus``, which exclude each other and have the roles."""
+    parser.flag(
+        group,
+        '--dtype',
+        choices=['float32', 'float16', 'bfloat16'],
+        default='float32',
+        help='of the matrix products: float16, and all else in it too, on GPUs only; bfloat16 on '
+        'CPUs only that have it',
+    )
+    device = group.add_mutually_exclusive_group()
+    parser.flag(
+        device, '--gpu', action='store_true', roles=roles, help='train on GPU 0, not the CPU'
+    )
+    parser.flag(
+        device,
+        '--gpus',
+        type=gpu_list,
+        metavar='0,1',
+        roles=f'{roles} by_worker',
+        help='train on these GPUs',
+    )
+
+
+def check_dtype(dtype, on_gpu, flags=None):
+    """Refuse a ``--dtype`` that the device cannot compute with.
+
+    Parameters
+    ----------
+    dtype : str
+        ``float32``, ``float16`` or ``bfloat16``.
+    on_gpu : bool
+    flags : set of str, optional
+        Names of the processor's instructions; defaults to this one's.
+    """
+    if dtype == 'float16' and not on_gpu:
+        raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')
+    if dtype == 'bfloat16':
+        if on_gpu:
+            raise UsageError('--dtype bfloat16 is for CPUs: MXNet has no bfloat16 on GPUs')
+        if 'avx512_bf16' not in (processor_flags() if flags is None else flags):
+            raise UsageError(
+                '--dtype bfloat16 needs a processor with the instructions avx512_bf16 '
+                '(Intel from Cooper Lake, AMD from Zen 4), and this one has none'
+            )

@@ -1,0 +1,101 @@
+"""What the command-line scripts share: flags, log lines, progress bars, and how an error is told.
+
+A mistake of the user ends in one sentence on stderr and exit status 2 (usage) or 1 (anything
+else), never in a traceback.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+
+from bert.system.errors import Interrupted, ToolkitError
+
+
+def run(main):
+    """Call a script's ``main()`` and leave with the conventional exit status.
+
+    The first SIGTERM or SIGINT raises :class:`Interrupted` there, unless it is taken for a request
+    (see :func:`stop_requests`); the second ends the program at once.
+    """
+
+    def interrupt(signum, frame):
+        raise Interrupted(signum)
+
+    try:
+        with _first_signal(interrupt):
+            main()
+            # Here a full disk is told; at the end of the program it would not be.
+            sys.stdout.flush()
+    except ToolkitError as error:
+        _leave(error.status, str(error))
+    except Interrupted as error:
+        name = signal.Signals(error.signum).name
+        _leave(128 + error.signum, 'interrupted' if name == 'SIGINT' else f'stopped by {name}')
+    except KeyboardInterrupt:
+        _leave(130, 'interrupted')
+    except BrokenPipeError:
+        # The reader of our output (head, less) left; nobody is there to be told.
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        _leave(1, f'{where}{error.strerror or error}')
+    except Exception as error:
+        # MXNet's own, if it was imported at all: a sentence before pages of C++ stack.
+        if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
+            raise
+        advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
+        _leave(1, f'MXNet stopped, {str(error).strip().splitlines()[-1]}{advice}')
+
+
+def is_out_of_memory(error):
+    """Whether an error of MXNet says that a GPU is full."""
+    return 'out of memory' in str(error).lower()
+
+
+def _leave(status, sentence):
+    print(f'{sys.argv[0].rpartition("/")[2]}: error: {sentence}', file=sys.stderr)
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def stop_requests():
+    """Take the first SIGTERM or SIGINT for a request to stop soon; the second ends the program.
+
+    Yields
+    ------
+    list of int
+        Empty until a signal arrives; then its number.
+    """
+    arrived = []
+    with _first_signal(lambda signum, frame: arrived.append(signum)):
+        yield arrived
+
+
+@contextlib.contextmanager
+def _first_signal(handle):
+    """Have the first SIGTERM or SIGINT call a function, and the second end the process at once.
+
+    A signal that is ignored, as in a shell's background job, stays ignored.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the main thread has the signals
+        return
+
+    def once(signum, frame):
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        handle(signum, frame)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, once)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,81 @@
+"""Convert a BERT of any kind to another kind and prove that it is the same model, or compare two.
+
+SOURCE is what every --bert_model takes: a model of the GluonNLP zoo or of the Hugging Face Hub, or
+a directory in Hugging Face's layout, in Gluon's, with a TensorFlow checkpoint of Google, or written
+by this project; or a Gluon .params file beside its vocabulary. TARGET is a new directory.
+"""
+
+from pathlib import Path
+
+from bert.checkpoints import reading
+from bert.checkpoints.source import locate
+from bert.cli.console import start_logging
+from bert.cli.flags import Parser
+from bert.cli.program import run
+from bert.convert.comparison import compare
+from bert.convert.conversion import WRITERS, convert
+from bert.convert.witnesses import require_onnx
+from bert.system import environment
+from bert.system.errors import UsageError
+
+EPILOG = """\
+targets:
+  gluon  model.params, vocab.vocab and config.json, for GluonNLP 0.10 and for --bert_model
+  hf     model.safetensors, config.json and the tokenizer, for transformers and for --bert_model
+  onnx   model.onnx, config.json and the tokenizer, for ONNX runtimes; needs pip install '.[onnx]'
+
+examples:
+  python -m bert.convert google-bert/bert-base-uncased bert_base --to gluon
+  python -m bert.convert output_dir my_classifier --to hf
+  python -m bert.convert bert_12_768_12 chinese --bert_dataset wiki_cn --to onnx
+  python -m bert.convert --compare output_dir my_classifier
+"""
+
+
+def parse_args(argv=None):
+    """The flags."""
+    parser = Parser(__doc__, prog='python -m bert.convert', epilog=EPILOG)
+    parser.add_argument('source', metavar='SOURCE', help='the model')
+    parser.add_argument(
+        'target', metavar='TARGET', help='a directory to make; with --compare, another model'
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--to', choices=WRITERS, help='the kind of TARGET')
+    what.add_argument(
+        '--compare',
+        action='store_true',
+        help='print how far all tensors and outputs of the two models differ; status 1 if they do',
+    )
+    parser.add_argument(
+        '--bert_dataset',
+        default='book_corpus_wiki_en_uncased',
+        help='what a model of the zoo was pre-trained on',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Convert, or compare.
+
+    Returns
+    -------
+    dict of str to float, or None
+        The largest difference of each output of a conversion.
+    """
+    args = parse_args(argv)
+    target = Path(args.target)
+    if args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f'{target} is there already: TARGET is a new directory')
+    if args.to == 'onnx':
+        require_onnx()
+    environment.check_mxnet()
+    start_logging()
+    contents = reading.read(locate(args.source, args.bert_dataset))
+    if args.compare:
+        compare(contents, reading.read(locate(args.target, args.bert_dataset)), args)
+        return None
+    return convert(contents, target, args.to)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,70 @@
+"""The flag ``--kvstore``, and what it needs of the environment."""
+
+import importlib.util
+import os
+
+from bert.system.errors import UsageError
+
+
+def add_kvstore_flag(parser, group, roles=''):
+    """Add ``--kvstore``."""
+    parser.flag(
+        group,
+        '--kvstore',
+        default='device',
+        choices=['device', 'local', 'dist_sync', 'horovod'],
+        roles=roles,
+        help='what adds up the gradients: of the GPUs of this process alone, device or local (on '
+        'the CPU); of several processes on one machine or more too, dist_sync, which python -m '
+        'bert.cluster starts, or horovod, which horovodrun starts',
+    )
+
+
+DMLC_ROLES = ('scheduler', 'server', 'worker')
+DMLC_NUMBERS = ('DMLC_PS_ROOT_PORT', 'DMLC_NUM_SERVER', 'DMLC_NUM_WORKER')
+
+
+def check_kvstore(args):
+    """Refuse a ``--kvstore`` that cannot work here, without importing MXNet.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        With ``kvstore``, ``gpu`` and ``gpus``.
+    """
+    role = os.environ.get('DMLC_ROLE')
+    if args.kvstore == 'dist_sync':
+        missing = [
+            name
+            for name in ('DMLC_ROLE', 'DMLC_PS_ROOT_URI', *DMLC_NUMBERS)
+            if not os.environ.get(name)
+        ]
+        if missing:
+            raise UsageError(
+                f'--kvstore dist_sync needs the variables {", ".join(missing)}: on one machine '
+                'start with python -m bert.cluster --workers 2 -- and this command, and on '
+                'several as the README says'
+            )
+        if role not in DMLC_ROLES:
+            raise UsageError(f'DMLC_ROLE={role} is not one of {", ".join(DMLC_ROLES)}')
+        for name in DMLC_NUMBERS:
+            value = os.environ[name]
+            if not (value.isascii() and value.isdigit() and 0 < int(value) < 65536):
+                raise UsageError(f'{name}={value} is not a number from 1 to 65535')
+    elif role in ('scheduler', 'server'):
+        raise UsageError(f'DMLC_ROLE={role} goes with --kvstore dist_sync')
+    if args.kvstore == 'horovod':
+        if importlib.util.find_spec('horovod') is None:
+            raise UsageError(
+                '--kvstore horovod: Horovod is not installed; it is built for the installed MXNet '
+                'as the README says'
+            )
+        if 'HOROVOD_RANK' not in os.environ:
+            raise UsageError(
+                '--kvstore horovod: start it with horovodrun --gloo -np 2 and this command'
+            )
+        if args.gpus and len(args.gpus) > 1:
+            raise UsageError(
+                '--kvstore horovod has a process for each GPU: --gpu in place of --gpus, and as '
+                'many processes, horovodrun -np, as there are GPUs'
+            )

@@ -1,0 +1,1 @@
+"""Many runs: plans, recipes, results, reports and published figures."""

@@ -1,0 +1,147 @@
+"""Pictures of losses and metrics over the epochs, drawn with matplotlib."""
+
+import io
+from typing import NamedTuple
+
+from bert.experiments.logs import dev_curves, loss_curve, training_curve
+from bert.system.errors import ToolkitError
+from bert.system.files import replacing
+
+NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
+WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel, and of its legend, in inches
+
+
+class Curve(NamedTuple):
+    """One line of a panel."""
+
+    label: str
+    x: list
+    y: list
+    number: int = 0  # its colour or dashes, the same in all panels
+    is_published: bool = False
+
+
+class Panel(NamedTuple):
+    """One pair of axes, over the epochs."""
+
+    title: str
+    curves: list
+
+
+def check_matplotlib():
+    """Refuse to go on where there is no matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ToolkitError(NEEDED) from None
+
+
+def collect_panels(own, published, metric):
+    """The panels of a task: its loss, the first metric in training, and each dev metric.
+
+    Parameters
+    ----------
+    own, published : dict of str to bert.experiments.logs.Log
+        By the label of their curves.
+    metric : str or None
+        The metric in training that is shown.
+
+    Returns
+    -------
+    list of Panel
+        Only such that have an own curve.
+    """
+
+    def panel(title, find):
+        curves = [
+            Curve(label, *find(log), number, logs is published)
+            for logs in (own, published)
+            for number, (label, log) in enumerate(logs.items())
+        ]
+        return Panel(title, [curve for curve in curves if curve.x])
+
+    panels = [panel('training loss', loss_curve)]
+    if metric:
+        panels.append(panel(f'training {metric}', lambda log: training_curve(log, metric)))
+    for key in dict.fromkeys(key for log in own.values() for key in dev_curves(log)):
+        panels.append(panel(' '.join(key), lambda log, key=key: dev_curves(log).get(key, ((), ()))))
+    return [panel for panel in panels if any(not curve.is_published for curve in panel.curves)]
+
+
+def draw(panels, columns=2):
+    """A figure with the panels, row by row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    labels = {curve.label for panel in panels for curve in panel.curves}
+    # Many seeds stand in two columns a panel, long labels in one of the whole figure.
+    legend_columns = columns if len(labels) <= 6 * columns else 2 * columns
+    if max(map(len, labels)) > 50:
+        legend_columns = 1
+    height = HEIGHT * rows + LEGEND_LINE * -(-len(labels) // legend_columns)
+    figure = Figure(figsize=(WIDTH * columns, height), layout='constrained')
+    handles = {}
+    for number, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        for curve in panel.curves:
+            style = {'linewidth': 1.3, 'color': f'C{curve.number}'}
+            if curve.is_published:
+                dashes = ('--', ':', '-.')[curve.number % 3]
+                style = {'linewidth': 2, 'color': 'black', 'linestyle': dashes}
+            # A few points, such as one an epoch, are shown as points too.
+            marker = 'o' if len(curve.x) <= 20 else None
+            (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
+            handles.setdefault(curve.label, line)
+        axes.set(title=panel.title, xlabel='epoch')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.legend(
+        handles.values(),
+        [label.replace('$', r'\$') for label in handles],  # a dollar sign begins a formula
+        loc='outside lower left',
+        ncols=legend_columns,
+        fontsize='small',
+        frameon=False,
+    )
+    return figure
+
+
+def scatter(gold, predicted, title):
+    """A figure of predicted numbers over those of the dev set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, WIDTH), layout='constrained')
+    axes = figure.add_subplot()
+    axes.plot(gold, predicted, '.', markersize=3, alpha=0.4)
+    ends = [float(min(gold)), float(max(gold))]
+    axes.plot(ends, ends, color='black', linewidth=1)
+    axes.set(title=title, xlabel='label', ylabel='prediction')
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def render(figure, kind):
+    """The bytes of a figure as ``svg`` or ``png``; the same figure makes the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    metadata = {'Date': None} if kind == 'svg' else {'Software': None}
+    with matplotlib.rc_context({'svg.hashsalt': 'bert'}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure, path):
+    """Write a figure as ``path.svg`` and as ``path.png``."""
+    for kind in ('svg', 'png'):
+        with replacing(f'{path}.{kind}') as temporary:
+            temporary.write_bytes(render(figure, kind))

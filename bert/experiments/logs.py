@@ -1,0 +1,247 @@
+"""Reading the log of a fine-tuning: the original scripts' lines, which ours follow."""
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from bert.system.errors import ToolkitError
+from bert.system.files import read_json, read_text
+
+# The scripts of 2019 and of 2020 differ a little: the later ones begin with the time of the day,
+# write ``metrics:`` in place of ``metrics=``, and tell the time of an evaluation too.
+NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
+COUNT = r'([1-9]\d{0,8})'
+METRICS = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
+FLAGS = 'Namespace('
+# More is no command line, and Python's parser has crashed over text that is nested deeply enough.
+LONGEST_FLAGS = 10000
+TRAINING = re.compile(
+    rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
+)
+MNLI_SET = re.compile(r'On MNLI (Matched|Mismatched)')
+VALIDATION = re.compile(rf'validation metrics(?: \((\w+)\))?:{METRICS}')
+SECONDS = re.compile(r'Time cost=(\d+(?:\.\d*)?)s\s*$')
+
+
+class Log(NamedTuple):
+    """What a log says, epochs and batches counted from 1.
+
+    A dev set is named ``dev``, or ``matched`` and ``mismatched``.
+    """
+
+    flags: dict  # name: value, empty if the log does not tell them
+    training: list  # of {'epoch', 'batch', 'batches', 'loss', 'lr', 'metrics': {name: value}}
+    validation: list  # of {'epoch', the name of a dev set: {name: value}, 'seconds'}
+
+
+def read_log(path):
+    """Read a log file, or one of the published curves in ``bert/published``.
+
+    Returns
+    -------
+    Log
+
+    Raises
+    ------
+    ToolkitError
+        Where the file has no line of such a log.
+    """
+    path = Path(path)
+    if path.suffix == '.json':
+        curves = read_json(path)
+        log = Log(curves.get('flags', {}), curves.get('training', []), curves.get('validation', []))
+        if not _is_sound(log):
+            raise ToolkitError(f'{path}: not the curves of a fine-tuning')
+    else:
+        log = parse_log(read_text(path))
+    if not log.training and not log.validation:
+        raise ToolkitError(f'{path}: has no line of a fine-tuning log')
+    return log
+
+
+def _is_sound(log):
+    """Whether what a JSON file says has the types of a :class:`Log`."""
+    if not (isinstance(log.flags, dict) and all(isinstance(part, list) for part in log[1:])):
+        return False
+    for entry in (*log.training, *log.validation):
+        if not isinstance(entry, dict) or not _is_count(entry.get('epoch')):
+            return False
+    for line in log.training:
+        if not (
+            _is_count(line.get('batch'))
+            and _is_count(line.get('batches'))
+            and all(_is_number(line.get(name)) for name in ('loss', 'lr'))
+            and _are_metrics(line.get('metrics'))
+        ):
+            return False
+    return all(
+        _is_number(value) if name == 'seconds' else _are_metrics(value)
+        for entry in log.validation
+        for name, value in entry.items()
+        if name != 'epoch'
+    )
+
+
+def _is_count(value):
+    return isinstance(value, int) and 0 < value < 10**9
+
+
+def _is_number(value):
+    # Not every whole number has a float.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+def _are_metrics(value):
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def parse_log(text):
+    """The :class:`Log` in a text; lines of other kinds are passed over.
+
+    >>> log = parse_log('INFO:root:[Epoch 1 Batch 10/119] loss=0.6, lr=0.00001, metrics=mcc:0.5')
+    >>> log.training[0]['loss'], log.training[0]['metrics']
+    (0.6, {'mcc': 0.5})
+    """
+    log = Log({}, [], [])
+    dev_set, open_epoch = None, {}  # the dev metrics of an epoch whose end was not yet seen
+    for line in text.split('\n'):
+        _, found, flags = line.rstrip().partition(FLAGS)
+        if found and flags.endswith(')'):
+            log.flags.update(parse_flags(flags[:-1]))
+        elif match := TRAINING.search(line):
+            epoch, batch, batches, loss, rate, metrics = match.groups()
+            log.training.append(
+                {
+                    'epoch': int(epoch),
+                    'batch': int(batch),
+                    'batches': int(batches),
+                    'loss': float(loss),
+                    'lr': float(rate),
+                    'metrics': parse_metrics(metrics),
+                }
+            )
+        elif match := MNLI_SET.search(line):
+            dev_set = match.group(1).lower()
+        elif match := VALIDATION.search(line):
+            open_epoch[match.group(1) or dev_set or 'dev'] = parse_metrics(match.group(2))
+        elif (match := SECONDS.search(line)) and open_epoch:
+            open_epoch['seconds'] = float(match.group(1))
+            log.validation.append({'epoch': len(log.validation) + 1, **open_epoch})
+            open_epoch = {}
+    if open_epoch:
+        log.validation.append({'epoch': len(log.validation) + 1, **open_epoch})
+    return log
+
+
+def parse_flags(text):
+    """The flags in ``Namespace(...)`` as a dict; empty where they are no constants."""
+    if len(text) > LONGEST_FLAGS:
+        return {}
+    try:
+        call = ast.parse(f'f({text})', mode='eval').body
+        return {
+            keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg
+        }
+    # Text that closes the parenthesis is another expression than a call.
+    except (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError):
+        return {}
+
+
+def parse_metrics(text):
+    """``accuracy:0.8873,f1:0.9160`` as a dict."""
+    return {name: float(value) for name, value in (item.split(':') for item in text.split(','))}
+
+
+def dev_curves(log):
+    """The dev metrics over the epochs.
+
+    Returns
+    -------
+    dict of (dev set, metric) to (epochs, values)
+    """
+    curves = {}
+    for entry in log.validation:
+        for dev_set, metrics in entry.items():
+            if dev_set in ('epoch', 'seconds'):
+                continue
+            for metric, value in metrics.items():
+                epochs, values = curves.setdefault((dev_set, metric), ([], []))
+                epochs.append(entry['epoch'])
+                values.append(value)
+    return curves
+
+
+def loss_curve(log):
+    """The epochs (with fractions) at which the loss of the training was told, and the losses."""
+    return [_position(line) for line in log.training], [line['loss'] for line in log.training]
+
+
+def training_curve(log, metric):
+    """As :func:`loss_curve`, for a metric of the training set."""
+    lines = [line for line in log.training if metric in line['metrics']]
+    return [_position(line) for line in lines], [line['metrics'][metric] for line in lines]
+
+
+def _position(line):
+    return line['epoch'] - 1 + line['batch'] / line['batches']
+
+
+def differing_flags(one, other):
+    """The flags that both logs tell, and differently.
+
+    Returns
+    -------
+    dict of str to (value, value)
+    """
+    pairs = {
+        name: (one.flags[name], other.flags[name]) for name in one.flags if name in other.flags
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def compare_lines(one, other):
+    """Two logs line by line: the same batch of the same epoch stands in one row.
+
+    Returns
+    -------
+    list of dict of str to str
+        With ``epoch``, ``line`` (the number of the batch, or the name of a dev set), and for each
+        quantity that either log tells its value in A and in B, and B - A. '-' is no value.
+    """
+    keys, values = {}, ({}, {})
+    for log, found in zip((one, other), values):
+        for line in log.training:
+            key = (line['epoch'], 0, line['batch'])
+            keys[key] = str(line['batch'])
+            found[key] = {'loss': line['loss'], 'lr': line['lr'], **line['metrics']}
+        for entry in log.validation:
+            for name, metrics in entry.items():
+                if isinstance(metrics, dict):
+                    key = (entry['epoch'], 1, name)
+                    keys[key] = name
+                    seconds = {'seconds': entry['seconds']} if 'seconds' in entry else {}
+                    found[key] = {**metrics, **seconds}
+    told = {name for found in values for row in found.values() for name in row}
+    names = [name for name in ('loss', 'lr') if name in told]
+    names += sorted(told - {'loss', 'lr', 'seconds'}) + ['seconds'] * ('seconds' in told)
+    rows = []
+    for key in sorted(keys):
+        row = {'epoch': str(key[0]), 'line': keys[key]}
+        for name in names:
+            pair = [found.get(key, {}).get(name) for found in values]
+            row.update(_compare_cells(name, *pair))
+        rows.append(row)
+    return rows
+
+
+def _compare_cells(name, one, other):
+    digits = {'lr': 7, 'seconds': 1}.get(name, 4)
+    cells = {
+        f'{name} {which}': '-' if value is None else f'{value:.{digits}f}'
+        for which, value in (('A', one), ('B', other))
+    }
+    if name not in ('lr', 'seconds'):
+        both = one is not None and other is not None
+        cells[f'{name} B-A'] = f'{other - one:+.{digits}f}' if both else '-'
+    return cells

@@ -1,0 +1,86 @@
+"""The settings of published runs by name, and what those runs gave.
+
+The figures and curves are in ``bert/published/RECIPE/TASK.json``, with the address of each log.
+"""
+
+from pathlib import Path
+
+from bert.system.files import read_json
+
+PUBLISHED = Path(__file__).with_name('published')
+# Of flags that are not named, the default of finetune_classifier.py is the published value.
+_SHORT = {'batch_size': 32, 'epochs': 3, 'lr': 2e-5}
+_LONG = {'batch_size': 32, 'epochs': 5, 'lr': 2e-5}
+_SMALL = {'batch_size': 16, 'epochs': 20, 'lr': 2e-5, 'bias_correction': True}
+RECIPES = {
+    # The logs of GluonNLP's example of early 2019.
+    '2019-01': {
+        'MRPC': _SHORT,
+        'RTE': _SHORT,
+        'SST-2': {'batch_size': 16, 'epochs': 4, 'lr': 2e-5, 'log_interval': 500},
+        'MNLI': {'max_len': 80, 'epsilon': 1e-8, 'log_interval': 100},
+    },
+    # The table of GluonNLP 0.10. The command that it prints for CoLA says 10 epochs, its log 7.
+    '2020-01': {
+        'CoLA': {**_LONG, 'epochs': 7},
+        'SST-2': {**_LONG, 'log_interval': 400},
+        'MRPC': _LONG,
+        'STS-B': _LONG,
+        'QQP': {**_LONG, 'log_interval': 400},
+        'MNLI': {**_LONG, 'epochs': 4, 'batch_size': 48, 'log_interval': 500},
+        'RTE': _LONG,
+    },
+    # Mosbach et al. (2006.04884): bias correction, a small rate, 20 epochs, on CoLA, MRPC and RTE.
+    # Zhang et al. (2006.05987), who asked for bias correction and more updates, on STS-B too.
+    'small-data': {'CoLA': _SMALL, 'MRPC': _SMALL, 'STS-B': _SMALL, 'RTE': _SMALL},
+}
+# What tells one model from another, and what does not change the result.
+MODEL_FLAGS = ('bert_model', 'bert_dataset', 'pretrained_bert_parameters', 'model_parameters')
+INDIFFERENT = ('GLUE_DIR', 'log_interval', 'dev_batch_size')
+
+
+def flags_of(recipe, task):
+    """The flags of a recipe for a task, as words of a command line.
+
+    >>> flags_of('2019-01', 'RTE')
+    ['--batch_size', '32', '--epochs', '3', '--lr', '2e-05']
+    """
+    words = []
+    for name, value in RECIPES[recipe][task].items():
+        words += [f'--{name}'] if value is True else [f'--{name}', str(value)]
+    return words
+
+
+def published(task):
+    """The published runs of a task.
+
+    Returns
+    -------
+    dict of str to dict
+        By the name of the recipe, what its JSON file says: ``source``, ``seed``, ``note``, the
+        dev metrics at the ``last`` and at the ``best`` epoch by dev set, where they are known,
+        and the curves as :func:`bert.experiments.logs.read_log` reads them.
+    """
+    files = {name: PUBLISHED / name / f'{task}.json' for name in RECIPES}
+    return {name: read_json(path) for name, path in files.items() if path.is_file()}
+
+
+def difference(settings, reference):
+    """What keeps a run from being compared with a published one.
+
+    Parameters
+    ----------
+    settings, reference : dict
+        The flags of both by name.
+
+    Returns
+    -------
+    str or None
+        ``other model`` or ``other recipe``; None where only what does not matter differs.
+    """
+    differing = {
+        name for name in reference if name in settings and settings[name] != reference[name]
+    } - set(INDIFFERENT)
+    if differing & set(MODEL_FLAGS):
+        return 'other model'
+    return 'other recipe' if differing else None

@@ -1,0 +1,220 @@
+"""From the records of many runs to a table: mean, spread, intervals, and the published figure."""
+
+import csv
+import io
+
+import numpy as np
+
+HEAD = 'seed'  # of the first column, where the names of the statistics stand too
+MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
+RUN_INTERVAL = ('95 % of a run from', '95 % of a run to')
+STATISTICS = ('mean', 'deviation', *MEAN_INTERVAL, *RUN_INTERVAL)
+
+
+def metric_name(when, dev_set, metric):
+    """The name of a column; the only dev set of a task is not named.
+
+    >>> metric_name('last', 'dev', 'f1'), metric_name('best', 'matched', 'accuracy')
+    ('last f1', 'best matched accuracy')
+    """
+    return f'{when} {metric}' if dev_set == 'dev' else f'{when} {dev_set} {metric}'
+
+
+def flatten(when, dev_sets):
+    """Metrics by dev set as cells of a row; what is no dev set is passed over."""
+    return {
+        metric_name(when, dev_set, metric): value
+        for dev_set, metrics in dev_sets.items()
+        if isinstance(metrics, dict)
+        for metric, value in metrics.items()
+    }
+
+
+def measures(record):
+    """What the table shows of a run: the metrics at its last and at its best epoch, and its time.
+
+    >>> dev = {'matched': {'accuracy': 0.8}, 'mismatched': {'accuracy': 0.9}, 'seconds': 4.0}
+    >>> list(measures({'epochs': [dev], 'best_epoch': 1, 'seconds': 5.0}).items())[:3]
+    [('last matched accuracy', 0.8), ('last mismatched accuracy', 0.9), ('best epoch', 1)]
+    """
+    epochs, best = record['epochs'], record['best_epoch']
+    return {
+        **flatten('last', epochs[-1]),
+        'best epoch': best,
+        **flatten('best', epochs[best - 1]),
+        'seconds': record['seconds'],
+    }
+
+
+def tabulate(done, published=()):
+    """The table of a task, from the measures of each seed.
+
+    Parameters
+    ----------
+    done : dict of int to dict
+        The :func:`measures` of each seed.
+    published : sequence of (str, dict, str or None)
+        Name of a recipe, what :func:`bert.experiments.recipes.published` says of it, and why the runs cannot
+        be compared with it, or None if they can.
+
+    Returns
+    -------
+    list of dict
+        A row for each seed, one for each statistic, and for each recipe that has a figure either
+        that figure, how many runs are below it, and whether it is within the interval of one run,
+        or why not. The name of a row stands under ``seed``. What does not exist is None.
+    """
+    rows = [{HEAD: number, **values} for number, values in done.items()]
+    summaries = {name: summarize([row[name] for row in rows]) for name in list(rows[0])[1:]}
+    # A mean of epoch numbers says nothing, nor does an interval for times on one machine.
+    if 'best epoch' in summaries:
+        summaries['best epoch'] = {}
+    if 'seconds' in summaries:
+        summaries['seconds'] = {'mean': summaries['seconds']['mean']}
+    table = list(rows)
+    for statistic in STATISTICS:
+        values = {name: summary.get(statistic) for name, summary in summaries.items()}
+        table.append({HEAD: statistic, **values})
+    for recipe, figures, reason in published:
+        table += compare(recipe, figures, reason, rows, summaries)
+    return table
+
+
+def summarize(values):
+    """Mean, standard deviation of the sample, and two 95 % intervals by Student's t, by name.
+
+    That of the mean, mean +- t s / sqrt(n), says how well the mean is known; that of a run, mean
+    +- t s sqrt(1 + 1/n), where one more run with another seed would fall (the prediction interval
+    of a normal sample). Of a single value only the mean is known; the others are None.
+    """
+    count = len(values)
+    summary = {**dict.fromkeys(STATISTICS), 'mean': float(np.mean(values))}
+    if count > 1:
+        from scipy.stats import t
+
+        deviation = summary['deviation'] = float(np.std(values, ddof=1))
+        quantile = float(t.ppf(0.975, count - 1))
+        for names, factor in [(MEAN_INTERVAL, 1 / count), (RUN_INTERVAL, 1 + 1 / count)]:
+            half = quantile * deviation * factor**0.5
+            summary.update(zip(names, (summary['mean'] - half, summary['mean'] + half)))
+    return summary
+
+
+def compare(recipe, figures, reason, rows, summaries):
+    """The rows of a published run: its figures and where they fall, or why not."""
+    cells = {
+        name: value
+        for when in ('last', 'best')
+        for name, value in flatten(when, figures.get(when, {})).items()
+    }
+    names = [name for name in rows[0] if name != HEAD]
+
+    def below(name):
+        return f'{sum(row[name] < cells[name] for row in rows)} of {len(rows)}'
+
+    def within(name):
+        low, high = (summaries[name][bound] for bound in RUN_INTERVAL)
+        return None if low is None else 'yes' if low <= cells[name] <= high else 'no'
+
+    def row(title, tell):
+        return {HEAD: title, **{name: tell(name) if name in cells else None for name in names}}
+
+    title = f'published {recipe}'
+    if reason:
+        return [row(title, lambda name: reason)]
+    return [
+        row(title, cells.get),
+        row('runs below it', below),
+        row('within 95 % of a run', within),
+    ]
+
+
+def macro_average(records):
+    """GLUE's score of each seed that has all tasks: the mean over tasks of the mean of their
+    metrics (Wang et al. 2018; the diagnostic set has no part in it).
+
+    Parameters
+    ----------
+    records : dict of str to dict of int to dict
+        The records of each task by seed.
+
+    Returns
+    -------
+    dict of int to dict
+        ``last score`` and ``best score`` by seed.
+    """
+
+    def average(seed, choose_epoch):
+        of_one_seed = [runs[seed] for runs in records.values()]
+        scores = [
+            np.mean(list(flatten('', record['epochs'][choose_epoch(record)]).values()))
+            for record in of_one_seed
+        ]
+        return float(np.mean(scores))
+
+    return {
+        seed: {
+            'last score': average(seed, lambda record: -1),
+            'best score': average(seed, lambda record: record['best_epoch'] - 1),
+        }
+        for seed in next(iter(records.values()))
+        if all(seed in runs for runs in records.values())
+    }
+
+
+def format_table(rows, style='text'):
+    """A table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
+    lines = [list(rows[0])] + [[format_cell(*item) for item in row.items()] for row in rows]
+    if style == 'rst':
+        # A dash alone would be a list without a text.
+        lines = [['\\-' if cell == '-' else cell for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines = [
+        [line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]
+        for line in lines
+    ]
+    if style == 'markdown':
+        rule = ['-' * widths[0]] + ['-' * (width - 1) + ':' for width in widths[1:]]
+        return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
+    text = ['  '.join(line) for line in lines]
+    if style == 'rst':
+        rule = '  '.join('=' * width for width in widths)
+        text = [rule, text[0], rule, *text[1:], rule]
+    return '\n'.join(text)
+
+
+def format_cell(name, value):
+    """A value as text, with the digits that suit its column."""
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:.1f}' if name == 'seconds' else f'{value:.4f}'
+    return str(value)
+
+
+def format_document(tables, style):
+    """All tables as one text, under the names of their tasks.
+
+    ``csv`` has the numbers unrounded and an empty cell where there is none.
+    """
+    if style == 'csv':
+        columns = dict.fromkeys(name for rows in tables.values() for row in rows for name in row)
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, ['task', *columns], lineterminator='\n')
+        writer.writeheader()
+        for task, rows in tables.items():
+            writer.writerows({'task': task, **row} for row in rows)
+        return buffer.getvalue()
+    headings = {'text': '{0}', 'markdown': '## {0}', 'rst': '{0}\n{1}'}
+    return (
+        '\n\n'.join(
+            headings[style].format(task, '-' * len(task)) + '\n\n' + format_table(rows, style)
+            for task, rows in tables.items()
+        )
+        + '\n'
+    )
+
+
+def unique(items):
+    """The items in their order, each once."""
+    return list(dict.fromkeys(items))

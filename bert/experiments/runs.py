@@ -1,0 +1,227 @@
+"""Runs of finetune_classifier.py in processes of their own: several at once, each only once."""
+
+import contextlib
+import fcntl
+import logging
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import bert
+from bert.checkpoints.contents import FINETUNED
+from bert.cli.console import progress
+from bert.experiments.results import format_cell, measures
+from bert.system.errors import ToolkitError
+from bert.system.files import read_json, write_json
+from bert.system.machine import describe
+from bert.system.processes import POLL, child_environment, kill_with_parent
+
+RECORD = 'result.json'  # in the folder of a finished run: what it gave
+LOG = 'run.log'  # beside it: all that the run printed
+
+
+class Run(NamedTuple):
+    """One training: a task with a seed."""
+
+    task: str
+    seed: int
+    folder: Path
+
+    def __str__(self):
+        return f'{self.task} seed {self.seed}'
+
+
+class Plan(NamedTuple):
+    """How a task is run."""
+
+    command: list  # of a run, less its task, seed and folder
+    settings: dict  # what the numbers depend on beside task and seed
+    devices: list  # GPUs: of all runs if there is one at once, else one for each; [] is the CPU
+
+
+class Started(NamedTuple):
+    """A run that goes on."""
+
+    run: Run
+    process: subprocess.Popen
+    log: object  # the open LOG, which holds the lock of the run
+    since: float
+    slot: int
+    threads: str
+
+
+def do_runs(runs, plans, jobs):
+    """Do the runs that are not finished, ``jobs`` at once, and tell a line about each.
+
+    Parameters
+    ----------
+    runs : list of Run
+    plans : dict of str to Plan
+        By task.
+    jobs : int
+
+    Returns
+    -------
+    dict of Run to dict
+        The records of all but the failed ones; see :func:`finish`.
+    """
+    records = {}
+    outcomes = each_outcome(runs, plans, jobs)
+    with contextlib.closing(outcomes), progress(len(runs), 'runs', 'run') as bar:
+        for count, (current, outcome, remark) in enumerate(outcomes, 1):
+            if isinstance(outcome, Exception):
+                logging.error('[%d/%d] %s failed: %s', count, len(runs), current, outcome)
+            else:
+                records[current] = outcome
+                values = measures(outcome).items()
+                told = ', '.join(f'{name} {format_cell(name, value)}' for name, value in values)
+                logging.info('[%d/%d] %s: %s%s', count, len(runs), current, told, remark)
+            bar.update()
+    return records
+
+
+def each_outcome(runs, plans, jobs):
+    """Start runs as long as there are free slots, and see which have ended.
+
+    A run that another process of this kind is at is left to it, and its record then taken. When
+    the caller stops or is interrupted, the runs that go on are told to, and finish their step.
+
+    Yields
+    ------
+    Run, dict or Exception, str
+        The record of a run or why it failed, and a remark, as soon as it is there.
+    """
+    machine = {'toolkit': bert.__version__, **describe()}
+    waiting, active, slots = list(runs), [], list(range(jobs))
+    elsewhere = set()  # runs that another process was seen at
+    try:
+        while waiting or active:
+            for started in [s for s in active if s.process.poll() is not None]:
+                active.remove(started)
+                slots.append(started.slot)
+                yield started.run, finish(started, plans[started.run.task], machine), ''
+            for current in list(waiting):
+                if not slots:
+                    break
+                begun = begin(current, plans[current.task], slots[0], jobs)
+                if begun is None:
+                    if current not in elsewhere:
+                        logging.info('%s: waiting for another process', current.folder)
+                    elsewhere.add(current)
+                    continue
+                waiting.remove(current)
+                if isinstance(begun, Started):
+                    active.append(begun)
+                    del slots[0]
+                else:
+                    yield current, begun, ' (done before)'
+            if active or waiting:
+                time.sleep(POLL)
+    finally:
+        for started in active:
+            started.process.terminate()
+        for started in active:
+            started.process.wait()
+            started.log.close()
+
+
+def begin(current, plan, slot, jobs):
+    """Start a run in a process of its own, so that memory and random numbers start afresh.
+
+    Returns
+    -------
+    Started, dict, Exception or None
+        The record of a run that is finished already, or what is wrong with it; None where another
+        process is at it.
+    """
+    log = None
+    try:
+        current.folder.mkdir(parents=True, exist_ok=True)
+        log = lock(current.folder / LOG)
+        if log is None:
+            return None
+        if (current.folder / RECORD).is_file():
+            record = read_json(current.folder / RECORD)
+            log.close()
+            return record
+        log.truncate(0)
+        variables = child_environment(plan.devices, slot, jobs)
+        process = subprocess.Popen(
+            [
+                *plan.command,
+                *('--task_name', current.task, '--seed', str(current.seed)),
+                *('--output_dir', str(current.folder)),
+            ],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=kill_with_parent(),
+        )
+    except (ToolkitError, OSError) as error:
+        if log:
+            log.close()
+        return error
+    return Started(current, process, log, time.time(), slot, variables['OMP_NUM_THREADS'])
+
+
+def lock(path):
+    """Open a file to append to, and lock it; None while another process has the lock.
+
+    A child process that writes to the file has the lock too, until it ends.
+    """
+    file = open(path, 'ab')  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def finish(started, plan, machine):
+    """Record what a run gave whose process has ended.
+
+    Returns
+    -------
+    dict or Exception
+        ``epochs`` and ``best_epoch`` as finetune_classifier.py returns them, ``seconds`` of the
+        whole run, what was run, and on what ``machine``; or why it failed.
+    """
+    folder = started.run.folder
+    seconds = time.time() - started.since
+    try:
+        if started.process.returncode:
+            raise ToolkitError(explain_failure(started.process.returncode, folder / LOG))
+        finetuned = read_json(folder / FINETUNED)
+        record = {
+            'task': started.run.task,
+            'seed': started.run.seed,
+            'settings': plan.settings,
+            'epochs': finetuned['epochs'],
+            'best_epoch': finetuned['best_epoch'],
+            # Of a run that went on after a kill, the last process did only a part.
+            'seconds': max(seconds, sum(epoch['seconds'] for epoch in finetuned['epochs'])),
+            'machine': {**machine, 'threads of a run': started.threads},
+        }
+        # Many runs of a large model would fill the disk; only the best epoch is used again.
+        for path in folder.glob('model_bert_*.params'):
+            if path.name != finetuned['parameters']:
+                path.unlink()
+        write_json(folder / RECORD, record)
+    except (ToolkitError, OSError) as error:
+        return error
+    finally:
+        started.log.close()
+    return record
+
+
+def explain_failure(status, log):
+    """Why a run failed: the signal that ended it, or the last line that it wrote."""
+    if status < 0:
+        return f'ended by signal {-status} ({signal.strsignal(-status)}); its log is {log}'
+    lines = log.read_text(encoding='utf8', errors='replace').split('\n')
+    last = next((line.strip() for line in reversed(lines) if line.strip()), 'it wrote nothing')
+    return f'{last}; its log is {log}'

@@ -1,0 +1,137 @@
+"""Build a BERT of any size, and the heads for classification and regression."""
+
+import gluonnlp as nlp
+import mxnet as mx
+from gluonnlp.model import bert as gluon_bert
+from mxnet.gluon import nn
+
+from bert.model.encoder import read_first_only, use_bfloat16
+
+# Of a new head, and of a whole model without pre-trained weights: the original BERT's.
+INITIALIZER = 0.02
+
+
+def build_bert(
+    vocab,
+    num_layers,
+    units,
+    hidden_size,
+    num_heads,
+    max_length,
+    token_type_vocab_size=2,
+    dropout=0.1,
+    layer_norm_eps=1e-12,
+    activation='gelu',
+    use_pooler=True,
+    use_decoder=False,
+    use_classifier=False,
+):
+    """Build a BERT of any size, uninitialised, as ``gluonnlp.model.get_model`` builds the zoo's.
+
+    Parameters
+    ----------
+    vocab : Vocab or gluonnlp.vocab.BERTVocab
+    num_layers, units, hidden_size, num_heads, max_length : int
+        Layers, width, inner width of the feed-forward networks, attention heads, positions.
+
+    Returns
+    -------
+    gluonnlp.model.BERTModel
+        With its sizes in the attribute ``settings``.
+    """
+    settings = {
+        'num_layers': num_layers,
+        'units': units,
+        'hidden_size': hidden_size,
+        'num_heads': num_heads,
+        'max_length': max_length,
+        'dropout': dropout,
+        'layer_norm_eps': layer_norm_eps,
+        'activation': activation,
+    }
+    encoder = gluon_bert.BERTEncoder(**settings)
+    bert = gluon_bert.BERTModel(
+        encoder,
+        vocab_size=len(vocab),
+        token_type_vocab_size=token_type_vocab_size,
+        units=units,
+        embed_size=units,
+        use_pooler=use_pooler,
+        use_decoder=use_decoder,
+        use_classifier=use_classifier,
+    )
+    # Kept with the model, so that nobody has to dig them out of its blocks.
+    sizes = {'vocab_size': len(vocab), 'token_type_vocab_size': token_type_vocab_size}
+    bert.settings = {**settings, **sizes}
+    return bert
+
+
+def cast(model, dtype):
+    """Make a BERT, or a model with one, compute in ``float32``, ``float16`` or ``bfloat16``.
+
+    In float16 the parameters are float16 too; in bfloat16 they stay float32, and only the matrix
+    products of the encoder and of the masked-LM head are computed in bfloat16.
+    """
+    if dtype == 'bfloat16':
+        use_bfloat16(getattr(model, 'bert', model))
+    else:
+        model.cast(dtype)
+
+
+def initialize(block, ctx):
+    """Initialise parameters as the original BERT does: normal weights, LayerNorm 1 and 0."""
+    block.initialize(mx.init.Normal(INITIALIZER), ctx=ctx)
+
+
+def infer_shapes(bert):
+    """Make all shapes known, as the first batch would, to check those of a file against them."""
+    tokens = [mx.nd.zeros((1, 1)), mx.nd.zeros((1, 1)), mx.nd.ones((1,))]
+    if hasattr(bert, 'decoder'):
+        tokens.append(mx.nd.zeros((1, 1)))
+    bert.infer_shape(*tokens)
+
+
+class BERTRegression(mx.gluon.HybridBlock):
+    """A pooled BERT encoding and one dense unit, for similarity scores.
+
+    The parameters have the names of the original's regression model, ``bert.*`` and
+    ``regression.1.*``.
+    """
+
+    def __init__(self, bert, dropout=0.1):
+        super().__init__()
+        self.bert = bert
+        with self.name_scope():
+            self.regression = nn.HybridSequential()
+            self.regression.add(nn.Dropout(dropout), nn.Dense(1))
+
+    def __call__(self, inputs, token_types, valid_length=None):
+        """Score (batch, 1) of each pair."""
+        return super().__call__(inputs, token_types, valid_length)
+
+    def hybrid_forward(self, F, inputs, token_types, valid_length=None):
+        _, pooled = self.bert(inputs, token_types, valid_length)
+        return self.regression(pooled)
+
+
+def build_head(bert, num_classes, ctx, dropout=None):
+    """Put a classifier, or for ``num_classes=None`` a regression head, on top of a BERT.
+
+    Called with token ids and token types, both (batch, length), and valid lengths, (batch,), it
+    gives (batch, num_classes) logits or (batch, 1) scores. The head is initialised with
+    Normal(0.02). The BERT itself then encodes the first position only, which the head reads.
+    Its dropout is by default that of the encoder, 0.1 in all published models.
+    """
+    read_first_only(bert)
+    if dropout is None:
+        dropout = bert.settings['dropout']
+    if num_classes is None:
+        model = BERTRegression(bert, dropout)
+        head = model.regression
+    else:
+        model = nlp.model.BERTClassifier(bert, num_classes=num_classes, dropout=dropout)
+        head = model.classifier
+    # Known now, so that the head is initialised here and not in the first step.
+    head[-1].weight.shape = (num_classes or 1, bert.settings['units'])
+    initialize(head, ctx)
+    return model

@@ -1,0 +1,179 @@
+"""Load BERT for MXNet from any source, or build one to be trained from scratch."""
+
+import mxnet as mx
+import psutil
+
+from bert import ops
+from bert.checkpoints import config, reading
+from bert.checkpoints.contents import HEAD_PREFIXES
+from bert.checkpoints.gluon import gluon_vocab
+from bert.checkpoints.source import locate, locate_configuration
+from bert.model.build import build_bert, build_head, infer_shapes, initialize
+from bert.model.encoder import speed_up
+from bert.model.parameters import set_encoder, set_finetuned, set_parameters
+from bert.system.errors import ToolkitError
+from bert.text.vocab import pad_vocab
+
+# Parameters of a model that is built whether it has weights for them or not: 256 MB.
+SMALL = 2**26
+
+
+def load_bert(
+    source,
+    dataset=None,
+    ctx=None,
+    use_pooler=True,
+    use_decoder=False,
+    use_classifier=False,
+    pretrained=True,
+):
+    """Load a pre-trained BERT and its vocabulary.
+
+    Parameters
+    ----------
+    source : str
+        A model of the GluonNLP zoo (``bert_12_768_12``) or of the Hugging Face Hub
+        (``google-bert/bert-base-uncased``), or a directory: in Hugging Face's layout, in Gluon's,
+        Google's with its TensorFlow checkpoint, or an output directory of this project.
+    dataset : str, optional
+        What the zoo's model was trained on; needed for a zoo model only.
+    ctx : mxnet.Context or list of them, optional
+    use_pooler, use_decoder, use_classifier : bool
+        Whether to have the pooler, the masked-LM head and the next-sentence head. A head that
+        the source lacks is initialised as for training from scratch, and the log says so.
+    pretrained : bool
+        False leaves all weights as they are initialised, and a zoo model's are not fetched.
+
+    Returns
+    -------
+    (gluonnlp.model.BERTModel, gluonnlp.vocab.BERTVocab)
+        Called with token ids and token types, both (batch, length), and valid lengths,
+        (batch,), the model gives (batch, length, units) encodings and (batch, units) pooled
+        ones.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    ToolkitError
+        If its files are missing or damaged, or could not be fetched.
+    """
+    heads = {
+        'use_pooler': use_pooler,
+        'use_decoder': use_decoder,
+        'use_classifier': use_classifier,
+    }
+    location = locate(source, dataset, with_weights=pretrained)
+    weights = reading.read_weights(location) if pretrained else None
+    bert, vocab = build_located(location, ctx or mx.cpu(), weights, **heads)
+    if weights:
+        set_encoder(bert, weights)
+    return bert, vocab
+
+
+def build_located(location, ctx, weights=None, **heads):
+    """Build the BERT that a model directory describes, with random weights.
+
+    Parameters
+    ----------
+    location : bert.checkpoints.contents.Location
+    ctx : mxnet.Context or list of them
+    weights : bert.checkpoints.contents.Weights, optional
+        Those of the same directory, which are going to be set.
+    **heads
+        ``use_pooler``, ``use_decoder`` and ``use_classifier``; see :func:`load_bert`.
+
+    Returns
+    -------
+    (gluonnlp.model.BERTModel, gluonnlp.vocab.BERTVocab)
+        The model has its sizes in the attribute ``settings``; see
+        :func:`bert.checkpoints.config.parse_config`.
+    """
+    settings = reading.read_settings(location, weights)
+    vocab = reading.read_vocab(location)
+    bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads, weights)
+    speed_up(bert, ops.serve_on(ctx))
+    return bert, vocab
+
+
+def build_from_configuration(path, ctx, **heads):
+    """Build a BERT to be trained from scratch, and its vocabulary.
+
+    Parameters
+    ----------
+    path : str or Path
+        See :func:`bert.checkpoints.source.locate_configuration`.
+    ctx, **heads
+        See :func:`build_located`.
+
+    Returns
+    -------
+    (gluonnlp.model.BERTModel, gluonnlp.vocab.BERTVocab)
+    """
+    return build_located(locate_configuration(path), ctx, **heads)
+
+
+def _check_size(settings, folder, weights):
+    """Refuse to build a model that the weights cannot fill or the memory cannot hold."""
+    count = config.count_parameters(settings)
+    if weights:
+        # A model that is not much too large is built, so that the error can name a tensor.
+        most = max(SMALL, 2 * sum(array.size for array in weights.bert.values()))
+        reason = 'its weights are far fewer'
+    else:
+        most = psutil.virtual_memory().total // 4
+        reason = 'the memory of this machine does not hold them as float32'
+    if count > most:
+        raise ToolkitError(f'{folder}: the configuration asks for {count} parameters, and {reason}')
+
+
+def _build_initialized(settings, vocab, path, ctx, heads, weights=None):
+    """Build a BERT with random weights, and its vocabulary as GluonNLP's class."""
+    _check_size(settings, path.parent, weights)
+    settings = dict(settings)
+    size = settings.pop('vocab_size')
+    if size < len(vocab):
+        raise ToolkitError(
+            f'{path.parent}: {path.name} has {len(vocab)} tokens and config.json a vocab_size of '
+            f'{size}'
+        )
+    vocab = pad_vocab(vocab, size)
+    bert = build_bert(vocab, **settings, **heads)
+    initialize(bert, ctx)
+    infer_shapes(bert)
+    return bert, gluon_vocab(vocab)
+
+
+def build_whole(contents, ctx):
+    """Build the model of a checkpoint, with exactly the heads that it has.
+
+    Parameters
+    ----------
+    contents : bert.checkpoints.contents.Checkpoint
+    ctx : mxnet.Context
+
+    Returns
+    -------
+    gluonnlp.model.BERTModel, gluonnlp.model.BERTClassifier or BERTRegression
+        With GluonNLP's own attention, which any program can export.
+    """
+    parameters, head = contents.weights.bert, contents.weights.head
+    heads = {
+        flag: any(name.startswith(prefix) for name in parameters)
+        for flag, prefix in zip(('use_pooler', 'use_decoder', 'use_classifier'), HEAD_PREFIXES)
+    }
+    path = contents.weights.path
+    if (heads['use_classifier'] or head) and not heads['use_pooler']:
+        raise ToolkitError(f'{path}: lacks pooler.weight, which its classifier needs')
+    bert, _ = _build_initialized(
+        contents.settings, contents.vocab, path, ctx, heads, contents.weights
+    )
+    if not head:
+        set_parameters(bert, parameters, path)
+        return bert
+    for name in ('weight', 'bias'):
+        if name not in head:
+            raise ToolkitError(f"{path}: lacks its classifier's {name}")
+    model = build_head(bert, contents.labels and len(contents.labels), ctx)
+    set_finetuned(model, contents.weights)
+    return model

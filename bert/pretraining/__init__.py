@@ -1,0 +1,1 @@
+"""The steps of create_pretraining_data.py and run_pretraining.py."""

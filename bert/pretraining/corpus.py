@@ -1,0 +1,289 @@
+"""Text files to a tokenized corpus.
+
+A file holds a sentence a line and a blank line between documents. The end of a file ends a
+document as well.
+"""
+
+import glob
+import math
+import os
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from bert.system.errors import ToolkitError
+
+
+class Corpus(NamedTuple):
+    """Tokenized documents, one after the other.
+
+    Document ``d`` has the sentences ``documents[d]`` to ``documents[d + 1]``, and sentence ``s``
+    the tokens ``ids[sentences[s]:sentences[s + 1]]``. Neither is ever empty.
+    """
+
+    ids: np.ndarray  # (tokens,), the smallest integer type that holds the vocabulary
+    sentences: np.ndarray  # (sentences + 1,) int64
+    documents: np.ndarray  # (documents + 1,) int64
+
+
+def smallest_integer(largest):
+    """The smallest dtype that holds 0 to ``largest``: uint8, uint16 or int32."""
+    return np.dtype(np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32)
+
+
+# Bytes of text in memory as words at a time.
+CHUNK_BYTES = 2**20
+# No sentence is as long as this, in bytes: its file has no line ends.
+LONGEST_LINE = 2**24
+# Tokens of text from which instances are made at a time, where there are twice as many: some 35 MB
+# of English, thousands of documents to draw random next sentences from.
+CORPUS_TOKENS = 2**23
+
+
+class Span(NamedTuple):
+    """A part of a text file that begins and ends between documents."""
+
+    path: str
+    start: int
+    stop: int
+
+
+def find_files(patterns):
+    """The files that comma-separated globs match, sorted within each.
+
+    Raises
+    ------
+    ToolkitError
+        If a pattern matches nothing, or something that is not a file.
+    """
+    paths = []
+    for pattern in filter(None, patterns.split(',')):
+        pattern = os.path.expanduser(pattern)
+        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+        if not found:
+            raise ToolkitError(f'{pattern}: no file matches')
+        for path in found:
+            if os.path.isdir(path):
+                raise ToolkitError(f'{path}: a directory; name its files, as in {path}/*.txt')
+            if not os.path.isfile(path):
+                raise ToolkitError(f'{path}: not a regular file')
+        paths.extend(found)
+    if not paths:
+        raise ToolkitError('no input file is named')
+    return paths
+
+
+def share_out(paths, outputs):
+    """What each output is made from.
+
+    Neighbouring files go to the same output. With more outputs than files each file is cut,
+    between documents, into as many parts of about the same size as it has outputs.
+
+    Parameters
+    ----------
+    paths : list of str
+    outputs : int
+
+    Returns
+    -------
+    list of list of Span
+        One list an output.
+    """
+    if outputs <= len(paths):
+        groups = np.array_split(np.arange(len(paths)), outputs)
+        return [[Span(paths[i], 0, os.path.getsize(paths[i])) for i in group] for group in groups]
+    parts = [len(group) for group in np.array_split(np.arange(outputs), len(paths))]
+    return [[span] for path, count in zip(paths, parts) for span in _cut(path, count)]
+
+
+def _cut(path, count):
+    size = os.path.getsize(path)
+    cuts = [0]
+    with open(path, 'rb') as file:
+        for part in range(1, count):
+            # To the end of this line, and then to the end of the next blank one.
+            file.seek(size * part // count)
+            file.readline(LONGEST_LINE)
+            while file.readline(LONGEST_LINE).strip():
+                pass
+            cuts.append(file.tell())
+    return [Span(path, start, stop) for start, stop in zip(cuts, [*cuts[1:], size])]
+
+
+def read_corpus(spans, encode, vocab_size, repeatable=True, show=lambda share: None):
+    """Read and tokenize text, all of it into one corpus; see :func:`read_corpora`."""
+    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, show)
+    return corpus
+
+
+def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda share: None):
+    """Read and tokenize text, some of it at a time.
+
+    A corpus ends with the document that brings it to ``tokens`` tokens, where what follows has as
+    many too; the last one takes all the rest. So a text of fewer than ``2 * tokens`` is one corpus,
+    and of a longer one hardly more than those are in memory, unless a single document has them.
+
+    Parameters
+    ----------
+    spans : list of Span
+    encode : function
+        From a list of str to a list of sequences of ids.
+    vocab_size : int
+    tokens : int
+    repeatable : bool
+        Whether ``encode`` always answers the same, so that asking it once for each word is enough.
+    show : function
+        Called with the share of the text that is read, from 0 to 1.
+
+    Yields
+    ------
+    Corpus
+        Two documents or more.
+
+    Raises
+    ------
+    ToolkitError
+        If a file is not UTF-8, with its name and line, if there are not two documents, or if
+        one is longer than ``2 * tokens`` where there are ``8 * tokens``.
+    """
+    dtype = smallest_integer(vocab_size - 1)
+    # What no corpus was made of yet: ids, and for each sentence its tokens and its document.
+    pending = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, np.int64)
+    chunks, document = [], 0
+    done, total = 0, sum(span.stop - span.start for span in spans)
+    for span in spans:
+        for lines, size in _read_lines(span):
+            ids, lengths = encode_lines(lines, encode, repeatable)
+            documents = document + np.cumsum([not line for line in lines])
+            document = documents[-1]
+            chunks.append((ids.astype(dtype), lengths[lengths > 0], documents[lengths > 0]))
+            done += size
+            show(done / total)
+            if len(pending[0]) + sum(len(chunk[0]) for chunk in chunks) >= 2 * tokens:
+                pending, chunks = _joined(pending, chunks), []
+                while True:
+                    token, sentence = _first_cut(*pending[1:], tokens)
+                    if not token:
+                        break
+                    cuts = token, sentence, sentence
+                    yield _corpus(*(array[:cut] for array, cut in zip(pending, cuts)), spans)
+                    # Copies, so that what is done with does not stay in memory.
+                    pending = tuple(array[cut:].copy() for array, cut in zip(pending, cuts))
+                if len(pending[0]) >= 8 * tokens:
+                    raise ToolkitError(
+                        f'{span.path}: a document of more than {2 * tokens} tokens; put blank '
+                        'lines between documents'
+                    )
+        document += 1
+    yield _corpus(*_joined(pending, chunks), spans)
+
+
+def _joined(pending, chunks):
+    return tuple(map(np.concatenate, zip(pending, *chunks)))
+
+
+def _first_cut(lengths, document, tokens):
+    """The token and the sentence that begin the second corpus; 0 and 0 where there is only one."""
+    ends = np.cumsum(lengths)
+    # The first sentences of documents, with two documents or more on either side.
+    first = (np.flatnonzero(np.diff(document)) + 1)[1:-1]
+    start = ends[first - 1]
+    fits = np.flatnonzero((start >= tokens) & (ends[-1] - start >= tokens))
+    return (start[fits[0]], first[fits[0]]) if len(fits) else (0, 0)
+
+
+def _corpus(ids, lengths, document, spans):
+    """The corpus of some sentences, of which ``lengths`` and ``document`` tell."""
+    first = np.flatnonzero(np.diff(document)) + 1
+    corpus = Corpus(
+        ids=ids,
+        sentences=np.concatenate([[0], np.cumsum(lengths)]),
+        documents=np.concatenate([[0], first, [len(lengths)]]),
+    )
+    _check(corpus, spans)
+    return corpus
+
+
+def _check(corpus, spans):
+    names = ', '.join(dict.fromkeys(span.path for span in spans))
+    if len(corpus.sentences) == 1:
+        raise ToolkitError(f'{names}: no text for an output; drop the file or make fewer outputs')
+    if len(corpus.documents) == 2:
+        raise ToolkitError(
+            f'{names}: only one document for an output, and random next sentences come from '
+            'another one; put blank lines between documents, or make fewer outputs'
+        )
+
+
+def _read_lines(span):
+    """Yield lists of stripped lines, and the number of bytes that they come from."""
+    with open(span.path, 'rb') as file:
+        file.seek(span.start)
+        position = span.start
+        while position < span.stop:
+            data = file.read(min(CHUNK_BYTES, span.stop - position))
+            if position + len(data) < span.stop:
+                rest = file.readline(LONGEST_LINE)  # to the end of the line
+                if len(rest) == LONGEST_LINE and not rest.endswith(b'\n'):
+                    line = _line_number(span.path, position + len(data))
+                    raise ToolkitError(
+                        f'{span.path}:{line}: a line of more than {LONGEST_LINE} bytes; put a '
+                        'sentence on a line, and blank lines between documents'
+                    )
+                data += rest
+            if not data:
+                raise ToolkitError(f'{span.path}: became shorter while it was read')
+            try:
+                text = data.decode('utf8')
+            except UnicodeDecodeError as error:
+                line = _line_number(span.path, position + error.start)
+                raise ToolkitError(f'{span.path}:{line}: not valid UTF-8') from None
+            if position == 0 and text.startswith('\ufeff'):
+                text = text[1:]
+            position += len(data)
+            text = text.replace('\r\n', '\n').replace('\r', '\n')
+            lines = [line.strip() for line in text.split('\n')]
+            if text.endswith('\n'):
+                lines.pop()  # what follows the last line is no line
+            yield lines, len(data)
+
+
+def _line_number(path, position):
+    with open(path, 'rb') as file:
+        sizes = (min(CHUNK_BYTES, position - start) for start in range(0, position, CHUNK_BYTES))
+        return sum(file.read(size).count(b'\n') for size in sizes) + 1
+
+
+def encode_lines(lines, encode, repeatable=True):
+    """Ids of all lines, one after the other, and the number of ids of each.
+
+    Text repeats its words, so each different one is encoded once. Spaces, unlike other white
+    space, end a word for every tokenizer here whatever stands around them.
+
+    Returns
+    -------
+    ids : numpy.ndarray of int64, (tokens,)
+    lengths : numpy.ndarray of int64, (lines,)
+    """
+    texts = [line.split(' ') if repeatable else [line] for line in lines]
+    texts_per_line = np.fromiter(map(len, texts), np.int64, len(texts))
+    texts = list(chain.from_iterable(texts))
+    distinct = list(dict.fromkeys(texts)) if repeatable else texts
+    encoded = encode(distinct)
+    length = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    ids = np.fromiter(chain.from_iterable(encoded), np.int64, length.sum())
+    if repeatable:
+        number = dict(zip(distinct, range(len(distinct))))
+        which = np.fromiter(map(number.__getitem__, texts), np.int64, len(texts))
+        ids = _concatenate_runs(ids, (np.cumsum(length) - length)[which], length[which])
+        length = length[which]
+    ends = np.concatenate([[0], np.cumsum(length)])[np.cumsum(texts_per_line)]
+    return ids, np.diff(ends, prepend=0)
+
+
+def _concatenate_runs(array, starts, lengths):
+    """``array[starts[i]:starts[i] + lengths[i]]`` for all i, in one array."""
+    ends = np.cumsum(lengths)
+    shift = np.repeat(starts - (ends - lengths), lengths)
+    return array[np.arange(len(shift)) + shift]

@@ -1,0 +1,284 @@
+"""The flags of run_pretraining.py, and those of instances, which both scripts have."""
+
+from pathlib import Path
+
+from bert.cli.flags import (
+    Parser,
+    add_device_flags,
+    check_dtype,
+    fraction,
+    natural,
+    positive_float,
+    positive_int,
+    seed,
+)
+from bert.distributed.flags import add_kvstore_flag, check_kvstore
+from bert.pretraining.instances import MIN_SEQ_LENGTH, Recipe
+from bert.system.errors import UsageError
+
+DESCRIPTION = (
+    'Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py.'
+)
+EPILOG = """\
+examples:
+  run_pretraining.py --do-training --data 'shards/*.npz' --bert_model sizes/config.json \\
+      --batch_size 32 --num_steps 10000 --warmup_ratio 0.1 --start_step auto
+  run_pretraining.py --do-eval --data_eval held_out.npz --bert_model ckpt_dir/model
+  finetune_classifier.py --bert_model ckpt_dir/model
+"""
+# The steps of a run that --profile looks at; the first one, which lays out memory, included.
+PROFILED_STEPS = 10
+
+
+def parse_args(argv=None):
+    """Parse the flags of run_pretraining.py, and check them as far as needs no file."""
+    parser = build_flags()
+    args = parser.parse_args(argv)
+    check_args(args, parser.with_role('raw'))
+    return args
+
+
+def add_recipe_flags(parser, group, with_defaults=True):
+    """Add the flags that describe instances, named as in :class:`Recipe`, less the passes.
+
+    Parameters
+    ----------
+    parser : bert.cli.flags.Parser
+    group : argparse group
+    with_defaults : bool
+        False leaves out the defaults, so that it is seen which flags were given, and gives the
+        flags the role ``raw``.
+    """
+
+    def add(name, meaning, **keywords):
+        default = getattr(Recipe(), name)
+        if with_defaults:
+            keywords['default'] = default
+        elif default is not False:
+            meaning += f' (default: {default})'
+        if default is False:
+            keywords.update(action='store_true', default=False if with_defaults else None)
+        else:
+            keywords['metavar'] = 'P' if isinstance(default, float) else 'N'
+        roles = '' if with_defaults else 'raw'
+        parser.flag(group, f'--{name}', roles=roles, help=meaning, **keywords)
+
+    length = f'tokens of an instance at most, {MIN_SEQ_LENGTH} or more'
+    add('max_seq_length', length, type=positive_int)
+    add('max_predictions_per_seq', 'masked tokens of an instance at most', type=positive_int)
+    add('masked_lm_prob', 'masked share of the tokens', type=fraction)
+    add('short_seq_prob', 'share of documents that are cut into shorter instances', type=fraction)
+    add('whole_word_mask', 'mask all tokens of a word or none')
+
+
+def check_max_seq_length(length):
+    """Refuse instances that have no room for text."""
+    if length < MIN_SEQ_LENGTH:
+        raise UsageError(
+            f'--max_seq_length {length}: at least {MIN_SEQ_LENGTH}, for [CLS] one token [SEP] '
+            'another [SEP]'
+        )
+
+
+def build_flags():
+    """Build the parser of run_pretraining.py.
+
+    The roles of the flags:
+
+    - ``by_worker``: it may differ from worker to worker, as it names files or devices, or only
+      helps; all others must be the same on all workers;
+    - ``raw``: it goes with --raw only.
+    """
+    parser = Parser(DESCRIPTION, epilog=EPILOG)
+    parser.flag(parser, '--do-training', action='store_true', help='train')
+    parser.flag(parser, '--do-eval', action='store_true', help='evaluate, after the training')
+
+    data = parser.add_argument_group('data')
+    parser.flag(
+        data,
+        '--data',
+        roles='by_worker',
+        metavar='GLOBS',
+        help='training shards: comma-separated globs',
+    )
+    parser.flag(
+        data, '--data_eval', roles='by_worker', metavar='GLOBS', help='shards to evaluate on'
+    )
+    parser.flag(
+        data,
+        '--batch_size',
+        type=positive_int,
+        default=8,
+        help='rows a batch, on each device; with --by-token the tokens, padding included',
+    )
+    parser.flag(
+        data, '--by-token', action='store_true', help='--batch_size counts tokens in place of rows'
+    )
+    parser.flag(
+        data, '--batch_size_eval', type=positive_int, default=8, help='rows a batch in evaluation'
+    )
+    parser.flag(
+        data,
+        '--num_buckets',
+        type=positive_int,
+        default=1,
+        help='lengths are divided into as many buckets, and rows of one bucket make a batch',
+    )
+
+    text = parser.add_argument_group('text in place of shards')
+    parser.flag(
+        text,
+        '--raw',
+        action='store_true',
+        help='--data and --data_eval name text files, a sentence a line and a blank line between '
+        'documents; instances are made anew for each epoch. The flags of this group go with it',
+    )
+    add_recipe_flags(parser, text, with_defaults=False)
+    parser.flag(
+        text,
+        '--do_lower_case',
+        roles='raw',
+        action='store_true',
+        default=None,
+        help='lower-case the text, whatever the model says of itself',
+    )
+    parser.flag(
+        text,
+        '--num_workers',
+        roles='by_worker raw',
+        type=positive_int,
+        help='processes that make instances (default: 1)',
+    )
+
+    model = parser.add_argument_group('model')
+    parser.flag(
+        model,
+        '--bert_model',
+        roles='by_worker',
+        default='bert_12_768_12',
+        help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
+        'finetune_classifier.py, whose weights are taken; or a configuration file, *.json, with '
+        'vocab.txt beside it, from scratch',
+    )
+    parser.flag(
+        model,
+        '--dataset_name',
+        default='book_corpus_wiki_en_uncased',
+        help="what the zoo's model was pre-trained on, which means its vocabulary too",
+    )
+    parser.flag(
+        model, '--pretrained', action='store_true', help="take the weights of the zoo's model"
+    )
+
+    training = parser.add_argument_group('training')
+    parser.flag(training, '--num_steps', type=positive_int, default=20, help='updates in all')
+    parser.flag(
+        training,
+        '--accumulate',
+        type=positive_int,
+        default=1,
+        help='batches whose gradients are added up before an update',
+    )
+    parser.flag(training, '--lr', type=positive_float, default=1e-4, help='peak learning rate')
+    parser.flag(
+        training,
+        '--warmup_ratio',
+        type=fraction,
+        default=0.1,
+        help='share of the updates in which the learning rate rises',
+    )
+    parser.flag(training, '--seed', type=seed, default=0, help='of weights, order and dropout')
+    add_device_flags(parser, training)
+    add_kvstore_flag(parser, training)
+
+    output = parser.add_argument_group('checkpoints and output')
+    parser.flag(
+        output,
+        '--ckpt_dir',
+        roles='by_worker',
+        default='./ckpt_dir',
+        help='where checkpoints, metrics.jsonl and the trained model go',
+    )
+    parser.flag(
+        output, '--ckpt_interval', type=positive_int, default=1000, help='steps between checkpoints'
+    )
+    parser.flag(
+        output, '--ckpt_keep', type=positive_int, default=3, help='how many checkpoints stay'
+    )
+    parser.flag(
+        output,
+        '--start_step',
+        roles='by_worker',
+        type=start_step,
+        default=0,
+        metavar='N',
+        help='go on from the checkpoint of this step, or with auto from the newest if there is '
+        'one; 0 is a new run',
+    )
+    parser.flag(
+        output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
+    )
+    parser.flag(
+        output,
+        '--verbose',
+        roles='by_worker',
+        action='store_true',
+        help='log the shapes of each batch',
+    )
+    parser.flag(
+        output,
+        '--profile',
+        roles='by_worker',
+        metavar='FILE',
+        help=f"write MXNet's profile of the first {PROFILED_STEPS} steps, for chrome://tracing",
+    )
+    return parser
+
+
+def start_step(text):
+    """Parse the value of ``--start_step``: a number or ``auto``."""
+    return text if text == 'auto' else natural(text)
+
+
+def check_args(args, raw):
+    """Refuse flags that contradict each other, and fill in the defaults of those for --raw.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    raw : list of str
+        The names of the flags that go with --raw.
+    """
+    if not (args.do_training or args.do_eval):
+        raise UsageError('nothing to do: --do-training, --do-eval or both are needed')
+    for wanted, data in (('do_training', 'data'), ('do_eval', 'data_eval')):
+        flag = '--' + wanted.replace('_', '-')
+        if getattr(args, wanted) and not getattr(args, data):
+            raise UsageError(f'{flag} needs --{data}')
+        if getattr(args, data) and not getattr(args, wanted):
+            raise UsageError(f'--{data} goes with {flag}')
+    defaults = {**Recipe()._asdict(), 'do_lower_case': False, 'num_workers': 1}
+    for name in raw:
+        if getattr(args, name) is None:
+            setattr(args, name, defaults[name])
+        elif not args.raw:
+            raise UsageError(
+                f'--{name} goes with --raw; shards have it from the time they were made'
+            )
+    check_max_seq_length(args.max_seq_length)
+    if args.pretrained and is_configuration(args.bert_model):
+        raise UsageError(
+            '--pretrained goes with a model of the zoo or a model directory; '
+            f'{args.bert_model} means training from scratch'
+        )
+    if args.profile and not args.do_training:
+        raise UsageError('--profile goes with --do-training')
+    if args.profile and not Path(args.profile).absolute().parent.is_dir():
+        raise UsageError(f'--profile {args.profile}: there is no such folder')
+    check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
+    check_kvstore(args)
+
+
+def is_configuration(name):
+    """Tell whether ``--bert_model`` names a configuration file, for training from scratch."""
+    return name.endswith('.json')

@@ -1,0 +1,336 @@
+"""Masked-LM and next-sentence instances from tokenized documents, vectorized over instances.
+
+The algorithm is that of Devlin et al. 2018 (arXiv 1810.04805, section 3.1 and appendix A.1) as
+google-research/bert published it. Two observations replace its loops over tokens. The segments
+of an instance are runs of neighbouring tokens, so that an instance, before it is masked, is no
+more than two starts and two lengths. And a document's instances are made one after the other,
+but documents do not wait for each other: each step of :func:`plan_pairs` makes the next instance
+of every document at once.
+
+Everything random comes from the ``numpy.random.Generator`` that is passed in.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bert.pretraining.corpus import smallest_integer
+
+# The tokens of an instance that are not text: [CLS] A [SEP] B [SEP].
+SPECIALS_PER_INSTANCE = 3
+# One token in A, one in B.
+MIN_SEQ_LENGTH = SPECIALS_PER_INSTANCE + 2
+# Instances are assembled and masked in blocks of about this many tokens, to stay in the cache.
+BLOCK_TOKENS = 2**19
+
+
+class Recipe(NamedTuple):
+    """How instances are made; the names are those of the command-line flags."""
+
+    max_seq_length: int = 128
+    max_predictions_per_seq: int = 20
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    dupe_factor: int = 10
+    whole_word_mask: bool = False
+
+
+class Symbols(NamedTuple):
+    """What masking has to know of a vocabulary."""
+
+    cls: int
+    sep: int
+    mask: int
+    pad: int
+    special: np.ndarray  # (vocabulary,) bool: never masked
+    continues: np.ndarray  # (vocabulary,) bool: goes on with the word of the token before
+
+    @property
+    def vocab_size(self):
+        return len(self.special)
+
+
+class Pairs(NamedTuple):
+    """Segments A and B of each instance, as runs of ``Corpus.ids``; five arrays of shape (N,)."""
+
+    a_start: np.ndarray
+    a_length: np.ndarray
+    b_start: np.ndarray
+    b_length: np.ndarray
+    is_random_next: np.ndarray
+
+    @property
+    def count(self):
+        return len(self.a_start)
+
+    def take(self, rows):
+        """The pairs of some rows, given as a slice or as indices."""
+        return Pairs(*(column[rows] for column in self))
+
+
+def symbols_of(vocab, word_start=None):
+    """The :class:`Symbols` of a vocabulary.
+
+    Parameters
+    ----------
+    vocab : bert.text.vocab.Vocab
+    word_start : str, optional
+        What the first token of a word starts with, in sentencepiece vocabularies. Without it,
+        the tokens that start with ``##`` are those that continue a word.
+    """
+    special = np.zeros(len(vocab), dtype=bool)
+    names = (vocab.cls_token, vocab.sep_token, vocab.mask_token, vocab.padding_token)
+    cls, sep, mask, pad = ids = [vocab[name] for name in names]
+    special[ids] = True
+    if word_start is None:
+        continues = [token.startswith('##') for token in vocab.idx_to_token]
+    else:
+        continues = [not token.startswith(word_start) for token in vocab.idx_to_token]
+    return Symbols(cls, sep, mask, pad, special, np.array(continues))
+
+
+def instances(corpus, recipe, symbols, rng):
+    """All instances of a corpus, in random order.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Two documents or more: the random next segment comes from another one.
+    recipe : Recipe
+    symbols : Symbols
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    count : int
+        N, the number of instances.
+    blocks : iterator of dict
+        Blocks of neighbouring instances, each a dictionary of the seven arrays, named as in
+        GluonNLP: ``input_ids`` and ``segment_ids`` (n, max_seq_length); ``masked_lm_positions``,
+        ``masked_lm_ids`` and ``masked_lm_weights`` (n, max_predictions_per_seq);
+        ``next_sentence_labels`` (1 means random) and ``valid_lengths`` (n,).
+    """
+    pairs = plan_pairs(corpus, recipe, rng)
+    pairs = pairs.take(rng.permutation(pairs.count))
+    rows = max(1, BLOCK_TOKENS // recipe.max_seq_length)
+    return pairs.count, (
+        make_block(corpus.ids, pairs.take(slice(i, i + rows)), recipe, symbols, rng)
+        for i in range(0, pairs.count, rows)
+    )
+
+
+def plan_pairs(corpus, recipe, rng):
+    """Choose the segments of every instance, ``dupe_factor`` times over.
+
+    Each document is cut into chunks of whole sentences that reach the target length: usually all
+    that fits, with probability ``short_seq_prob`` a random length of at least 2. A random number
+    of a chunk's sentences becomes A. B is the rest of the chunk or, half of the time and where
+    there is no rest, as much of another document from a random sentence on; what was left of the
+    chunk then begins the next one. Pairs that are too long lose tokens (:func:`truncate`).
+
+    Worked example: a document of sentences of 3, 4 and 5 tokens, target length 6. The first two
+    reach it: A is 3 tokens long, B 4. Should B be drawn from elsewhere, it takes sentences until
+    it has 6 - 3 tokens or more, and the next chunk starts with the sentence of 4.
+
+    Returns
+    -------
+    Pairs
+        Pass by pass, but the documents of a pass intermingled.
+    """
+    sentences, documents = corpus.sentences, corpus.documents
+    limit = recipe.max_seq_length - SPECIALS_PER_INSTANCE
+    count = len(documents) - 1
+    document = np.tile(np.arange(count), recipe.dupe_factor)
+    short = rng.random(len(document)) < recipe.short_seq_prob
+    target = np.where(short, rng.integers(2, limit + 1, len(document)), limit)
+    start = documents[document]
+    steps = []
+    while len(document):
+        end = _reach(sentences, start, target, documents[document + 1])
+        a_stop = start + 1 + rng.integers(0, np.maximum(end - start - 1, 1))
+        a_length = sentences[a_stop] - sentences[start]
+        is_random = (a_stop == end) | (rng.random(len(document)) < 0.5)
+
+        other = rng.integers(0, count - 1, len(document))
+        other += other >= document
+        random_start = rng.integers(documents[other], documents[other + 1])
+        random_end = _reach(sentences, random_start, target - a_length, documents[other + 1])
+
+        b_start = sentences[np.where(is_random, random_start, a_stop)]
+        b_stop = sentences[np.where(is_random, random_end, end)]
+        steps.append((sentences[start], a_length, b_start, b_stop - b_start, is_random))
+
+        start = np.where(is_random, a_stop, end)
+        unfinished = start < documents[document + 1]
+        document, target, start = document[unfinished], target[unfinished], start[unfinished]
+    return truncate(Pairs(*map(np.concatenate, zip(*steps))), limit, rng)
+
+
+def _reach(sentences, start, length, stop):
+    """The end of the fewest sentences from ``start`` with ``length`` tokens: 1 at least."""
+    end = np.searchsorted(sentences, sentences[start] + length)
+    return np.minimum(np.maximum(end, start + 1), stop)
+
+
+def truncate(pairs, limit, rng):
+    """Shorten pairs to ``limit`` tokens.
+
+    The longer segment, or B if they are equally long, loses its first or its last token, either
+    with probability one half, until the pair fits. So what each segment loses in all is certain,
+    and how much of that in front is a binomial variable.
+
+    Worked example: lengths 9 and 4, limit 8. A falls to 4, and nothing is left to remove. Lengths
+    9 and 6, limit 8: A falls to 6, then B and A take turns until both have 4.
+    """
+    a_length = np.minimum(pairs.a_length, np.maximum(limit - pairs.b_length, (limit + 1) // 2))
+    b_length = np.minimum(pairs.b_length, limit - a_length)
+    return pairs._replace(
+        a_start=pairs.a_start + rng.binomial(pairs.a_length - a_length, 0.5),
+        a_length=a_length,
+        b_start=pairs.b_start + rng.binomial(pairs.b_length - b_length, 0.5),
+        b_length=b_length,
+    )
+
+
+def make_block(ids, pairs, recipe, symbols, rng):
+    """Assemble and mask the instances of some pairs; see :func:`instances` for the result."""
+    tokens, segment_ids, valid_lengths = assemble(ids, pairs, recipe.max_seq_length, symbols)
+    wanted = np.rint(valid_lengths * recipe.masked_lm_prob).astype(np.int64)
+    wanted = np.minimum(recipe.max_predictions_per_seq, np.maximum(1, wanted))
+    candidates = ~symbols.special[tokens]
+    if recipe.whole_word_mask:
+        chosen = choose_words(candidates, symbols.continues[tokens], wanted, rng)
+    else:
+        chosen = choose_tokens(candidates, wanted, rng)
+    masked = mask(tokens, chosen, recipe.max_predictions_per_seq, symbols, rng)
+    return {
+        'input_ids': tokens,
+        'segment_ids': segment_ids,
+        **masked,
+        'next_sentence_labels': pairs.is_random_next.astype(np.uint8),
+        'valid_lengths': valid_lengths.astype(smallest_integer(recipe.max_seq_length)),
+    }
+
+
+def assemble(ids, pairs, max_seq_length, symbols):
+    """``[CLS] A [SEP] B [SEP]``, padded.
+
+    Returns
+    -------
+    tokens : numpy.ndarray of the type of ``ids``, (n, max_seq_length)
+    segment_ids : numpy.ndarray of uint8, (n, max_seq_length)
+        1 in B and its [SEP], 0 elsewhere.
+    valid_lengths : numpy.ndarray of int64, (n,)
+    """
+    column = np.arange(max_seq_length)
+    rows = np.arange(pairs.count)
+    first_sep = pairs.a_length + 1
+    last_sep = first_sep + pairs.b_length + 1
+    in_b = column > first_sep[:, None]
+    shift = np.where(in_b, (pairs.b_start - first_sep - 1)[:, None], (pairs.a_start - 1)[:, None])
+    # The columns of special tokens point past the segments, maybe past the corpus: overwritten.
+    tokens = ids.take(column + shift, mode='clip')
+    tokens[:, 0] = symbols.cls
+    tokens[rows, first_sep] = symbols.sep
+    tokens[rows, last_sep] = symbols.sep
+    padding = column > last_sep[:, None]
+    tokens[padding] = symbols.pad
+    return tokens, (in_b & ~padding).astype(np.uint8), last_sep + 1
+
+
+def choose_tokens(candidates, wanted, rng):
+    """Choose ``wanted[i]`` of the candidates of row i, every set of them equally likely.
+
+    Parameters
+    ----------
+    candidates : numpy.ndarray of bool, (n, length)
+    wanted : numpy.ndarray of int, (n,)
+        1 or more. A row with fewer candidates gets them all.
+
+    Returns
+    -------
+    numpy.ndarray of bool, (n, length)
+    """
+    keys = _random_keys(candidates, rng)
+    most = min(wanted.max(), keys.shape[1])
+    smallest = np.sort(np.partition(keys, most - 1, axis=1)[:, :most], axis=1)
+    threshold = smallest[np.arange(len(keys)), np.minimum(wanted, most) - 1]
+    return candidates & (keys <= threshold[:, None])
+
+
+def choose_words(candidates, continues, wanted, rng):
+    """Choose whole words with up to ``wanted[i]`` tokens of row i.
+
+    The words come in random order, and one that would exceed the number is passed over. A word
+    does not reach over a special token (in the original, a segment B that truncation left with
+    the end of a word added it to the last word of A).
+
+    Parameters
+    ----------
+    candidates, continues : numpy.ndarray of bool, (n, length)
+        What may be chosen, and what belongs to the word of the token before.
+    wanted : numpy.ndarray of int, (n,)
+
+    Returns
+    -------
+    numpy.ndarray of bool, (n, length)
+    """
+    count, length = candidates.shape
+    rows = np.arange(count)
+    follows = np.zeros_like(candidates)
+    follows[:, 1:] = candidates[:, :-1] & continues[:, 1:]
+    first = candidates & ~follows
+    # The number of each token's word, where it has one, and the number of tokens of each word.
+    word = np.maximum(np.cumsum(first, axis=1) - 1, 0)
+    place = (rows[:, None] * length + word)[candidates]
+    size = np.bincount(place, minlength=count * length).reshape(count, length)
+
+    order = np.argsort(_random_keys(size > 0, rng), axis=1)
+    chosen = np.zeros_like(candidates)
+    tokens = np.zeros(count, dtype=np.int64)
+    for rank in range(first.sum(axis=1).max()):
+        this = order[:, rank]
+        fits = tokens + size[rows, this] <= wanted
+        chosen[rows, this] = fits
+        tokens += size[rows, this] * fits
+    return candidates & chosen[rows[:, None], word]
+
+
+def _random_keys(where, rng):
+    """uint64 keys in random order, different within a row, the largest number if not ``where``."""
+    keys = rng.integers(0, 2**64, where.shape, dtype=np.uint64)
+    keys &= np.uint64(0xFFFFFFFF00000000)
+    keys |= np.arange(where.shape[1], dtype=np.uint64)
+    keys[~where] = np.iinfo(np.uint64).max
+    return keys
+
+
+def mask(tokens, chosen, max_predictions, symbols, rng):
+    """Replace the chosen tokens in place: 80 % by [MASK], 10 % by a random token, 10 % not.
+
+    Returns
+    -------
+    dict of numpy.ndarray, (n, max_predictions)
+        ``masked_lm_positions`` in rising order and padded with 0, ``masked_lm_ids``, the
+        original tokens, padded with [PAD], and ``masked_lm_weights``, 1 and padded with 0.
+    """
+    count, length = tokens.shape
+    positions = np.zeros((count, max_predictions), dtype=smallest_integer(length - 1))
+    labels = np.full((count, max_predictions), symbols.pad, dtype=tokens.dtype)
+    weights = np.zeros((count, max_predictions), dtype=np.uint8)
+
+    row, column = np.nonzero(chosen)
+    slot = np.arange(len(row)) - np.searchsorted(row, row)
+    positions[row, slot] = column
+    labels[row, slot] = tokens[row, column]
+    weights[row, slot] = 1
+
+    chance = rng.random(len(row))
+    to_mask, to_random = chance < 0.8, chance >= 0.9
+    tokens[row[to_mask], column[to_mask]] = symbols.mask
+    tokens[row[to_random], column[to_random]] = rng.integers(0, symbols.vocab_size, to_random.sum())
+    return {
+        'masked_lm_positions': positions,
+        'masked_lm_ids': labels,
+        'masked_lm_weights': weights,
+    }

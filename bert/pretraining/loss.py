@@ -1,0 +1,175 @@
+"""The two losses of pre-training, and the gradients of one batch."""
+
+import mxnet as mx
+import numpy as np
+
+from bert import ops
+from bert.distributed.workers import ALONE
+
+# What PretrainingLoss counts, in this order.
+STATISTICS = ('mlm_loss', 'mlm_correct', 'nsp_loss', 'nsp_correct')
+
+
+class PretrainingLoss(mx.gluon.HybridBlock):
+    """Masked-LM and next-sentence cross entropy, and how many answers are right.
+
+    Parameters
+    ----------
+    fused : bool
+        Whether to use :func:`bert.ops.cross_entropy`: MXNet's own are slow over a vocabulary.
+    """
+
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
+
+    def hybrid_forward(
+        self, F, nsp_scores, mlm_scores, mlm_labels, mlm_weights, nsp_labels, factors
+    ):
+        """Add up the losses of one batch.
+
+        Parameters
+        ----------
+        nsp_scores : (B, 2) array of float32
+        mlm_scores : (B, M, V) array of float32
+        mlm_labels, mlm_weights : (B, M) arrays
+            Weight 0 where a row has fewer than M masked tokens.
+        nsp_labels : (B,) array
+        factors : (2,) array
+            What the sums of the two losses are multiplied by in the objective.
+
+        Returns
+        -------
+        (1,) array, (4,) array
+            The objective and, without gradients, the sums named in :data:`STATISTICS`.
+        """
+        mlm_labels, mlm_weights = F.reshape(mlm_labels, -1), F.reshape(mlm_weights, -1)
+        mlm_losses, mlm_best = self.cross_entropy(F, F.reshape(mlm_scores, (-3, 0)), mlm_labels)
+        nsp_losses, nsp_best = self.cross_entropy(F, nsp_scores, nsp_labels)
+        mlm_loss, nsp_loss = F.sum(mlm_losses * mlm_weights), F.sum(nsp_losses)
+        mlm_correct = F.sum((mlm_best == mlm_labels) * mlm_weights)
+        nsp_correct = F.sum(nsp_best == nsp_labels)
+        losses = F.concat(mlm_loss, nsp_loss, dim=0)
+        statistics = F.concat(mlm_loss, mlm_correct, nsp_loss, nsp_correct, dim=0)
+        return F.sum(losses * factors), F.stop_gradient(statistics)
+
+    def cross_entropy(self, F, scores, labels):
+        """The loss of each row of (rows, classes) scores, and its best class."""
+        if self.fused:
+            return ops.cross_entropy(F, scores, labels)
+        return -F.pick(F.log_softmax(scores), labels), F.argmax(scores, axis=-1)
+
+
+class Tally:
+    """Sums over any number of batches.
+
+    Attributes
+    ----------
+    sums : (6,) array of float64
+        Those of :data:`STATISTICS`, the masked tokens and the rows.
+    """
+
+    def __init__(self, sums=(0,) * 6):
+        self.sums = np.array(sums, dtype=np.float64)
+
+    def add(self, batch, statistics):
+        """Add the statistics of a batch, waiting for them."""
+        rows = len(batch.nsp_labels)
+        self.sums += [*statistics.asnumpy(), batch.mlm_weights.sum(), rows]
+
+    def metrics(self):
+        """Mean losses, and accuracies in percent.
+
+        Returns
+        -------
+        dict of str to float
+        """
+        mlm_loss, mlm_correct, nsp_loss, nsp_correct, masks, rows = self.sums.tolist()
+        masks = max(1, masks)
+        return {
+            'mlm_loss': mlm_loss / masks,
+            'mlm_acc': 100 * mlm_correct / masks,
+            'nsp_loss': nsp_loss / rows,
+            'nsp_acc': 100 * nsp_correct / rows,
+        }
+
+
+def finish_initialization(model, ctx):
+    """Run the model once, so that every parameter has its size and its first values."""
+    zeros = mx.nd.zeros((1, 1), ctx=ctx, dtype='int32')
+    model(zeros, zeros, mx.nd.ones((1,), ctx=ctx), zeros)
+    mx.nd.waitall()
+
+
+def build_loss(contexts):
+    """A hybridized :class:`PretrainingLoss` for these contexts."""
+    loss = PretrainingLoss(fused=ops.serve_on(contexts))
+    loss.hybridize()
+    return loss
+
+
+def statistics(model, loss, batch, ctx, factors=(0, 0)):
+    """The objective and the statistics of one batch, see :class:`PretrainingLoss`; not waited for.
+
+    Parameters
+    ----------
+    model : gluonnlp.model.BERTModel
+        With both heads. The masked-LM head sees the masked positions only.
+    batch : bert.pretraining.batches.Batch
+    ctx : mxnet.Context
+    """
+    dtype = next(iter(model.collect_params().values())).dtype
+    _, _, nsp_scores, mlm_scores = model(
+        mx.nd.array(batch.ids, ctx=ctx, dtype='int32'),
+        mx.nd.array(batch.token_types, ctx=ctx, dtype='int32'),
+        mx.nd.array(batch.valid_lengths, ctx=ctx, dtype=dtype),
+        mx.nd.array(batch.mlm_positions, ctx=ctx, dtype='int32'),
+    )
+    return loss(
+        nsp_scores.astype('float32', copy=False),
+        mlm_scores.astype('float32', copy=False),
+        mx.nd.array(batch.mlm_labels, ctx=ctx),
+        mx.nd.array(batch.mlm_weights, ctx=ctx),
+        mx.nd.array(batch.nsp_labels, ctx=ctx),
+        mx.nd.array(factors, ctx=ctx),
+    )
+
+
+def gradients(model, loss, batches, contexts, scale, workers=ALONE):
+    """Forward and backward over the batches of one update, spread over workers and devices.
+
+    The objective is the mean masked-LM loss of the masked tokens plus the mean next-sentence
+    loss of the rows, both over the whole update, so that it does not matter how the update is
+    cut into batches.
+
+    Parameters
+    ----------
+    batches : list of bert.pretraining.batches.Batch
+        All of them, on each worker.
+    contexts : list of mxnet.Context
+    scale : float
+        Multiplies the gradients, but not the statistics.
+    workers : bert.distributed.workers.Workers
+
+    Returns
+    -------
+    list of (4,) mxnet.nd.NDArray
+        The statistics of each batch, not waited for.
+    """
+    masks = max(1, sum(float(batch.mlm_weights.sum()) for batch in batches))
+    rows = sum(len(batch.nsp_labels) for batch in batches)
+    # Each device of each worker must compute something, or MXNet takes its gradients for stale
+    # ones; where batches are short, it does the first one once more, at factor 0.
+    share = workers.share(batches)
+    idle = len(contexts) - len(share)
+    work = [(batch, (scale / masks, scale / rows)) for batch in share]
+    work += [(batches[0], (0, 0))] * idle
+    counted = []
+    for number, (batch, factors) in enumerate(work):
+        with mx.autograd.record():
+            objective, sums = statistics(
+                model, loss, batch, contexts[number % len(contexts)], factors
+            )
+        objective.backward()
+        counted.append(sums)
+    return workers.gather(counted[: len(share)], len(batches), (len(STATISTICS),))

@@ -1,0 +1,269 @@
+"""Shards of pre-training instances: files of plain arrays, written by data generation.
+
+A shard is an ``.npz`` file with the seven arrays that :func:`bert.pretraining.instances.instances`
+describes, for N instances, and two more: ``settings``, a string of JSON that tells how it was
+made, and ``vocabulary``, the tokens in the order of their ids as UTF-8 bytes of a JSON list.
+"""
+
+import contextlib
+import json
+import shutil
+import struct
+import tempfile
+import zipfile
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from bert.system.errors import ToolkitError
+from bert.system.files import parse_json, replacing
+from bert.system.npz import Damaged, open_npz
+from bert.text.vocab import fingerprint
+
+SEQUENCE_ARRAYS = ('input_ids', 'segment_ids')
+PREDICTION_ARRAYS = ('masked_lm_positions', 'masked_lm_ids', 'masked_lm_weights')
+INSTANCE_ARRAYS = ('next_sentence_labels', 'valid_lengths')
+ARRAYS = SEQUENCE_ARRAYS + PREDICTION_ARRAYS + INSTANCE_ARRAYS
+# Token ids hardly compress: 6, the usual level, takes four times as long for a file 6 % smaller.
+COMPRESSION_LEVEL = 1
+RECORDIO_MAGIC = 0xCED7230A
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Tell an error without a file name, such as a full disk, as one of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            raise ToolkitError(f'{path}: {error.strerror}') from None
+        raise
+
+
+def write_npz(path, blocks, settings, vocab):
+    """Write a shard, the same bytes for the same arrays.
+
+    Parameters
+    ----------
+    path : str or Path
+    blocks : iterable of dict
+        The instances, one block after the other. Only one of them is in memory at a time.
+    settings : dict
+        Recorded inside, together with the vocabulary and its fingerprint.
+    vocab : bert.text.vocab.Vocab
+    """
+    settings = {**settings, 'vocab_fingerprint': fingerprint(vocab)}
+    tokens = json.dumps(vocab.idx_to_token, ensure_ascii=False).encode('utf8')
+    with replacing(path) as temporary, contextlib.ExitStack() as stack:
+        # The members of a zip file come one after the other, so the arrays grow in other files.
+        spools = {
+            name: stack.enter_context(tempfile.TemporaryFile(dir=temporary.parent))
+            for name in ARRAYS
+        }
+        count, first = 0, None
+        for block in blocks:
+            count += len(block['valid_lengths'])
+            first = first or {name: block[name][:0] for name in ARRAYS}
+            for name in ARRAYS:
+                spools[name].write(block[name])
+        archive = stack.enter_context(
+            zipfile.ZipFile(temporary, 'w', zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
+        )
+        for name, spool in spools.items():
+            with _new_member(
+                archive, name, first[name].dtype, (count, *first[name].shape[1:])
+            ) as m:
+                spool.seek(0)
+                shutil.copyfileobj(spool, m, 2**20)
+        for name, array in {
+            'settings': np.array(json.dumps({**settings, 'instances': count})),
+            'vocabulary': np.frombuffer(tokens, dtype=np.uint8),
+        }.items():
+            with _new_member(archive, name, array.dtype, array.shape) as member:
+                member.write(array.tobytes())
+
+
+@contextlib.contextmanager
+def _new_member(archive, name, dtype, shape):
+    """A file in the archive, its ``.npy`` header written; zipfile dates all of them 1980."""
+    with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+        header = {
+            'descr': np.lib.format.dtype_to_descr(dtype),
+            'fortran_order': False,
+            'shape': shape,
+        }
+        np.lib.format.write_array_header_1_0(member, header)
+        yield member
+
+
+def write_recordio(path, blocks):
+    """Write MXNet's indexed RecordIO, ``path`` and an index ``.idx`` beside it.
+
+    Each record is a JSON object with the eleven names and the padding that GluonNLP's script
+    gave it. MXNet is not needed: a record is a magic number, its length and its bytes, filled
+    up to a multiple of four.
+    """
+    index_path = Path(path).with_suffix('.idx')
+    with contextlib.ExitStack() as stack:
+        index = stack.enter_context(open(stack.enter_context(replacing(index_path)), 'w'))
+        records = stack.enter_context(open(stack.enter_context(replacing(path)), 'wb'))
+        every_record = chain.from_iterable(map(_records, blocks))
+        for key, record in enumerate(every_record):
+            index.write(f'{key}\t{records.tell()}\n')
+            data = json.dumps(record).encode('ascii')
+            records.write(struct.pack('<II', RECORDIO_MAGIC, len(data)))
+            records.write(data + bytes(-len(data) % 4))
+
+
+def _records(block):
+    """The instances of a block, each as a dictionary of lists of numbers."""
+    lengths = block['valid_lengths'].astype(np.int64)
+    length_b = block['segment_ids'].sum(axis=1, dtype=np.int64)
+    predictions = block['masked_lm_weights'].sum(axis=1)
+    columns = {
+        'input_ids': block['input_ids'],
+        'input_mask': (np.arange(block['input_ids'].shape[1]) < lengths[:, None]).astype(np.uint8),
+        'segment_ids': block['segment_ids'],
+        'masked_lm_positions': block['masked_lm_positions'],
+        'masked_lm_ids': block['masked_lm_ids'],
+        'segment_a_lengths': (lengths - length_b)[:, None],
+        'segment_b_lengths': length_b[:, None],
+        'masked_lm_weights': block['masked_lm_weights'].astype(np.float32),
+        'next_sentence_labels': block['next_sentence_labels'][:, None],
+        'valid_lengths': lengths[:, None],
+        'masked_lm_valid_lengths': predictions[:, None],
+    }
+    for values in zip(*(column.tolist() for column in columns.values())):
+        yield dict(zip(columns, values))
+
+
+def read_settings(path):
+    """How a shard was made, without reading its instances.
+
+    Returns
+    -------
+    dict
+        Flags of create_pretraining_data.py, ``vocab_fingerprint``, and ``instances``, N.
+    """
+    with _opened(path) as shard:
+        return _settings(shard)
+
+
+def read_shard(path, vocab):
+    """Read and check the seven arrays of a shard, with the token ids of ``vocab``.
+
+    Parameters
+    ----------
+    path : str or Path
+    vocab : bert.text.vocab.Vocab or gluonnlp.vocab.BERTVocab
+        That of the model. Where the shard was made with the same tokens in another order, the
+        ids are mapped.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        By the names in :data:`ARRAYS`, in the integer types of the file.
+
+    Raises
+    ------
+    ToolkitError
+        If the file is damaged, an array is missing, of the wrong type or shape, or has impossible
+        values, or if the shard was made with other tokens.
+    """
+    with _opened(path) as shard:
+        settings = _settings(shard)
+        arrays = {name: shard.read(name) for name in ARRAYS}
+        tokens = _tokens(shard)
+    _check_shapes(arrays, path)
+    _check_values(arrays, len(tokens), path)
+    if settings['instances'] != len(arrays['input_ids']):
+        raise _damaged(path, f'the settings count {settings["instances"]} instances')
+    # Not by the fingerprint, which may be that of other tokens than these.
+    if tokens != vocab.idx_to_token:
+        new_ids = _map_tokens(tokens, vocab, path)
+        for name in ('input_ids', 'masked_lm_ids'):
+            dtype = np.promote_types(arrays[name].dtype, np.min_scalar_type(len(tokens) - 1))
+            arrays[name] = new_ids.astype(dtype)[arrays[name]]
+    return arrays
+
+
+def _damaged(path, reason):
+    return ToolkitError(f'{path}: {reason}; make it again with create_pretraining_data.py')
+
+
+@contextlib.contextmanager
+def _opened(path):
+    with naming(path):
+        try:
+            with open_npz(path) as shard:
+                yield shard
+        except Damaged as error:
+            raise _damaged(path, error) from None
+
+
+def _settings(shard):
+    settings = None
+    with contextlib.suppress(ValueError, TypeError):
+        settings = parse_json(shard.read('settings').item())
+    count = settings.get('instances') if isinstance(settings, dict) else None
+    if not isinstance(count, int) or not isinstance(settings.get('vocab_fingerprint'), str):
+        raise Damaged('the settings that it was made with cannot be read')
+    return settings
+
+
+def _tokens(shard):
+    tokens = None
+    with contextlib.suppress(ValueError):
+        tokens = parse_json(shard.read('vocabulary').tobytes().decode('utf8'))
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise Damaged('the vocabulary that it was made with cannot be read')
+    return tokens
+
+
+def _check_shapes(arrays, path):
+    for names, dimensions in (
+        (SEQUENCE_ARRAYS, 2),
+        (PREDICTION_ARRAYS, 2),
+        (INSTANCE_ARRAYS, 1),
+    ):
+        for name in names:
+            array, like = arrays[name], arrays[names[0]]
+            if array.dtype.kind not in 'iu':
+                raise _damaged(path, f'{name} holds {array.dtype}, not whole numbers')
+            if array.ndim != dimensions or array.shape != like.shape:
+                raise _damaged(path, f'{name} has the shape {array.shape}')
+            if len(array) != len(arrays['input_ids']):
+                raise _damaged(path, f'{name} has not as many rows as input_ids')
+    if not arrays['input_ids'].size or not arrays['masked_lm_ids'].size:
+        raise _damaged(path, 'it holds no instances')
+
+
+def _check_values(arrays, vocab_size, path):
+    lengths = arrays['valid_lengths']
+    for name, allowed in (
+        ('input_ids', vocab_size),
+        ('masked_lm_ids', vocab_size),
+        ('segment_ids', 2),
+        ('masked_lm_weights', 2),
+        ('next_sentence_labels', 2),
+        ('valid_lengths', arrays['input_ids'].shape[1] + 1),
+        ('masked_lm_positions', lengths[:, None]),
+    ):
+        array = arrays[name]
+        wrong = (array < (name == 'valid_lengths')) | (array >= allowed)
+        if wrong.any():
+            raise _damaged(path, f'{name} holds {array[wrong][0]}, which is out of range')
+
+
+def _map_tokens(tokens, vocab, path):
+    """Ids in ``vocab`` of the tokens of a shard, (tokens,) int64."""
+    theirs = vocab.token_to_idx
+    foreign = next((token for token in tokens if token not in theirs), None)
+    if foreign is not None or len(theirs) != len(tokens):
+        example = f', such as {foreign!r}' if foreign is not None else ''
+        raise ToolkitError(
+            f'{path}: made with a vocabulary of other tokens than the model has{example} '
+            f'({len(tokens)} and {len(theirs)}); make it again with the vocabulary of the model'
+        )
+    return np.array([theirs[token] for token in tokens])

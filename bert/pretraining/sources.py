@@ -1,0 +1,235 @@
+"""Pre-training instances as batches: from shards, or made from text while the training runs.
+
+A source has *units*, each a few thousand instances or more that are shuffled together: some
+shards, or a piece of text. Which units come when, and which rows meet in a batch, depends only on
+the seed and the epoch, so a position in this stream is three numbers.
+"""
+
+import contextlib
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from bert.pretraining.corpus import find_files, read_corpus, share_out
+from bert.pretraining.instances import Recipe, instances, symbols_of
+from bert.pretraining.shards import ARRAYS, read_settings, read_shard
+from bert.system import processes
+from bert.system.errors import ToolkitError
+from bert.text.tokenizer import build_tokenizer, tokenize
+from bert.text.vocab import Vocab
+
+# Bytes of text whose instances are made at a time, where it has as many.
+TEXT_PER_UNIT = 2**23
+
+
+def concatenate(parts):
+    """The rows of several dictionaries of arrays in one; narrower arrays are filled up with 0."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = {}
+    for name in ARRAYS:
+        arrays = [part[name] for part in parts]
+        shape = (sum(map(len, arrays)), *np.max([array.shape[1:] for array in arrays], axis=0))
+        whole[name] = np.zeros(shape, np.result_type(*arrays))
+        start = 0
+        for array in arrays:
+            block = whole[name][start : start + len(array)]
+            block[(slice(None), *map(slice, array.shape[1:]))] = array
+            start += len(array)
+    return whole
+
+
+class ShardUnit(NamedTuple):
+    """Some shards, to be read together."""
+
+    paths: list
+    vocab: Vocab
+    max_length: int
+
+    def load(self):
+        """The instances, with the ids of the model's vocabulary.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            See :func:`bert.pretraining.shards.read_shard`.
+        """
+        parts = []
+        for path in self.paths:
+            arrays = read_shard(path, self.vocab)
+            longest = arrays['valid_lengths'].max()
+            if longest > self.max_length:
+                raise ToolkitError(
+                    f'{path}: has instances of {longest} tokens, and the model only '
+                    f'{self.max_length} positions'
+                )
+            parts.append(arrays)
+        return concatenate(parts)
+
+
+class Shards:
+    """Files that create_pretraining_data.py wrote.
+
+    Parameters
+    ----------
+    patterns : str
+        Comma-separated globs.
+    vocab : Vocab
+        The model's.
+    max_length : int
+        The model's positions.
+    """
+
+    def __init__(self, patterns, vocab, max_length):
+        self.paths = find_files(patterns)
+        self.vocab = vocab
+        self.max_length = max_length
+        settings = [read_settings(path) for path in self.paths]
+        self.counts = [int(each['instances']) for each in settings]
+        self.count = sum(self.counts)
+        self.lower = settings[0].get('lower') if not settings[0].get('tokenized') else None
+        self.description = [
+            [os.path.basename(path), count] for path, count in zip(self.paths, self.counts)
+        ]
+
+    def __str__(self):
+        return f'instances: {self.count}, shards: {len(self.paths)}'
+
+    def units(self, seed, epoch, rows):
+        """The units of an epoch, of as many rows or more if there are."""
+        chosen, count, units = [], 0, []
+        for i in np.random.default_rng([seed, epoch]).permutation(len(self.paths)):
+            chosen.append(self.paths[i])
+            count += self.counts[i]
+            if count >= rows:
+                units.append(chosen)
+                chosen, count = [], 0
+        if chosen and units:
+            units[-1] += chosen
+        elif chosen:
+            units = [chosen]
+        return [ShardUnit(paths, self.vocab, self.max_length) for paths in units]
+
+    ahead = 1  # units read before they are needed
+
+    def executor(self):
+        """What reads ahead: a thread."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(1)
+
+
+class TextUnit(NamedTuple):
+    """A piece of text, to be made into instances."""
+
+    spans: list
+    vocab: Vocab
+    lower: bool
+    recipe: Recipe
+    seeds: list
+
+    def load(self):
+        """Instances with masks of their own.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            As from :func:`bert.pretraining.shards.read_shard`.
+        """
+        tokenizer = build_tokenizer(self.vocab, self.lower)
+        corpus = read_corpus(self.spans, lambda texts: tokenize(tokenizer, texts), len(self.vocab))
+        rng = np.random.default_rng(self.seeds)
+        _, blocks = instances(corpus, self.recipe, symbols_of(self.vocab), rng)
+        return concatenate(list(blocks))
+
+
+class Text:
+    """Text files, whose instances are made anew for each epoch, in other processes.
+
+    Parameters
+    ----------
+    patterns : str
+        Comma-separated globs.
+    vocab : Vocab
+        The model's.
+    lower : bool
+        Whether to lower-case the text.
+    recipe : Recipe
+    num_workers : int
+        Processes.
+    """
+
+    def __init__(self, patterns, vocab, lower, recipe, num_workers):
+        self.vocab = vocab
+        self.lower = lower
+        self.recipe = recipe
+        self.ahead = num_workers
+        self.count = None  # of instances: known once they are made
+        self.spans = pieces(find_files(patterns))
+        self.description = [
+            [os.path.basename(span.path), span.start, span.stop]
+            for spans in self.spans
+            for span in spans
+        ] + [list(recipe)]
+
+    def __str__(self):
+        size = sum(span.stop - span.start for spans in self.spans for span in spans)
+        return f'bytes of text: {size}, pieces: {len(self.spans)}'
+
+    def units(self, seed, epoch, rows):
+        """The units of an epoch; ``rows`` says nothing here, a piece of text has many."""
+        return [
+            TextUnit(self.spans[i], self.vocab, self.lower, self.recipe, [seed, epoch, i])
+            for i in np.random.default_rng([seed, epoch]).permutation(len(self.spans)).tolist()
+        ]
+
+    @contextlib.contextmanager
+    def executor(self):
+        """What makes instances ahead of the training: processes."""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+
+        # Not forked: MXNet has started threads by now.
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(self.ahead, context, start_worker) as executor:
+            try:
+                yield executor
+            except BrokenProcessPool:
+                raise ToolkitError(
+                    'a process that made instances was killed, perhaps for want of memory: '
+                    'take fewer --num_workers, or shards in place of --raw'
+                ) from None
+            finally:
+                # What they are making ahead is of no use any more, and may take them long.
+                processes.stop_children(kill=True)
+
+
+def pieces(paths):
+    """Cut large files between documents and put small ones together.
+
+    Returns
+    -------
+    list of list of Span
+        Each of about :data:`TEXT_PER_UNIT` bytes, or all there is.
+    """
+    groups, size = [[]], 0
+    for path in paths:
+        for (span,) in share_out([path], max(1, os.path.getsize(path) // TEXT_PER_UNIT)):
+            if size >= TEXT_PER_UNIT // 2:
+                groups.append([])
+                size = 0
+            if span.stop > span.start:
+                groups[-1].append(span)
+            size += span.stop - span.start
+    if len(groups) > 1 and size < TEXT_PER_UNIT // 2:
+        last = groups.pop()
+        groups[-1] += last
+    return groups
+
+
+def start_worker():
+    """Leave signals to the parent process and the cores to the training."""
+    processes.ignore_signals()
+    os.environ['TOKENIZERS_PARALLELISM'] = 'false'

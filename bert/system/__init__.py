@@ -1,0 +1,1 @@
+"""The ground floor: errors, files, the machine and its processes."""

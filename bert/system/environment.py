@@ -1,0 +1,106 @@
+"""What MXNet 1.9.1 needs of the process before it is imported, and whether it can run at all.
+
+:func:`prepare` runs when :mod:`bert` is imported and does only what must come before
+``import mxnet``. The checks are separate: a script calls them once it knows what it was asked for.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from bert.system.errors import ToolkitError
+
+# In loading order: a library comes after those that it links against.
+CUDA_LIBRARIES = (
+    'cuda_runtime/lib/libcudart.so.11.0',
+    'cuda_nvrtc/lib/libnvrtc.so.11.2',
+    'cublas/lib/libcublasLt.so.11',
+    'cublas/lib/libcublas.so.11',
+    'cufft/lib/libcufft.so.10',
+    'curand/lib/libcurand.so.10',
+    'cusparse/lib/libcusparse.so.11',
+    'cusolver/lib/libcusolver.so.11',
+    'cudnn/lib/libcudnn.so.8',
+    'nccl/lib/libnccl.so.2',
+    'nvtx/lib/libnvToolsExt.so.1',
+)
+
+
+def prepare():
+    """Set the thread count, preload the CUDA libraries and supply ``numpy.bool``."""
+    set_thread_count()
+    preload_cuda_libraries()
+    supply_numpy_bool()
+
+
+def set_thread_count():
+    """Use the physical cores that this process may run on, unless ``OMP_NUM_THREADS`` is set.
+
+    MXNet's own choice, half of the logical processors, leaves half of the cores idle on machines
+    without hyper-threading. OpenMP reads the variable once, when MXNet is loaded.
+    """
+    if 'OMP_NUM_THREADS' not in os.environ:
+        import psutil
+
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
+        physical = psutil.cpu_count(logical=False)
+        counts = [n for n in (allowed, physical) if n]
+        os.environ['OMP_NUM_THREADS'] = str(min(counts, default=1))
+
+
+def preload_cuda_libraries():
+    """Load the CUDA 11 libraries of the ``cu112`` extra, which MXNet would not find by itself."""
+    for folder in sys.path:
+        nvidia = Path(folder) / 'nvidia'
+        if (nvidia / CUDA_LIBRARIES[0]).exists():
+            for library in CUDA_LIBRARIES:
+                # One that is absent may be installed system-wide: MXNet's import says if not.
+                with contextlib.suppress(OSError):
+                    ctypes.CDLL(str(nvidia / library), ctypes.RTLD_GLOBAL)
+            return
+
+
+def supply_numpy_bool():
+    """Give numpy 1.24 and later the alias ``numpy.bool`` that MXNet looks up on import."""
+    import numpy
+
+    if 'bool' not in vars(numpy):
+        numpy.bool = numpy.bool_
+
+
+def installed_wheels():
+    """Names of the installed distributions that provide ``mxnet``, sorted."""
+    return sorted(
+        {
+            name.lower().replace('_', '-')
+            for name in (d.metadata['Name'] for d in metadata.distributions())
+            if name and name.lower().replace('_', '-').startswith('mxnet')
+        }
+        - {'mxnet-bert-toolkit'}
+    )
+
+
+def check_mxnet():
+    """Refuse to go on where MXNet cannot be imported, saying what to install."""
+    wheels = installed_wheels()
+    if not wheels:
+        raise ToolkitError(
+            "MXNet is not installed: pip install 'mxnet==1.9.1' for CPU, or "
+            "pip install '.[cu112]' in the toolkit's folder for NVIDIA GPUs"
+        )
+    if len(wheels) > 1:
+        raise ToolkitError(
+            f'{" and ".join(wheels)} are both installed, and overwrite each other: '
+            f'pip uninstall {" ".join(wheels)}, then install only one of them'
+        )
+    if wheels != ['mxnet']:
+        try:
+            ctypes.CDLL('libcuda.so.1')
+        except OSError:
+            raise ToolkitError(
+                f'{wheels[0]} needs the NVIDIA driver (libcuda.so.1 was not found), on the CPU '
+                f"too: install it, or pip uninstall {wheels[0]} and pip install 'mxnet==1.9.1'"
+            ) from None

@@ -1,0 +1,127 @@
+"""Reading ``.npz`` files that may come from anywhere.
+
+``numpy.load`` believes what such a file says of its sizes, and takes the memory for them before it
+has read a byte. Here they are checked against each other and against the size of the file first.
+Nothing is unpickled.
+"""
+
+import contextlib
+import errno
+import math
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+
+# What a file may unpack to: as many times its own size, or this many bytes if that is more.
+# Shards of short texts, padded to 512 tokens, have been seen to deflate about 50 times.
+LARGEST_RATIO = 100
+ALWAYS_ALLOWED = 64 * 2**20
+# Others can ask for gigabytes to unpack a few bytes.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile, zlib and numpy raise for damaged files.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,  # RecursionError and NotImplementedError too
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+class Damaged(Exception):
+    """The file is not what it should be; the message says why, in a few words."""
+
+
+class Arrays:
+    """The arrays of an open file."""
+
+    def __init__(self, archive, limit):
+        self._archive = archive
+        self._limit = limit  # bytes that may still be unpacked
+
+    @property
+    def names(self):
+        """The names of all arrays."""
+        names = self._archive.namelist()
+        return [name[: -len('.npy')] for name in names if name.endswith('.npy')]
+
+    def read(self, name):
+        """One array.
+
+        Raises
+        ------
+        Damaged
+        """
+        try:
+            info = self._archive.getinfo(f'{name}.npy')
+        except KeyError:
+            raise Damaged(f'the array {name} is missing') from None
+        if info.compress_type not in METHODS:
+            raise Damaged(f'the array {name} is compressed in an unusual way')
+        if info.file_size > self._limit:
+            raise Damaged(f'the array {name} would unpack to {info.file_size} bytes')
+        self._limit -= info.file_size
+        with _as_damaged(f'the array {name} cannot be read'):
+            with self._archive.open(info) as member:
+                _check_header(member, info.file_size)
+            with self._archive.open(info) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def open_npz(path):
+    """Open an ``.npz`` file.
+
+    Yields
+    ------
+    Arrays
+
+    Raises
+    ------
+    Damaged
+        Where it is none. An ``OSError`` is left to the caller.
+    """
+    with contextlib.ExitStack() as stack:
+        with _as_damaged('not an .npz file, or not a whole one'):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        yield Arrays(archive, max(ALWAYS_ALLOWED, LARGEST_RATIO * os.path.getsize(path)))
+
+
+def _check_header(member, size):
+    """Refuse a ``.npy`` file of ``size`` bytes that promises more or fewer."""
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+    else:
+        raise ValueError(f'version {version[0]}.{version[1]} of the format')
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        raise ValueError('it is not one of plain numbers or text')
+    promised = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or promised != size - member.tell():
+        raise ValueError(f'{promised} bytes are promised and {size - member.tell()} are there')
+
+
+@contextlib.contextmanager
+def _as_damaged(what):
+    try:
+        yield
+    except OSError as error:
+        # zipfile seeks where a damaged directory points: that is no fault of the disk.
+        if error.errno != errno.EINVAL:
+            raise
+        raise Damaged(what) from None
+    except DAMAGE as error:
+        reason = str(error).split('\n')[0]
+        raise Damaged(f'{what} ({reason})' if reason else what) from None

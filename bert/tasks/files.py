@@ -1,0 +1,264 @@
+"""Reading labelled text: GLUE's TSV files, and own TSV, CSV and JSON-lines files."""
+
+import csv
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+import numpy as np
+
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import parse_json, read_text, write_text
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Examples(NamedTuple):
+    """The rows of one file."""
+
+    texts: List[tuple]  # (text,) or (first, second)
+    labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, or None
+
+
+class Row(NamedTuple):
+    """One row of a file, as a list or, if its columns have names, a dict."""
+
+    line: int  # counted from 1
+    cells: object
+
+
+def glue_folder():
+    """The folder that ``GLUE_DIR`` names."""
+    folder = os.environ.get('GLUE_DIR')
+    if not folder:
+        raise UsageError(
+            'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data, '
+            'which download_glue_data.py --data_dir glue_data makes'
+        )
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f'GLUE_DIR={folder} is not a folder: '
+            f'download_glue_data.py --data_dir {folder} makes and fills it'
+        )
+    return Path(folder)
+
+
+def read_glue(folder, task, split):
+    """The examples of one split of a GLUE task.
+
+    Returns
+    -------
+    Examples
+
+    Raises
+    ------
+    ToolkitError
+        With file and line, where a row is short, a label unknown or the text not UTF-8.
+    """
+    path = Path(folder) / split.path
+    if not path.is_file():
+        raise ToolkitError(
+            f'{path} is not there: download_glue_data.py --data_dir {folder} '
+            f'--tasks {task.name} fetches it'
+        )
+    rows = _tsv_rows(path)
+    return _examples(path, rows[1:] if split.has_header else rows, split, task.labels)
+
+
+def read_own(task, split):
+    """The examples of one of the user's own files; the extension tells its format."""
+    path = Path(split.path)
+    rows = read_rows(path)
+    return _examples(path, rows, split, task.labels)
+
+
+def find_labels(path, column):
+    """The labels that occur in a file, sorted: as numbers if all of them are whole numbers.
+
+    Returns
+    -------
+    list of str
+    """
+    found = {_cell(path, row, column) for row in read_rows(path)}
+    try:
+        labels = sorted(found, key=int)
+    except ValueError:
+        labels = sorted(found)
+    if len(labels) < 2:
+        raise ToolkitError(f'{path}: every row has the label {labels[0]!r} in column {column!r}')
+    return labels
+
+
+def read_rows(path):
+    """The rows of a TSV, CSV or JSON-lines file whose columns have names.
+
+    Returns
+    -------
+    list of Row
+        With a dict of str to str a row.
+    """
+    path = Path(path)
+    readers = {'.tsv': _named_tsv_rows, '.csv': _csv_rows, '.jsonl': _json_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f'{path}: the extension is not one of {", ".join(readers)}')
+    if not path.is_file():
+        raise UsageError(f'there is no file {path}')
+    rows = reader(path)
+    if not rows:
+        raise ToolkitError(f'{path}: has no rows')
+    return rows
+
+
+def write_predictions(path, source, predictions):
+    """Write the rows of ``source`` with one more column, ``prediction``, in the same format.
+
+    Parameters
+    ----------
+    path, source : path-like
+        With the same extension.
+    predictions : list of str
+    """
+    rows = [
+        {**row.cells, 'prediction': prediction}
+        for row, prediction in zip(read_rows(source), predictions)
+    ]
+    if Path(source).suffix.lower() == '.jsonl':
+        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+    elif Path(source).suffix.lower() == '.tsv':
+        # Not by the csv module, which refuses some characters where it may not quote.
+        lines = [list(rows[0]), *(row.values() for row in rows)]
+        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
+    else:
+        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
+        has_return = any('\r' in cell for row in rows for cell in row.values())
+        buffer = io.StringIO()
+        writer = csv.DictWriter(
+            buffer,
+            fieldnames=list(rows[0]),
+            lineterminator='\n',
+            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    write_text(path, text)
+
+
+def _tsv_rows(path):
+    """Rows of a TSV file as lists. GLUE never quotes, and only a newline ends a row."""
+    lines = read_text(path).split('\n')
+    if lines[-1] == '':
+        lines.pop()
+    if not lines:
+        raise ToolkitError(f'{path}: is empty')
+    return [Row(number, line.rstrip('\r').split('\t')) for number, line in enumerate(lines, 1)]
+
+
+def _named_tsv_rows(path):
+    header, *rows = _tsv_rows(path)
+    _check_header(path, header.cells)
+    for row in rows:
+        if len(row.cells) != len(header.cells):
+            raise ToolkitError(
+                f'{path}:{row.line}: {len(row.cells)} columns, and the header has '
+                f'{len(header.cells)}'
+            )
+    return [Row(row.line, dict(zip(header.cells, row.cells))) for row in rows]
+
+
+def _csv_rows(path):
+    reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
+    rows = []
+    try:
+        header = next(reader, None)
+        if not header:
+            raise ToolkitError(f'{path}: is empty')
+        _check_header(path, header)
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise ToolkitError(
+                    f'{path}:{line}: {len(cells)} columns, and the header has {len(header)}'
+                )
+            if cells:
+                rows.append(Row(line, dict(zip(header, cells))))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ToolkitError(f'{path}:{reader.line_num}: not CSV ({error})') from None
+    return rows
+
+
+def _json_rows(path):
+    rows = []
+    for number, line in enumerate(read_text(path).split('\n'), 1):
+        if not line.strip():
+            continue
+        try:
+            cells = parse_json(line)
+        except ValueError:
+            cells = None
+        if not isinstance(cells, dict):
+            raise ToolkitError(f'{path}:{number}: not a JSON object')
+        rows.append(Row(number, cells))
+    return rows
+
+
+def _check_header(path, names):
+    if len(set(names)) < len(names):
+        raise ToolkitError(f'{path}:1: two columns have the same name')
+
+
+def _cell(path, row, column):
+    """The text in one column of a row."""
+    try:
+        cell = row.cells[column]
+    except IndexError:
+        raise ToolkitError(
+            f'{path}:{row.line}: {len(row.cells)} columns, and column {column + 1} is wanted'
+        ) from None
+    except KeyError:
+        raise ToolkitError(
+            f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
+        ) from None
+    if isinstance(cell, str):
+        return cell
+    # JSON has other types: a number may be a label, but a list or an object is a mistake.
+    if isinstance(cell, (int, float)):
+        return json.dumps(cell)
+    raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
+
+
+def _examples(path, rows, split, labels):
+    if not rows:
+        raise ToolkitError(f'{path}: has no rows')
+    texts = [tuple(_cell(path, row, column) for column in split.text_columns) for row in rows]
+    if split.label_column is None:
+        return Examples(texts, None)
+    cells = [_cell(path, row, split.label_column) for row in rows]
+    if labels is None:
+        return Examples(texts, _numbers(path, rows, cells))
+    ids = {label: i for i, label in enumerate(labels)}
+    for row, cell in zip(rows, cells):
+        if cell not in ids:
+            raise ToolkitError(
+                f'{path}:{row.line}: the label {cell!r} is not one of {", ".join(labels)}'
+            )
+    return Examples(texts, np.array([ids[cell] for cell in cells], dtype=np.int32))
+
+
+def _numbers(path, rows, cells):
+    values = []
+    for row, cell in zip(rows, cells):
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        # Some numbers are finite until they are float32.
+        if not abs(value) <= LARGEST:
+            raise ToolkitError(f'{path}:{row.line}: the label {cell!r} is not a number')
+        values.append(value)
+    return np.array(values, dtype=np.float32)

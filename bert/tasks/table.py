@@ -1,0 +1,147 @@
+"""The nine GLUE tasks and the diagnostic set as data, and a task made of a user's own files."""
+
+from dataclasses import dataclass, replace
+from typing import Optional, Tuple
+
+from bert.system.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Split:
+    """One TSV file of a task.
+
+    Columns are counted from 0 in a GLUE file and named in a user's own.
+    """
+
+    path: str  # in the folder of all tasks, such as MRPC/train.tsv
+    text_columns: tuple  # one or two
+    label_column: Optional[object] = None  # None: no labels
+    has_header: bool = True
+    name: str = ''  # tells the dev sets of MNLI apart
+    submission: str = ''  # the file that GLUE's server wants for a test set
+    rows: Optional[int] = None  # as GLUE hands it out
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its files, its labels and how it is measured."""
+
+    name: str
+    train: Split
+    dev: Tuple[Split, ...]
+    test: Tuple[Split, ...]
+    labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None: a number is predicted
+    metrics: Tuple[str, ...] = ('accuracy',)  # the first one chooses the best epoch
+
+    @property
+    def is_regression(self):
+        """Whether the label is a number."""
+        return self.labels is None
+
+
+def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **keywords):
+    """A row of the table below, for tasks that have one dev and one test set."""
+    train, dev, test = rows
+    answers = f'{folder}.tsv'
+    return Task(
+        name=folder,
+        train=Split(f'{folder}/train.tsv', columns, label, rows=train),
+        dev=(Split(f'{folder}/dev.tsv', columns, label, rows=dev),),
+        test=(Split(f'{folder}/test.tsv', test_columns or columns, submission=answers, rows=test),),
+        labels=labels,
+        **keywords,
+    )
+
+
+ENTAILMENT = ('entailment', 'not_entailment')
+NLI = ('neutral', 'entailment', 'contradiction')
+# The published logs of GluonNLP have the metrics of GLUE (Wang et al. 2018, table 1).
+_COLA = _glue('CoLA', (3,), 1, (8551, 1043, 1063), test_columns=(1,), metrics=('mcc',))
+TASKS = {
+    task.name: task
+    for task in [
+        # CoLA alone has no header, but in its test set.
+        replace(
+            _COLA,
+            train=replace(_COLA.train, has_header=False),
+            dev=(replace(_COLA.dev[0], has_header=False),),
+        ),
+        _glue('SST-2', (0,), 1, (67349, 872, 1821), test_columns=(1,)),
+        _glue('MRPC', (3, 4), 0, (3668, 408, 1725), metrics=('accuracy', 'f1')),
+        _glue(
+            'STS-B', (7, 8), 9, (5749, 1500, 1379), labels=None, metrics=('pearsonr', 'spearmanr')
+        ),
+        _glue(
+            'QQP',
+            (3, 4),
+            5,
+            (363846, 40430, 390965),
+            test_columns=(1, 2),
+            metrics=('accuracy', 'f1'),
+        ),
+        Task(
+            name='MNLI',
+            train=Split('MNLI/train.tsv', (8, 9), 11, rows=392702),
+            dev=(
+                Split('MNLI/dev_matched.tsv', (8, 9), 15, name='matched', rows=9815),
+                Split('MNLI/dev_mismatched.tsv', (8, 9), 15, name='mismatched', rows=9832),
+            ),
+            test=(
+                Split('MNLI/test_matched.tsv', (8, 9), submission='MNLI-m.tsv', rows=9796),
+                Split('MNLI/test_mismatched.tsv', (8, 9), submission='MNLI-mm.tsv', rows=9847),
+                # The diagnostic set has no training data: MNLI's model answers it.
+                Split('diagnostic/diagnostic.tsv', (1, 2), submission='AX.tsv', rows=1104),
+            ),
+            labels=NLI,
+        ),
+        _glue('QNLI', (1, 2), 3, (104743, 5463, 5463), labels=ENTAILMENT),
+        _glue('RTE', (1, 2), 3, (2490, 277, 3000), labels=ENTAILMENT),
+        _glue('WNLI', (1, 2), 3, (635, 71, 146)),
+    ]
+}
+OTHER_NAMES = {'SST': 'SST-2'}
+
+
+def own_task(args, labels):
+    """The task that the flags for own data describe.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        With ``train_file``, ``dev_file`` and ``test_file`` (any may be None), ``text_columns``,
+        ``label_column``, ``regression`` and ``metric``.
+    labels : sequence of str or None
+        In the order of the class ids.
+    """
+    columns = tuple(args.text_columns)
+
+    def split(path, label=args.label_column):
+        return Split(path, columns, label)
+
+    default = ['pearsonr', 'spearmanr'] if args.regression else ['accuracy']
+    return Task(
+        name='own',
+        train=args.train_file and split(args.train_file),
+        dev=(split(args.dev_file),) if args.dev_file else (),
+        test=(split(args.test_file, label=None),) if args.test_file else (),
+        labels=None if args.regression else tuple(labels),
+        metrics=check_metrics(args.metric or default, labels),
+    )
+
+
+def check_metrics(names, labels):
+    """Refuse a metric that does not fit the labels; ``labels`` is None for a number.
+
+    Returns
+    -------
+    tuple of str
+    """
+    for name in names:
+        if (labels is None) != (name in ('pearsonr', 'spearmanr')):
+            kind = 'a number is' if labels is None else 'classes are'
+            raise UsageError(f'--metric {name} does not fit: {kind} predicted')
+        if name == 'f1' and len(labels) != 2:
+            raise UsageError(
+                f'--metric f1 is for two labels, not {len(labels)}; f1_macro is for any number'
+            )
+    return tuple(names)

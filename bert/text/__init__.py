@@ -1,0 +1,1 @@
+"""Text: vocabularies, tokenizers, and the arrays that BERT takes."""

@@ -1,0 +1,101 @@
+"""Text to the arrays that BERT takes: ids, token types and valid lengths."""
+
+from typing import List, NamedTuple
+
+import numpy as np
+
+from bert.text.tokenizer import tokenize
+
+
+class Encoded(NamedTuple):
+    """A set of sentences or sentence pairs as token ids, without padding."""
+
+    ids: List[np.ndarray]  # [CLS] first [SEP] (second [SEP]), int32, at most max_len each
+    first_lengths: np.ndarray  # (N,) int32: tokens up to the first [SEP], which have type 0
+    lengths: np.ndarray  # (N,) int32
+    padding: int  # the id of [PAD]
+
+
+def truncated_lengths(first, second, limit):
+    """Lengths of the two texts once tokens are cut off the longer one until both fit.
+
+    The original does it token by token, from the second text where both are as long.
+
+    Parameters
+    ----------
+    first, second : (N,) arrays of int
+    limit : int
+        What the two may have together.
+
+    Returns
+    -------
+    two (N,) arrays of int
+
+    >>> truncated_lengths(np.array([10, 3]), np.array([8, 9]), 9)
+    (array([5, 3]), array([4, 6]))
+    """
+    half = limit // 2
+    kept_second = np.minimum(second, np.maximum(half, limit - first))
+    kept_first = np.minimum(first, limit - kept_second)
+    return kept_first, kept_second
+
+
+def encode(texts, tokenizer, vocab, max_len):
+    """Tokenize a whole set on all cores, truncate, and add the special tokens.
+
+    Parameters
+    ----------
+    texts : list of tuple of str
+        One or two texts each, alike in all.
+    tokenizer : tokenizers.Tokenizer
+        See :func:`bert.text.tokenizer.build_tokenizer`.
+    vocab : Vocab or gluonnlp.vocab.BERTVocab
+    max_len : int
+        Tokens of a row at most, with [CLS] and [SEP].
+
+    Returns
+    -------
+    Encoded
+    """
+    columns = [tokenize(tokenizer, column) for column in zip(*texts)]
+    lengths = [np.array([len(ids) for ids in column], dtype=np.int32) for column in columns]
+    if len(columns) == 2:
+        lengths = truncated_lengths(*lengths, max_len - 3)
+    else:
+        lengths = [np.minimum(lengths[0], max_len - 2)]
+    cls, sep = (np.array([vocab[token]], np.int32) for token in (vocab.cls_token, vocab.sep_token))
+    ids = []
+    for row in zip(*columns, *lengths):
+        pieces = [cls]
+        for tokens, length in zip(row[: len(columns)], row[len(columns) :]):
+            pieces += [tokens[:length], sep]
+        ids.append(np.concatenate(pieces))
+    return Encoded(
+        ids,
+        (lengths[0] + 2).astype(np.int32),
+        np.array([len(row) for row in ids], dtype=np.int32),
+        vocab[vocab.padding_token],
+    )
+
+
+def pad_batch(encoded, rows):
+    """The arrays of one batch, as long as its longest row.
+
+    Parameters
+    ----------
+    encoded : Encoded
+    rows : (B,) array of int
+        Which rows of the set.
+
+    Returns
+    -------
+    (B, L) int32 ids, (B, L) int32 token types, (B,) float32 valid lengths
+    """
+    lengths = encoded.lengths[rows]
+    width = lengths.max()
+    position = np.arange(width)
+    is_token = position < lengths[:, None]
+    ids = np.full((len(rows), width), encoded.padding, dtype=np.int32)
+    ids[is_token] = np.concatenate([encoded.ids[row] for row in rows])
+    token_types = (is_token & (position >= encoded.first_lengths[rows][:, None])).astype(np.int32)
+    return ids, token_types, lengths.astype(np.float32)

@@ -1,0 +1,1 @@
+"""What fine-tuning and pre-training share; the loops themselves are in the scripts."""

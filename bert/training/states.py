@@ -1,0 +1,194 @@
+"""Checkpoints that a training goes on from as if it had never stopped.
+
+A checkpoint is a pair of files, named after the step in seven digits: ``0000020.params``, the
+parameters as Gluon saves them, and ``0000020.states``, all else that the next steps depend on, as
+an ``.npz`` of plain arrays. The ``.states`` file is written last and holds the sha256 of its
+partner, so that a process killed at any moment leaves whole pairs and maybe half of one more.
+"""
+
+import contextlib
+import json
+import logging
+import zipfile
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from bert.checkpoints import gluon
+from bert.distributed.workers import ALONE
+from bert.model.parameters import save_parameters, set_parameters
+from bert.system.errors import ToolkitError
+from bert.system.files import copy_file, parse_json, replacing, sha256
+from bert.system.npz import Damaged, open_npz
+
+
+def parameters_path(folder, step):
+    """``FOLDER/NNNNNNN.params``."""
+    return Path(folder) / f'{step:07d}.params'
+
+
+def states_path(folder, step):
+    """``FOLDER/NNNNNNN.states``."""
+    return Path(folder) / f'{step:07d}.states'
+
+
+def saved_steps(folder):
+    """The steps of all ``.states`` files, in rising order; whether they are good is not checked."""
+    names = (path.stem for path in Path(folder).glob('*.states'))
+    return sorted(int(name) for name in names if name.isdigit() and len(name) >= 7)
+
+
+def newest_step(folder):
+    """The step of the newest checkpoint that is whole, or 0; a damaged one is logged."""
+    for step in reversed(saved_steps(folder)):
+        try:
+            read_progress(folder, step)
+            return step
+        except ToolkitError as error:
+            logging.warning('passed over: %s', error)
+    return 0
+
+
+def save(folder, step, model, trainer, progress, keep, written=None):
+    """Write a checkpoint and delete old ones.
+
+    Parameters
+    ----------
+    folder : str or Path
+    step : int
+    model : mxnet.gluon.Block
+    trainer : mxnet.gluon.Trainer
+        With BERTAdam.
+    progress : dict
+        What else to remember, fit for JSON.
+    keep : int
+        How many checkpoints stay, this one included.
+    written : str or Path, optional
+        A file to which the same parameters were written just now: it gets a second name.
+    """
+    parameters, states = parameters_path(folder, step), states_path(folder, step)
+    if written:
+        copy_file(written, parameters)
+    else:
+        save_parameters(model, parameters)
+    progress = {**progress, 'step': step, 'params_sha256': sha256(parameters)}
+    with replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
+        _write_array(archive, 'progress', np.array(json.dumps(progress)))
+        for name, index in _indices(model, trainer).items():
+            for kind, array in _split(trainer._updaters[0].states[index]).items():
+                _write_array(archive, f'{kind}:{name}', array.asnumpy())
+    for old in saved_steps(folder)[:-keep]:
+        states_path(folder, old).unlink()
+        with contextlib.suppress(FileNotFoundError):
+            parameters_path(folder, old).unlink()
+
+
+def load(folder, step, model, trainer, workers=ALONE):
+    """Give the model and the trainer what they had after a step.
+
+    Only worker 0 needs the files.
+
+    Returns
+    -------
+    dict
+        ``progress``, as :func:`save` was given it.
+    """
+    for index in _indices(model, trainer).values():
+        for context, updater in zip(trainer._contexts, trainer._updaters):
+            updater.states[index] = trainer.optimizer.create_state_multi_precision(
+                index, trainer._params[index].data(context)
+            )
+            updater.states_synced[index] = True
+    progress = workers.from_first(lambda: _read(folder, step, model, trainer))
+    workers.broadcast_parameters(model)
+    for index in _indices(model, trainer).values():
+        copies = [_split(updater.states[index]) for updater in trainer._updaters]
+        workers.broadcast([[copy[kind] for copy in copies] for kind in copies[0]])
+    optimizer = trainer.optimizer
+    counts = dict.fromkeys(_indices(model, trainer).values(), step)
+    for context in trainer._contexts:
+        optimizer._all_index_update_counts[context.device_id] = dict(counts)
+    optimizer._set_current_context(trainer._contexts[0].device_id)
+    optimizer.num_update = step
+    return progress
+
+
+def _read(folder, step, model, trainer):
+    """Fill the parameters and the states of the optimizer, and return the progress."""
+    progress = read_progress(folder, step)
+    load_parameters(folder, step, model)
+    path = states_path(folder, step)
+    with _opened(path) as states:
+        for name, index in _indices(model, trainer).items():
+            for updater in trainer._updaters:
+                for kind, array in _split(updater.states[index]).items():
+                    saved = _read_array(states, f'{kind}:{name}', path)
+                    if saved.shape != array.shape or saved.dtype != array.dtype:
+                        raise ToolkitError(f'{path}: {kind}:{name} does not fit this model')
+                    array[:] = mx.nd.array(saved, dtype=saved.dtype)
+    return progress
+
+
+def load_parameters(folder, step, model):
+    """Give the model the parameters that it had after a step."""
+    path = parameters_path(folder, step)
+    set_parameters(model, gluon.read_gluon(path), path)
+
+
+def read_progress(folder, step):
+    """The ``progress`` of a checkpoint, once it is clear that the two files belong together."""
+    parameters, path = parameters_path(folder, step), states_path(folder, step)
+    for file in (parameters, path):
+        if not file.is_file():
+            raise ToolkitError(f'{file}: there is no such checkpoint file')
+    with _opened(path) as states:
+        try:
+            progress = parse_json(_read_array(states, 'progress', path).item())
+            expected = progress['params_sha256']
+        except (ValueError, TypeError, KeyError):
+            raise ToolkitError(f'{path}: not a checkpoint of this program') from None
+    if sha256(parameters) != expected:
+        raise ToolkitError(f'{parameters}: not the file that belongs to {path.name}')
+    return progress
+
+
+def _indices(model, trainer):
+    """The trainer's number of each parameter that is trained, by its name in the file."""
+    indices = {}
+    for name, parameter in model._collect_params_with_prefix().items():
+        index = trainer._param2idx[parameter.name]
+        # The word embedding has two names.
+        if parameter.grad_req != 'null' and index not in indices.values():
+            indices[name] = index
+    return indices
+
+
+def _split(state):
+    """A state of BERTAdam as named arrays."""
+    if isinstance(state[0], tuple):
+        (mean, variance), master = state
+        return {'mean': mean, 'variance': variance, 'master': master}
+    mean, variance = state
+    return {'mean': mean, 'variance': variance}
+
+
+def _write_array(archive, name, array):
+    with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    try:
+        with open_npz(path) as states:
+            yield states
+    except Damaged:
+        raise ToolkitError(f'{path}: not a whole checkpoint file') from None
+
+
+def _read_array(states, name, path):
+    try:
+        return states.read(name)
+    except Damaged:
+        raise ToolkitError(f'{path}: {name} is missing or damaged') from None

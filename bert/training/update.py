@@ -1,0 +1,198 @@
+"""What fine-tuning and pre-training share: devices, seeds, gradients and the update."""
+
+import inspect
+import math
+
+import mxnet as mx
+import numpy as np
+
+from bert import ops
+from bert.distributed.workers import ALONE
+from bert.system import machine
+from bert.system.errors import ToolkitError, UsageError
+from bert.training.optimizer import BERTAdam
+
+WEIGHT_DECAY = 0.01
+MAX_GRADIENT_NORM = 1.0
+
+
+def contexts(gpus):
+    """MXNet's contexts for a list of GPU numbers, or the CPU for an empty one.
+
+    Raises
+    ------
+    ToolkitError
+        If MXNet cannot run on one of them.
+    """
+    if not gpus:
+        return [mx.cpu()]
+    problem = machine.gpu_problem(gpus)
+    if problem:
+        raise ToolkitError(f'cannot train on a GPU: {problem}')
+    return [mx.gpu(index) for index in gpus]
+
+
+def seed_step(seed, step, rank=0):
+    """Seed MXNet's random numbers, those of dropout, for one step of one worker.
+
+    MXNet's generator cannot be saved. Seeded anew each step, a resumed run needs only the step.
+    """
+    mx.random.seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1))
+
+
+def build_trainer(
+    model, optimizer, learning_rate, epsilon, bias_correction=False, kvstore='device'
+):
+    """A trainer for all parameters, without weight decay on LayerNorm and biases.
+
+    Parameters
+    ----------
+    model : mxnet.gluon.Block
+    optimizer : str
+        ``bertadam`` or one of MXNet's.
+    kvstore : str
+        What adds up the gradients of several devices.
+
+    Returns
+    -------
+    mxnet.gluon.Trainer
+        The weights are updated here, not on the key-value store, which would unpickle what it
+        is sent.
+    """
+    for parameter in model.collect_params('.*beta|.*gamma|.*bias').values():
+        parameter.wd_mult = 0.0
+    if optimizer.lower() == 'bertadam':
+        instance = BERTAdam(
+            learning_rate=learning_rate,
+            epsilon=epsilon,
+            bias_correction=bias_correction,
+            wd=WEIGHT_DECAY,
+        )
+    else:
+        if bias_correction:
+            raise UsageError('--bias_correction goes with --optimizer bertadam only')
+        instance = _mxnet_optimizer(optimizer, learning_rate, epsilon)
+    return mx.gluon.Trainer(
+        model.collect_params(), instance, kvstore=kvstore, update_on_kvstore=False
+    )
+
+
+def _mxnet_optimizer(name, learning_rate, epsilon):
+    registry = mx.optimizer.Optimizer.opt_registry
+    if name.lower() not in registry:
+        raise UsageError(f'--optimizer {name} is not one of {", ".join(sorted(registry))}')
+    keywords = {'learning_rate': learning_rate, 'wd': WEIGHT_DECAY, 'multi_precision': True}
+    if 'epsilon' in inspect.signature(registry[name.lower()]).parameters:
+        keywords['epsilon'] = epsilon
+    return mx.optimizer.create(name, **keywords)
+
+
+def trainable(model):
+    """The parameters that have gradients."""
+    return [p for p in model.collect_params().values() if p.grad_req != 'null']
+
+
+class OverflowAtLowestScale(ToolkitError):
+    """The gradients of float16 are infinite, whatever the loss scale."""
+
+
+class LossScale:
+    """Dynamic loss scaling for float16, whose smallest gradients would otherwise become 0.
+
+    Micikevicius et al. 2017 (1710.03740), section 3.2: halve the scale when a gradient
+    overflows, double it after ``PATIENCE`` steps without.
+    """
+
+    FIRST = 2.0**15
+    LOWEST = 1.0
+    PATIENCE = 2000
+
+    def __init__(self, dtype):
+        self.dynamic = dtype == 'float16'
+        self.value = self.FIRST if self.dynamic else 1.0
+        self.good_steps = 0
+
+    def adjust(self, norm):
+        """Set the scale for the next step by this step's gradient norm.
+
+        Only float16 waits for the norm: for float32 the scale is 1.
+
+        Raises
+        ------
+        OverflowAtLowestScale
+            If the gradients overflow at the lowest scale too.
+        """
+        if not self.dynamic:
+            return
+        if math.isfinite(float(norm.asscalar())):
+            self.good_steps += 1
+            if self.good_steps % self.PATIENCE == 0:
+                self.value *= 2
+        else:
+            self.good_steps = 0
+            self.value /= 2
+            if self.value < self.LOWEST:
+                raise OverflowAtLowestScale(
+                    'the float16 gradients overflow whatever the loss scale: '
+                    'try a lower --lr, or --dtype float32'
+                )
+
+
+def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALONE):
+    """Clip the gradients to global norm 1 and update the weights.
+
+    Parameters
+    ----------
+    trainer : mxnet.gluon.Trainer
+    parameters : list of mxnet.gluon.Parameter
+        See :func:`trainable`. Their gradients are sums over the samples, times the loss scale.
+    samples : int
+        How many, over all workers, devices and accumulated batches; their mean gradient is
+        applied.
+    learning_rate : float
+    loss_scale : LossScale
+    workers : bert.distributed.workers.Workers
+
+    Returns
+    -------
+    mxnet.nd.NDArray of shape (1,)
+        The norm of the mean gradient before clipping; with BERTAdam and float32 it is not
+        waited for. Where it is not finite the weights stay as they are.
+    """
+    trainer.set_learning_rate(learning_rate)
+    trainer.allreduce_grads()
+    workers.sum([parameter.list_grad() for parameter in parameters])
+    divisor = samples * loss_scale.value
+    norm = global_norm([p.list_grad()[0] for p in parameters]) / divisor
+    factor = MAX_GRADIENT_NORM / mx.nd.maximum(norm, MAX_GRADIENT_NORM)
+    optimizer = trainer.optimizer
+    if isinstance(optimizer, BERTAdam):
+        # Within the update: a pass over all gradients is saved.
+        optimizer.clip_factor = factor
+        trainer.update(divisor)
+    elif math.isfinite(float(norm.asscalar())):
+        # The other optimizers would move the weights by inf or NaN, times a factor of 0 or not.
+        for parameter in parameters:
+            for gradient in parameter.list_grad():
+                gradient *= factor.as_in_context(gradient.context)
+        trainer.update(divisor)
+    loss_scale.adjust(norm)
+    return norm
+
+
+def global_norm(arrays):
+    """The 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
+    if ops.serve(arrays[0]):
+        return mx.nd.sqrt(ops.sum_of_squares(mx.nd, arrays))
+    squares = mx.nd.multi_sum_sq(*arrays, num_arrays=len(arrays))
+    return mx.nd.sqrt(mx.nd.sum(squares, keepdims=True))
+
+
+def accumulate_gradients(model):
+    """Add gradients up over batches and devices until :func:`clear_gradients`."""
+    model.collect_params().setattr('grad_req', 'add')
+
+
+def clear_gradients(model):
+    """Set accumulated gradients to 0."""
+    model.collect_params().zero_grad()
