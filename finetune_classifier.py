@@ -1,43 +1,31 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
-import functools
 import logging
 import math
 import time
-from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bert.checkpoints.source import check_vocab, is_parameter_file
-from bert.cli import program
-from bert.cli.console import log_to_file, progress, start_logging
-from bert.cli.program import stop_requests
-from bert.distributed.workers import joined
-from bert.finetuning.data import encode_datasets, hash_data, read_task
-from bert.finetuning.flags import FREE, parse_args
-from bert.finetuning.output import LOG, Saver, choose_start, finished_result
-from bert.finetuning.progress import Position, Seen
-from bert.finetuning.step import gradients, loss_of, micro_batches, predict
-from bert.model import build, loading
-from bert.system import environment, machine
+from bert.checkpoints import reading
+from bert.checkpoints.contents import Location
+from bert.checkpoints.source import is_parameter_file, locate
+from bert.cli.console import log_to_file, progress
+from bert.cli.program import run
+from bert.finetuning.data import encode_datasets, hash_data, read_examples
+from bert.finetuning.flags import build_flags, parse_args, recall
 from bert.system.errors import UsageError
-from bert.tasks import metrics as tasks_metrics
-from bert.tasks.metrics import describe
-from bert.tasks.predictions import (
-    OUTPUTS,
-    measure,
-    predictions_path,
-    write_outputs,
-    write_test_predictions,
-)
-from bert.text import encoding
-from bert.training import folder, run, schedule, update
-from bert.training.batches import evaluation_batches, padding_share, training_batches
-from bert.training.devices import IN_FLIGHT
+from bert.tasks import metrics
+from bert.tasks.files import find_labels
+from bert.tasks.predictions import measure, predictions_path, write_outputs, write_test_predictions
+from bert.tasks.table import TASKS, own_task
+from bert.text.encoding import pad_batch
+from bert.training import batches, devices, schedule
+from bert.training.failures import naming_step
 from bert.training.folder import identify
+from bert.training.run import started, stop_signal
 
 
 def main(argv=None):
@@ -50,137 +38,197 @@ def main(argv=None):
         ``test``: the names of the files with predictions.
     """
     args = parse_args(argv)
-    environment.check_mxnet()
-    if args.dtype == 'bfloat16':
-        machine.prepare_bfloat16()
-    memory = start_logging()
-    with joined(args.kvstore) as workers:
-        return finetune(args, memory, workers)
+    with started(args.kvstore, args.dtype) as (memory, workers):
+        return finetune(argv, args, memory, workers)
 
 
-def finetune(args, memory, workers):
-    """The part of :func:`main` that every worker does."""
+def finetune(argv, args, memory, workers):
+    """Do what :func:`main` does, on each worker."""
+    from bert.finetuning.output import LOG, Output, choose_start, finished_result
+    from bert.model.parameters import digest
+    from bert.training.update import contexts as find_contexts
+
+    files = labels = None
+    if args.only_inference:
+        files = find_model(args)
+        finetuned = reading.read_finetuned(files.model) if names_model(args) else None
+        args = recall(argv, args, finetuned)
+        labels = finetuned and finetuned['labels']
     logging.info(args)
-    contexts = update.contexts(args.gpus or [workers.local_rank] * args.gpu)
-    task, examples = read_task(args)
-    model, vocab = build_model(args, task, contexts)
-    lower = choose_casing(args, vocab)
+    contexts = find_contexts(args.gpus or [workers.local_rank] * args.gpu)
+    task = choose_task(args, labels)
+    examples = read_examples(task, with_training=not args.only_inference)
+    files = files or find_model(args)
+    model, vocab = build_model(files, task, contexts, args)
+    lower = choose_casing(files.model, vocab, args)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
     workers.broadcast_parameters(model)
+    flags = {n: v for n, v in vars(args).items() if n not in build_flags().with_role('may_change')}
     data = hash_data(datasets)
-    workers.check_same('flags', folder.common_flags(args, FREE))
+    workers.check_same('flags', flags)
     workers.check_same('data', data)
 
-    output = Path(args.output_dir)
+    folder = Path(args.output_dir)
     if workers.is_first:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     if args.only_inference:
         if workers.is_first:
-            log_to_file(memory, output / 'inference.log')
+            log_to_file(memory, folder / 'inference.log')
         result = {'epochs': [], 'best_epoch': None}
     else:
-        identity = identify(model, data, contexts, workers, args)
-        finished, saved = workers.from_first(lambda: choose_start(output, identity, args.resume))
+        identity = identify(flags, contexts, data, digest(model), workers.count)
+        finished, saved = workers.from_first(lambda: choose_start(folder, identity, args.resume))
         if finished:
-            return workers.from_first(lambda: finished_result(output, datasets['test']))
-        saver = Saver(output, task, model, vocab, lower, identity, workers, args)
-        position = saver.begin(saved)
+            return workers.from_first(lambda: finished_result(folder, datasets['test']))
+        output = Output(
+            folder,
+            task,
+            {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
+            {name: getattr(args, name) for name in build_flags().with_role('remembered')},
+            identity,
+            # The states of MXNet's own optimizers differ in form; some have more than arrays.
+            can_resume=args.optimizer.lower() == 'bertadam',
+            workers=workers,
+        )
+        history, position = output.begin(saved)
         if workers.is_first:
-            log_to_file(memory, output / LOG, append=bool(saved))
-        result = train(model, datasets, task, contexts, workers, saver, position, args)
-    outputs = {}
-    for dataset in datasets['dev']:
-        values = predict_all(model, dataset, contexts, workers, args)
-        outputs[dataset.split.name or 'dev'] = values
-        if args.only_inference:
-            report_metrics(dataset, measure(values, dataset, task))
-    result['test'] = []
-    for dataset in datasets['test']:
-        values = predict_all(model, dataset, contexts, workers, args)
-        outputs[Path(dataset.split.submission).stem or 'test'] = values
-        if workers.is_first:
-            write_test_predictions(values, dataset, task, output)
-        result['test'].append(predictions_path(output, dataset.split).name)
-    if workers.is_first:
-        write_outputs(output / OUTPUTS, outputs)
-        if not args.only_inference:
-            saver.close()
+            log_to_file(memory, folder / LOG, append=bool(saved))
+        train(model, datasets, task, contexts, workers, output, history, position, args)
+        result = {'epochs': history.epochs, 'best_epoch': history.best_epoch}
+    result['test'] = predict_sets(model, datasets, task, contexts, workers, folder, args)
+    if not args.only_inference:
+        output.close(history)
     return result
 
 
-def build_model(args, task, contexts):
-    """BERT with a head for the task, its weights loaded, and the vocabulary."""
-    update.seed_step(args.seed, 0)
+class ModelFiles(NamedTuple):
+    """Where the parts of the model are."""
+
+    model: Location  # sizes, vocabulary and casing
+    weights: Location  # the same, or that of a file with weights alone
+
+
+def find_model(args):
+    """Find the model that the flags name, and fetch it if need be.
+
+    Sizes, vocabulary and casing come with the weights. Only a file has weights alone: the others
+    are those of --bert_model.
+    """
     parameters = args.pretrained_bert_parameters or args.model_parameters
-    source = whole_model(args)
-    encoder, vocab = loading.load_bert(
-        source,
-        args.bert_dataset,
-        ctx=contexts,
-        pretrained=source == parameters or not parameters,
+    if parameters and is_parameter_file(parameters):
+        model = locate(args.bert_model, args.bert_dataset, with_weights=False)
+        return ModelFiles(model, locate(parameters))
+    location = locate(parameters or args.bert_model, args.bert_dataset)
+    return ModelFiles(location, location)
+
+
+def names_model(args):
+    """Tell whether sizes, vocabulary and casing are those of --bert_model."""
+    parameters = args.pretrained_bert_parameters or args.model_parameters
+    return not parameters or is_parameter_file(parameters)
+
+
+def choose_task(args, labels):
+    """Return the task: one of GLUE, or the user's own.
+
+    Parameters
+    ----------
+    labels : list of str or None
+        Those of a fine-tuned model that predicts on own data; None: a number.
+    """
+    if args.task_name:
+        return TASKS[args.task_name]
+    if not args.only_inference and not args.regression:
+        labels = find_labels(args.train_file, args.label_column)
+    return own_task(
+        train=args.train_file,
+        dev=args.dev_file,
+        test=args.test_file,
+        text_columns=args.text_columns,
+        label_column=args.label_column,
+        regression=labels is None,
+        metric=args.metric,
+        labels=labels,
     )
-    if args.max_len > encoder.encoder._max_length:
+
+
+def build_model(files, task, contexts, args):
+    """Build BERT with a head for the task, and load its weights.
+
+    Returns
+    -------
+    gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
+    """
+    from bert.model.build import build_head, cast
+    from bert.model.loading import build_located
+    from bert.model.parameters import set_encoder, set_finetuned
+    from bert.training import update
+
+    update.seed_step(args.seed, 0)
+    weights = None
+    if files.weights is files.model:
+        weights = reading.read_weights(files.weights)
+    bert, vocab = build_located(files.model, contexts, weights)
+    if args.max_len > bert.settings['max_length']:
         raise UsageError(
-            f'--max_len {args.max_len} is more than the {encoder.encoder._max_length} positions '
+            f'--max_len {args.max_len} is more than the {bert.settings["max_length"]} positions '
             'of this model'
         )
-    if parameters and source != parameters:
-        check_vocab(parameters, vocab)
-    if args.pretrained_bert_parameters and source != parameters:
-        loading.load_encoder(encoder, parameters)
-    num_classes = None if task.is_regression else len(task.labels)
-    model = build.build_head(encoder, num_classes, contexts)
-    if args.model_parameters or args.only_inference:
-        finetuned = args.model_parameters or args.bert_model
-        loading.load_finetuned(model, finetuned, task.labels)
-    build.cast(model, args.dtype)
+    if weights is None:
+        reading.check_vocab(files.weights, vocab)
+        weights = reading.read_weights(files.weights)
+    is_finetuned = args.only_inference or args.model_parameters
+    if not is_finetuned:
+        set_encoder(bert, weights)
+    model = build_head(bert, None if task.is_regression else len(task.labels), contexts)
+    if is_finetuned:
+        labels = reading.read_labels(files.weights, weights)[0] if weights.head else None
+        set_finetuned(model, weights, labels, task.labels)
+    cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
 
 
-def whole_model(args):
-    """The source of sizes, vocabulary and casing: they come with the weights.
-
-    A file has weights alone, so that the others are those of ``--bert_model``.
-    """
-    parameters = args.pretrained_bert_parameters or args.model_parameters
-    if not parameters or is_parameter_file(parameters):
-        return args.bert_model
-    return parameters
-
-
-def choose_casing(args, vocab):
-    """Whether to lower-case the text."""
+def choose_casing(location, vocab, args):
+    """Decide whether to lower-case the text, and log why."""
     if args.do_lower_case or args.cased:
         lower, reason = args.do_lower_case, 'by its flag'
     else:
-        lower, reason = loading.is_lower_case(whole_model(args), args.bert_dataset, vocab)
+        lower, reason = reading.read_casing(location, vocab)
     logging.info('the text is %s, %s', 'lower-cased' if lower else 'kept as it is', reason)
     return lower
 
 
-def train(model, datasets, task, contexts, workers, saver, position, args):
-    """The fine-tuning loop: an epoch, then the dev sets, until the updates are done.
+def train(model, datasets, task, contexts, workers, output, history, position, args):
+    """Train: an epoch, then the dev sets, until the updates are done.
+
+    At the end the model has the parameters of the best epoch.
 
     Parameters
     ----------
+    model : gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression
+    datasets : dict of str to list of bert.finetuning.data.Dataset
+    task : bert.tasks.table.Task
     contexts : list of mxnet.Context
         This worker's.
     workers : bert.distributed.workers.Workers
-    position : Position
-        Where to begin; see :meth:`Saver.begin`.
-
-    Returns
-    -------
-    dict
-        See :func:`main`. The model has the parameters of the best epoch.
+    output : bert.finetuning.output.Output
+    history : bert.finetuning.progress.History
+        It grows.
+    position : bert.finetuning.progress.Position
+        Where to begin.
     """
+    from bert.finetuning import step
+    from bert.finetuning.output import STATES
+    from bert.finetuning.progress import EpochProgress, Position
+    from bert.training import update
+
     (train_set,) = datasets['train']
-    adds_up = args.accumulate * len(contexts) > 1
-    rows_per_update = args.batch_size * args.accumulate * len(contexts) * workers.count
+    parts = args.accumulate * len(contexts)
+    rows_per_update = args.batch_size * parts * workers.count
     updates_per_epoch = math.ceil(len(train_set.labels) / rows_per_update)
     total = args.training_steps or args.epochs * updates_per_epoch
-    epochs = math.ceil(total / updates_per_epoch)
+    warmup = int(total * args.warmup_ratio)
 
     trainer = update.build_trainer(
         model,
@@ -190,157 +238,194 @@ def train(model, datasets, task, contexts, workers, saver, position, args):
         args.bias_correction,
         kvstore=workers.local_kvstore(args.kvstore),
     )
-    if adds_up:
-        update.accumulate_gradients(model)
-    loop = Loop(
-        model=model,
-        trainer=trainer,
-        parameters=update.trainable(model),
-        loss_function=loss_of(None if task.is_regression else len(task.labels)),
-        loss_scale=update.LossScale(args.dtype),
-        contexts=contexts,
-        workers=workers,
-        adds_up=adds_up,
-        rows_per_update=rows_per_update,
-        updates_per_epoch=updates_per_epoch,
-        total_updates=total,
-        warmup_updates=int(total * args.warmup_ratio),
+    updater = update.Updater(
+        model,
+        trainer,
+        lambda number: schedule.learning_rate(number, args.lr, warmup, total),
+        args.dtype,
+        args.seed,
+        workers,
+        adds_up=parts > 1,
     )
-    saver.restore(loop, position)
-    with stop_requests() as saver.stop:
-        for epoch in range(len(saver.epochs), epochs):
-            if args.early_stop and epoch - saver.best_epoch >= args.early_stop:
+    if position.step:
+        updater.load(output.path / STATES, position.step)
+    loss_function = step.loss_of(None if task.is_regression else len(task.labels))
+
+    def compute(rows):
+        scale = updater.loss_scale.value
+        return step.gradients(
+            model, loss_function, train_set, rows, args.batch_size, contexts, scale, workers
+        )
+
+    with stop_signal(workers) as asked_to_stop:
+        for epoch in range(len(history.epochs), math.ceil(total / updates_per_epoch)):
+            if args.early_stop and epoch - history.best_epoch >= args.early_stop:
                 logging.info('no better dev metric for %d epochs: stopped', args.early_stop)
                 break
-            seen = Seen(saver, train_set.labels.dtype, position)
-            check = functools.partial(saver.leave_if_asked, loop, seen)
-            results = {}
-            with run.naming_step(seen):
-                train_epoch(loop, epoch, train_set, seen, check, saver, args)
+            seen = EpochProgress(task, epoch + 1, train_set.labels.dtype, position, len(contexts))
+            updates = epoch_updates(train_set.encoded.lengths, rows_per_update, epoch, args)
+
+            def check(seen=seen):
+                signum = asked_to_stop()
+                if signum:
+                    output.stop_in_epoch(signum, updater, seen, history)
+
+            with naming_step(lambda seen=seen: (seen.step, output.describe_saved(history))):
+                first = epoch * updates_per_epoch
+                train_epoch(
+                    updates[: total - first], first, compute, updater, seen, output, check, args
+                )
+                results = {}
                 for dataset in datasets['dev']:
-                    metrics = evaluate(model, dataset, task, contexts, workers, args, check)
-                    report_metrics(dataset, metrics)
-                    results[dataset.split.name or 'dev'] = metrics
+                    outputs = predict_all(model, dataset, contexts, workers, args, check)
+                    results[dataset.dev_name] = report_metrics(dataset, outputs, task)
             seconds = time.time() - seen.start
             logging.info('Time cost=%.1fs', seconds)
+            history.epochs.append({**results, 'seconds': seconds})
+            output.save_epoch(updater, seen.step, history)
+            signum = asked_to_stop()
+            if signum:
+                output.stop(signum, f'epoch {epoch + 1}', history)
             position = Position(seen.step)
-            saver.save_epoch(loop, position, results, seconds)
-    return saver.finish()
+    if task.dev:
+        best = history.dev_metrics(history.epochs[history.best_epoch - 1])
+        logging.info('Best epoch %d: %s', history.best_epoch, metrics.describe(best))
+    output.load_best(model, history)
 
 
-class Loop(NamedTuple):
-    """What stays the same from update to update."""
+def epoch_updates(lengths, rows_per_update, epoch, args):
+    """Choose the rows of each update of an epoch.
 
-    model: object
-    trainer: object
-    parameters: list
-    loss_function: object
-    loss_scale: object
-    contexts: list
-    workers: object
-    adds_up: bool  # gradients of several batches, on this worker
-    rows_per_update: int
-    updates_per_epoch: int
-    total_updates: int
-    warmup_updates: int
-
-
-def train_epoch(loop, epoch, train_set, seen, check, saver, args):
-    """One pass over the training set, or what is left of it or of ``--training_steps``.
-
-    Parameters
-    ----------
-    seen : Seen
-        Of this epoch.
-    check : function
-        Called after each update.
+    Returns
+    -------
+    list of (N,) arrays of int
     """
-    lengths = train_set.encoded.lengths
+    from bert.finetuning.step import micro_batches
+
     rng = np.random.default_rng([args.seed, epoch])
-    batches = training_batches(lengths, loop.rows_per_update, rng)
-    if seen.step == 0:
-        share = padding_share(lengths, micro_batches(batches, args.batch_size))
+    updates = batches.training_batches(lengths, rows_per_update, rng)
+    if epoch == 0:
+        share = batches.padding_share(lengths, micro_batches(updates, args.batch_size))
         logging.info(
             'training on %d rows, %d updates an epoch, %.1f%% padding',
             len(lengths),
-            len(batches),
+            len(updates),
             100 * share,
         )
-    first = epoch * loop.updates_per_epoch
-    batches = batches[: loop.total_updates - first]
+    return updates
+
+
+def train_epoch(updates, first, compute, updater, seen, output, check, args):
+    """Do the updates of an epoch, or those that are left.
+
+    Parameters
+    ----------
+    updates : list of (N,) arrays of int
+        The rows of each.
+    first : int
+        How many updates come before this epoch.
+    compute : function
+        From the rows of an update to losses, outputs and labels, batch by batch, which leaves the
+        gradients in the parameters; see :func:`bert.finetuning.step.gradients`.
+    updater : bert.training.update.Updater
+    seen : bert.finetuning.progress.EpochProgress
+    output : bert.finetuning.output.Output
+    check : function
+        Called after each update; it may end the program.
+    """
     done = seen.step - first
-    with progress(len(batches), f'epoch {epoch + 1}', 'batch') as bar:
+    with progress(len(updates), f'epoch {seen.epoch}', 'batch') as bar:
         bar.update(done)
-        for number, rows in enumerate(batches[done:], done + 1):
-            step = first + number
-            rate = schedule.learning_rate(step, args.lr, loop.warmup_updates, loop.total_updates)
-            seen.step = step
-            update.seed_step(args.seed, step, loop.workers.rank)
-            for loss, outputs, labels in gradients(loop, train_set, rows, args.batch_size):
+        for number, rows in enumerate(updates[done:], done + 1):
+            seen.step = first + number
+            updater.begin(seen.step)
+            for loss, outputs, labels in compute(rows):
                 seen.add(number, loss, outputs, labels)
-            update.update(
-                loop.trainer, loop.parameters, len(rows), rate, loop.loss_scale, loop.workers
-            )
-            if loop.adds_up:
-                update.clear_gradients(loop.model)
+            rate = updater.finish(seen.step, len(rows))
             if number % args.log_interval == 0:
-                loss, metrics = seen.take()
-                log_training(epoch, number, len(batches), step, loss, rate, metrics, saver)
+                log_training(seen, number, len(updates), rate, output)
             bar.update()
             check()
-    seen.read_all()
+    seen.late.finish()
 
 
-def log_training(epoch, number, count, step, loss, rate, metrics, saver):
-    """A line in the original's form, and one for programs."""
+def log_training(seen, number, count, rate, output):
+    """Log a line in the original's form, and one for programs."""
+    loss, values = seen.take()
     logging.info(
         '[Epoch %d Batch %d/%d] loss=%.4f, lr=%.7f, metrics=%s',
-        epoch + 1,
+        seen.epoch,
         number,
         count,
         loss,
         rate,
-        describe(metrics),
+        metrics.describe(values),
     )
-    saver.write_line({'epoch': epoch + 1, 'step': step, 'loss': loss, 'lr': rate, **metrics})
+    output.write_line({'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values})
 
 
-def evaluate(model, dataset, task, contexts, workers, args, check):
-    """The task's metrics over a whole dev set; ``check`` is called after each batch."""
-    return measure(predict_all(model, dataset, contexts, workers, args, check), dataset, task)
+def report_metrics(dataset, outputs, task):
+    """Log the metrics of a dev set in the original's form, MNLI's two sets by name.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    values = measure(outputs, dataset.labels, task)
+    name = f' ({dataset.split.name})' if dataset.split.name else ''
+    logging.info('validation metrics%s:%s', name, metrics.describe(values))
+    return values
 
 
 def predict_all(model, dataset, contexts, workers, args, check=lambda: None):
-    """The outputs (N, classes) for a set, in its order, on all workers, which share the work.
+    """Compute the outputs (N, classes) for a set, in its order; the workers share the work.
 
-    Batches are sorted by length.
+    Batches are sorted by length. ``check`` is called after each round of the workers.
     """
-    batches = evaluation_batches(dataset.encoded.lengths, args.dev_batch_size)
-    outputs, pending = [], deque()
-    with progress(len(batches), dataset.split.path, 'batch') as bar:
-        for number, rows in enumerate(batches):
+    from bert.finetuning.step import predict
+
+    chosen = batches.evaluation_batches(dataset.encoded.lengths, args.dev_batch_size)
+    outputs = []
+    late = devices.Late(
+        lambda values: outputs.append(values.asnumpy()), devices.IN_FLIGHT * len(contexts)
+    )
+    with progress(len(chosen), dataset.split.path, 'batch') as bar:
+        for number, rows in enumerate(chosen):
             bar.update()
-            if number % workers.count == workers.rank:
-                inputs = encoding.pad_batch(dataset.encoded, rows)
-                ctx = contexts[number // workers.count % len(contexts)]
-                pending.append(predict(model, inputs, ctx))
-            if len(pending) > IN_FLIGHT * len(contexts):
-                outputs.append(pending.popleft().asnumpy())
+            ctx = devices.take_turns(number, contexts, workers)
+            if ctx:
+                late.add(predict(model, pad_batch(dataset.encoded, rows), ctx))
             if number % workers.count == workers.count - 1:
                 check()
-    outputs += [batch.asnumpy() for batch in pending]
-    classes = max(workers.each(outputs[0].shape[1] if outputs else 0))
+    late.finish()
+    classes = max(workers.gather_numbers(outputs[0].shape[1] if outputs else 0))
     ordered = np.zeros((len(dataset.encoded.lengths), classes), np.float32)
-    for rows, values in zip(workers.share(batches), outputs):
+    for rows, values in zip(workers.share(chosen), outputs):
         ordered[rows] = values
     return workers.sum_numpy(ordered)
 
 
-def report_metrics(dataset, metrics):
-    """The dev metrics in the original's form; MNLI's two sets by name."""
-    name = f' ({dataset.split.name})' if dataset.split.name else ''
-    logging.info('validation metrics%s:%s', name, tasks_metrics.describe(metrics))
+def predict_sets(model, datasets, task, contexts, workers, folder, args):
+    """Predict all dev and test sets, and write predictions and outputs.
+
+    Returns
+    -------
+    list of str
+        The names of the files with predictions.
+    """
+    outputs = {}
+    for dataset in datasets['dev']:
+        values = outputs[dataset.dev_name] = predict_all(model, dataset, contexts, workers, args)
+        if args.only_inference:
+            report_metrics(dataset, values, task)
+    for dataset in datasets['test']:
+        values = outputs[dataset.test_name] = predict_all(model, dataset, contexts, workers, args)
+        if workers.is_first:
+            write_test_predictions(folder, dataset.split, values, task)
+    if workers.is_first:
+        write_outputs(folder, outputs)
+    return [predictions_path(folder, dataset.split).name for dataset in datasets['test']]
 
 
 if __name__ == '__main__':
-    program.run(main)
+    run(main)

@@ -3,33 +3,29 @@
 
 import contextlib
 import logging
-from collections import deque
 from pathlib import Path
 
-from bert.checkpoints.source import is_zoo_model
-from bert.cli import program
-from bert.cli.console import log_to_file, progress, start_logging
-from bert.cli.program import stop_requests
-from bert.distributed.workers import joined
-from bert.model import build, loading
-from bert.pretraining import batches as pretraining_batches
-from bert.pretraining import instances
-from bert.pretraining import loss as pretraining_loss
-from bert.pretraining.batches import Cut, evaluation
-from bert.pretraining.flags import BY_WORKER, is_configuration, parse_args
-from bert.pretraining.loss import Tally, build_loss, finish_initialization, gradients
-from bert.pretraining.recorder import LOG, Recorder
+from bert.checkpoints import reading
+from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
+from bert.cli.console import log_to_file, progress
+from bert.cli.program import run
+from bert.pretraining import batches as streams
+from bert.pretraining.flags import (
+    PROFILED_STEPS,
+    build_flags,
+    is_configuration,
+    parse_args,
+    recipe_of,
+)
 from bert.pretraining.sources import Shards, Text
-from bert.system import environment, machine
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
-from bert.training import run, schedule, states, update
-from bert.training.devices import STEPS_IN_FLIGHT
-from bert.training.folder import METRICS, add_line, common_flags, data_order, prepare
+from bert.training import devices, schedule
+from bert.training.failures import naming_step
+from bert.training.folder import add_line
+from bert.training.run import started, stop_signal
 
-# The steps of a run that --profile looks at; the first one, which lays out memory, included.
-PROFILED_STEPS = 10
 # The original optimizer's.
 EPSILON = 1e-6
 
@@ -44,28 +40,29 @@ def main(argv=None):
         interval and of the evaluation, or None.
     """
     args = parse_args(argv)
-    environment.check_mxnet()
-    if args.dtype == 'bfloat16':
-        machine.prepare_bfloat16()
-    memory = start_logging()
-    if args.verbose:
-        logging.getLogger().setLevel(logging.DEBUG)
-    with joined(args.kvstore) as workers:
+    with started(args.kvstore, args.dtype, args.verbose) as (memory, workers):
         return pretrain(args, memory, workers)
 
 
 def pretrain(args, memory, workers):
-    """The part of :func:`main` that every worker does."""
+    """Do what :func:`main` does, on each worker."""
+    from bert.model.parameters import save_huggingface
+    from bert.pretraining.recorder import LOG, open_folder
+    from bert.training import states
+    from bert.training.update import contexts as find_contexts
+
     logging.info(args)
-    contexts = update.contexts(args.gpus or [workers.local_rank] * args.gpu)
-    start = workers.from_first(lambda: choose_start(args))
-    model, vocab = build_model(args, contexts)
+    contexts = find_contexts(args.gpus or [workers.local_rank] * args.gpu)
+    start, saved = workers.from_first(lambda: choose_start(args))
+    location = find_model(args)
+    model, vocab = build_model(location, contexts, args)
     sources = {
-        name: open_source(patterns, model, vocab, args)
+        name: open_source(patterns, location, model.settings['max_length'], vocab, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
-    workers.check_same('flags', common_flags(args, BY_WORKER))
+    by_worker = build_flags().with_role('by_worker')
+    workers.check_same('flags', {n: v for n, v in vars(args).items() if n not in by_worker})
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder = Path(args.ckpt_dir)
     if start and not args.do_training:
@@ -74,14 +71,13 @@ def pretrain(args, memory, workers):
     result = {'step': start, 'train': None, 'eval': None}
     if args.do_training:
         if workers.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
-            prepare(folder, start, *([] if start else [METRICS, LOG]))
+            open_folder(folder, start, saved)
             log_to_file(memory, folder / LOG, append=start > 0)
         result['train'] = train(model, sources['train'], start, contexts, workers, args)
         result['step'] = args.num_steps
         if workers.is_first:
-            lower = choose_casing(args, vocab, sources['train'])
-            loading.save_huggingface(folder / 'model', model, vocab, lower)
+            lower = choose_casing(location, vocab, args, sources['train'])
+            save_huggingface(folder / 'model', model, vocab, lower)
             logging.info('the trained model is in %s', folder / 'model')
     if args.do_eval:
         result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
@@ -92,80 +88,100 @@ def pretrain(args, memory, workers):
 
 
 def choose_start(args):
-    """The step to go on from, or whose checkpoint is to be evaluated; 0 means none."""
-    start = args.start_step
+    """Choose the training state to go on from, or to evaluate.
+
+    Returns
+    -------
+    int, dict or None
+        Its step, or 0, and its ``progress``.
+    """
+    from bert.training import states
+
+    start, saved = args.start_step, None
     if start == 'auto':
-        start = states.newest_step(args.ckpt_dir)
+        start, saved = states.newest(args.ckpt_dir)
         logging.info('--start_step auto: %s', f'step {start}' if start else 'no checkpoint yet')
         if not start and not args.do_training:
             raise ToolkitError(f'{args.ckpt_dir}: there is no checkpoint to evaluate')
     elif start:
-        states.read_progress(args.ckpt_dir, start)
+        saved = states.read_progress(args.ckpt_dir, start)
     if start > args.num_steps and args.do_training:
         raise UsageError(
             f'{args.ckpt_dir} holds step {start}, which is after the last one, '
             f'--num_steps {args.num_steps}'
         )
-    return start
+    return start, saved
 
 
-def build_model(args, contexts):
-    """BERT with both heads, its weights loaded, and the vocabulary."""
-    update.seed_step(args.seed, 0)
-    heads = {'use_decoder': True, 'use_classifier': True}
+def has_weights(args):
+    """Tell whether the training begins with the weights of --bert_model."""
     if is_configuration(args.bert_model):
-        model, vocab = loading.build_from_configuration(args.bert_model, contexts, **heads)
-        pretrained = False
+        return False
+    return args.pretrained or not is_zoo_model(args.bert_model)
+
+
+def find_model(args):
+    """Find the model that the flags name, and fetch it if need be."""
+    if is_configuration(args.bert_model):
+        return locate_configuration(args.bert_model)
+    return locate(args.bert_model, args.dataset_name, with_weights=has_weights(args))
+
+
+def build_model(location, contexts, args):
+    """Build BERT with both heads, and load its weights.
+
+    Returns
+    -------
+    gluonnlp.model.BERTModel, gluonnlp.vocab.BERTVocab
+    """
+    from bert.model.build import cast
+    from bert.model.loading import build_located
+    from bert.model.parameters import set_encoder
+    from bert.pretraining.loss import finish_initialization
+    from bert.training import update
+
+    update.seed_step(args.seed, 0)
+    weights = reading.read_weights(location) if has_weights(args) else None
+    model, vocab = build_located(location, contexts, weights, use_decoder=True, use_classifier=True)
+    if weights:
+        set_encoder(model, weights)
     else:
-        pretrained = args.pretrained or not is_zoo_model(args.bert_model)
-        model, vocab = loading.load_bert(
-            args.bert_model, args.dataset_name, ctx=contexts, pretrained=pretrained, **heads
-        )
-    if not pretrained:
         logging.info('the weights of the model are random, for training from scratch')
     finish_initialization(model, contexts[0])
-    build.cast(model, args.dtype)
+    cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
 
 
-def open_source(patterns, model, vocab, args):
-    """The data that a flag names."""
-    positions = model.encoder._max_length
+def open_source(patterns, location, max_length, vocab, args):
+    """Open the data that a flag names.
+
+    Returns
+    -------
+    bert.pretraining.sources.Shards or bert.pretraining.sources.Text
+    """
     plain = plain_vocab(vocab)
     if not args.raw:
-        return Shards(patterns, plain, positions)
-    if args.max_seq_length > positions:
+        return Shards(patterns, plain, max_length)
+    if args.max_seq_length > max_length:
         raise UsageError(
-            f'--max_seq_length {args.max_seq_length} is more than the {positions} positions of '
+            f'--max_seq_length {args.max_seq_length} is more than the {max_length} positions of '
             'this model'
         )
-    recipe = instances.Recipe(
-        max_seq_length=args.max_seq_length,
-        max_predictions_per_seq=args.max_predictions_per_seq,
-        masked_lm_prob=args.masked_lm_prob,
-        short_seq_prob=args.short_seq_prob,
-        dupe_factor=1,
-        whole_word_mask=args.whole_word_mask,
-    )
-    return Text(patterns, plain, choose_casing(args, vocab), recipe, args.num_workers)
+    lower = choose_casing(location, vocab, args)
+    return Text(patterns, plain, lower, recipe_of(args, dupe_factor=1), args.num_workers)
 
 
-def choose_casing(args, vocab, source=None):
-    """Whether text is lower-cased for this model: what its training data say, or it says itself."""
+def choose_casing(location, vocab, args, source=None):
+    """Decide whether text is lower-cased: as for the training data, or as the model wants it."""
     if args.do_lower_case:
         return True
     lower = getattr(source, 'lower', None)
-    if isinstance(lower, bool):
-        return lower
-    name = args.bert_model
-    if is_configuration(name):
-        name = str(Path(name).parent)
-    return loading.is_lower_case(name, args.dataset_name, vocab)[0]
+    return lower if isinstance(lower, bool) else reading.read_casing(location, vocab)[0]
 
 
 def train(model, source, start, contexts, workers, args):
-    """The pre-training loop.
+    """Train from one step to the last.
 
     Parameters
     ----------
@@ -181,48 +197,50 @@ def train(model, source, start, contexts, workers, args):
     dict or None
         Losses and accuracies of the last log line; None where no step was left.
     """
-    cut = Cut(
-        args.batch_size,
-        args.accumulate * len(contexts) * workers.count,
-        args.num_buckets,
-        args.by_token,
-    )
+    from bert.pretraining.loss import build_loss, gradients
+    from bert.pretraining.recorder import Recorder
+    from bert.training import update
+
+    parts = args.accumulate * len(contexts)
+    cut = streams.Cut(args.batch_size, parts * workers.count, args.num_buckets, args.by_token)
     trainer = update.build_trainer(
         model, 'bertadam', args.lr, EPSILON, kvstore=workers.local_kvstore(args.kvstore)
     )
-    adds_up = args.accumulate * len(contexts) > 1
-    if adds_up:
-        update.accumulate_gradients(model)
-    parameters = update.trainable(model)
-    loss = build_loss(contexts)
-    loss_scale = update.LossScale(args.dtype)
-    order = data_order(source, cut, args)
-    recorder = Recorder(model, trainer, loss_scale, order, workers, args)
-    position = recorder.restore(start)
     warmup = int(args.num_steps * args.warmup_ratio)
+    updater = update.Updater(
+        model,
+        trainer,
+        lambda step: schedule.learning_rate(step, args.lr, warmup, args.num_steps),
+        args.dtype,
+        args.seed,
+        workers,
+        adds_up=parts > 1,
+    )
+    loss = build_loss(contexts)
+    order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
+    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers)
+    position = recorder.restore(updater, start)
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(stop_requests())
-        stack.enter_context(run.naming_step(recorder))
+        asked_to_stop = stack.enter_context(stop_signal(workers))
+        stack.enter_context(naming_step(lambda: (recorder.step, recorder.describe_saved())))
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))
         profile = stack.enter_context(Profile(workers.is_first and args.profile))
-        updates = stack.enter_context(pretraining_batches.updates(source, cut, args.seed, position))
+        updates = stack.enter_context(streams.updates(source, cut, args.seed, position))
         for step, (batches, position) in zip(range(start + 1, args.num_steps + 1), updates):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
             recorder.step = step
-            rate = schedule.learning_rate(step, args.lr, warmup, args.num_steps)
-            update.seed_step(args.seed, step, workers.rank)
-            statistics = gradients(model, loss, batches, contexts, loss_scale.value, workers)
-            update.update(trainer, parameters, 1, rate, loss_scale, workers)
-            if adds_up:
-                update.clear_gradients(model)
-            recorder.count(step, batches, statistics)
+            updater.begin(step)
+            scale = updater.loss_scale.value
+            recorder.count(batches, gradients(model, loss, batches, contexts, scale, workers))
+            # Each batch is weighted so that the gradients are those of one sample, the mean.
+            rate = updater.finish(step, samples=1)
             is_last = step == args.num_steps
-            signum = max(workers.each(stop[0] if stop else 0))
+            signum = asked_to_stop()
             if step % args.log_interval == 0 or is_last:
-                recorder.log(step, rate)
+                recorder.log(rate)
             if step % args.ckpt_interval == 0 or is_last or signum:
-                recorder.save(step, position)
+                recorder.save(updater, position)
             profile.count()
             bar.update()
             if signum:
@@ -233,7 +251,7 @@ def train(model, source, start, contexts, workers, args):
 
 
 class Profile:
-    """Writes MXNet's profile of the first steps to a file, if one is named."""
+    """MXNet's profile of the first steps, written to a file if one is named."""
 
     def __init__(self, path):
         self.left = PROFILED_STEPS if path else 0
@@ -250,7 +268,7 @@ class Profile:
         return self
 
     def count(self):
-        """A step is over."""
+        """Count a step, and finish after the last that is profiled."""
         self.left -= 1
         if self.left == 0:
             self.finish()
@@ -272,35 +290,33 @@ class Profile:
 
 
 def evaluate(model, source, contexts, workers, args):
-    """Losses and accuracies over all instances, of which each worker does some.
+    """Compute losses and accuracies over all instances; the workers share the work.
 
     Returns
     -------
     dict of str to float
         See :meth:`bert.pretraining.loss.Tally.metrics`.
     """
-    loss = pretraining_loss.build_loss(contexts)
-    tally, pending = Tally(), deque()
+    from bert.pretraining.loss import Tally, build_loss, statistics
+
+    loss, tally = build_loss(contexts), Tally()
+    late = devices.Late(tally.add, devices.IN_FLIGHT * len(contexts))
     with progress(source.count, 'evaluation', 'row') as bar:
-        batches = evaluation(source, args.batch_size_eval, args.seed)
+        batches = streams.evaluation(source, args.batch_size_eval, args.seed)
         for number, batch in enumerate(batches):
             bar.update(len(batch.nsp_labels))
-            if number % workers.count != workers.rank:
-                continue
-            ctx = contexts[number // workers.count % len(contexts)]
-            pending.append((batch, pretraining_loss.statistics(model, loss, batch, ctx)[1]))
-            if len(pending) > STEPS_IN_FLIGHT * len(contexts):
-                tally.add(*pending.popleft())
-        for each in pending:
-            tally.add(*each)
+            ctx = devices.take_turns(number, contexts, workers)
+            if ctx:
+                late.add(batch, statistics(model, loss, batch, ctx)[1])
+    late.finish()
     tally.sums = workers.sum_numpy(tally.sums)
     return tally.metrics()
 
 
 def report_evaluation(metrics):
-    """The evaluation in the original's form."""
+    """Log an evaluation in the original's form."""
     logging.info('mlm_loss=%.3f\tmlm_acc=%.1f\tnsp_loss=%.3f\tnsp_acc=%.1f', *metrics.values())
 
 
 if __name__ == '__main__':
-    program.run(main)
+    run(main)

@@ -237,3 +237,21 @@ def read_finetune_json(folder):
     if not isinstance(name, str) or Path(name).name != name or name in ('', '..') or '\0' in name:
         raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
     return {'flags': flags, 'labels': labels, 'parameters': folder / name}
+
+
+def check_vocab(location, vocab):
+    """Refuse weights with another vocabulary beside them than the one that they are to go with.
+
+    Parameters
+    ----------
+    location : Location
+        Of the weights.
+    vocab : Vocab or gluonnlp.vocab.BERTVocab
+    """
+    if location.vocab.is_file():
+        theirs = read_vocab(location)
+        if theirs.idx_to_token != plain_vocab(vocab).idx_to_token:
+            raise ToolkitError(
+                f'{location.weights}: goes with {location.vocab}, which is not the vocabulary of '
+                'the other model: name the folder in place of the file'
+            )

@@ -42,8 +42,8 @@ def read_weights(index):
     Returns
     -------
     dict of str to numpy.ndarray, dict of str to numpy.ndarray
-        As :func:`bert.checkpoints.huggingface.read_weights`. The kernels are transposed: TensorFlow has
-        (inputs, outputs).
+        As :func:`bert.checkpoints.huggingface.read_weights`. The kernels are transposed:
+        TensorFlow has (inputs, outputs).
     """
     try:
         import tensorflow as tf

@@ -89,7 +89,7 @@ def gpu_list(text):
 
 
 def add_device_flags(parser, group, roles=''):
-    """Add ``--dtype``, and ``--gpu`` and ``--gpus``, which exclude each other and have the roles."""
+    """Add ``--dtype``, and ``--gpu`` and ``--gpus`` with these roles, which exclude each other."""
     parser.flag(
         group,
         '--dtype',

@@ -140,7 +140,7 @@ class Workers:
         self.sum([[whole]], 'numbers')
         return whole.asnumpy()
 
-    def each(self, number):
+    def gather_numbers(self, number):
         """This worker's whole number and those of the others, as a list in the order of ranks."""
         numbers = np.zeros(self.count)
         numbers[self.rank] = number
@@ -219,20 +219,20 @@ class Workers:
         if not self.engine:
             return
         value = json.loads(json.dumps(value))
-        differing = self.each(value != self.from_first(lambda: value))
+        differing = self.gather_numbers(value != self.from_first(lambda: value))
         if any(differing):
             raise ToolkitError(
                 f'worker {differing.index(1)} has other {what} than worker 0: all need the same'
             )
 
-    def keep(self, clause):
+    def remember_saved(self, clause):
         """Remember what is on the disk, to be told where one of the others is lost."""
         if self.engine:
             self.engine.kept = clause
 
     def leave(self):
         """Wait for the others at the end of the work."""
-        self.each(0)
+        self.gather_numbers(0)
         self.engine.leave()
 
 

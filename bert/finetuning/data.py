@@ -1,26 +1,93 @@
-"""TODO"""
+"""The examples of a task, as the arrays that BERT takes."""
 
 import hashlib
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert.checkpoints import source
-from bert.tasks import files, table
-from bert.text import encoding
+from bert.tasks import files
+from bert.tasks.table import Split
+from bert.text.encoding import Encoded, encode
 from bert.text.tokenizer import build_tokenizer
 
 
 class Dataset(NamedTuple):
     """One split of a task, ready to be batched."""
 
-    split: object  # a bert.tasks.table.Split
-    encoded: object  # a bert.text.encoding.Encoded
-    labels: object  # (N,) array or None
+    split: Split
+    encoded: Encoded
+    labels: Optional[np.ndarray]  # (N,)
+
+    @property
+    def dev_name(self):
+        """The name of a dev set: ``dev``, or that of one of MNLI's two."""
+        return self.split.name or 'dev'
+
+    @property
+    def test_name(self):
+        """The name of a test set: that of GLUE's file, or ``test``."""
+        return Path(self.split.submission).stem or 'test'
+
+
+def read_examples(task, with_training):
+    """Read all files of a task.
+
+    Parameters
+    ----------
+    task : bert.tasks.table.Task
+        Of GLUE, whose folder the variable GLUE_DIR names, or the user's own.
+    with_training : bool
+        Whether to read the training set too.
+
+    Returns
+    -------
+    dict of str to list of (Split, Examples)
+        Under ``train``, ``dev`` and ``test``; of a GLUE task the test sets that are there.
+    """
+    test = task.test
+    if task.is_own:
+
+        def read(split):
+            return files.read_own(task, split)
+    else:
+        folder = files.glue_folder()
+        test = [split for split in test if (folder / split.path).is_file()]
+
+        def read(split):
+            return files.read_glue(folder, task, split)
+
+    train = [task.train] if with_training else []
+    sets = {'train': train, 'dev': task.dev, 'test': test}
+    return {name: [(split, read(split)) for split in splits] for name, splits in sets.items()}
+
+
+def encode_datasets(examples, vocab, lower, max_len):
+    """Tokenize every file once.
+
+    Returns
+    -------
+    dict of str to list of Dataset
+        Under ``train``, ``dev`` and ``test``.
+    """
+    tokenizer = build_tokenizer(vocab, lower)
+    return {
+        name: [
+            Dataset(split, encode(rows.texts, tokenizer, vocab, max_len), rows.labels)
+            for split, rows in sets
+        ]
+        for name, sets in examples.items()
+    }
 
 
 def hash_data(datasets):
-    """A hash of each set, by name."""
+    """Hash each set, to see whether two runs have the same data.
+
+    Returns
+    -------
+    dict of str to str
+        By name and number, such as ``dev 0``.
+    """
     data = {}
     for name, sets in datasets.items():
         for number, dataset in enumerate(sets):
@@ -30,51 +97,3 @@ def hash_data(datasets):
                 found.update(b'' if array is None else np.ascontiguousarray(array))
             data[f'{name} {number}'] = found.hexdigest()
     return data
-
-
-def read_task(args):
-    """The task and the examples of its files.
-
-    Returns
-    -------
-    bert.tasks.table.Task, dict of str to list of (Split, Examples)
-        Under ``train``, ``dev`` and ``test``. Of a GLUE task the test sets that are there.
-    """
-    if args.task_name:
-        task = table.TASKS[args.task_name]
-        folder = files.glue_folder()
-
-        def read(split):
-            return files.read_glue(folder, task, split)
-
-        test = [split for split in task.test if (folder / split.path).is_file()]
-    else:
-        labels = None
-        if args.only_inference:
-            labels = source.read_finetuned(args.bert_model)['labels']
-            args.regression = labels is None
-        elif not args.regression:
-            labels = files.find_labels(args.train_file, args.label_column)
-        task = table.own_task(args, labels)
-
-        def read(split):
-            return files.read_own(task, split)
-
-        test = task.test
-    train = [] if args.only_inference else [task.train]
-    return task, {
-        name: [(split, read(split)) for split in splits]
-        for name, splits in [('train', train), ('dev', task.dev), ('test', test)]
-    }
-
-
-def encode_datasets(examples, vocab, lower, max_len):
-    """Tokenize every file once."""
-    tokenizer = build_tokenizer(vocab, lower)
-    return {
-        name: [
-            Dataset(split, encoding.encode(rows.texts, tokenizer, vocab, max_len), rows.labels)
-            for split, rows in sets
-        ]
-        for name, sets in examples.items()
-    }

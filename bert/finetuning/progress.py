@@ -1,54 +1,93 @@
-"""TODO"""
+"""How far a fine-tuning has come: its finished epochs, and the one that it is in."""
 
 import math
 import time
-from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert.system.errors import ToolkitError
-from bert.tasks.metrics import compute
+from bert.tasks import metrics
 from bert.tasks.predictions import decide
-from bert.training.devices import IN_FLIGHT
+from bert.training.devices import IN_FLIGHT, Late
+from bert.training.failures import LossNotFinite
 
 
 class Position(NamedTuple):
-    """How far a run has come."""
+    """Where a run begins, or goes on."""
 
-    step: int  # updates since its beginning
+    step: int = 0  # updates since its beginning
     seconds: float = 0.0  # of the epoch that it is in
-    seen: dict = None  # see Seen.state; None at the border of two epochs
+    seen: Optional[dict] = None  # see EpochProgress.state; None between two epochs
 
 
-class Seen:
-    """An epoch so far: the loss since the last log line, the metrics since its beginning.
+class History:
+    """The finished epochs of a run.
 
     Parameters
     ----------
-    saver : Saver
+    task : bert.tasks.table.Task
+    epochs : list of dict
+        Of each the metrics by dev set, and ``seconds``.
+    """
+
+    def __init__(self, task, epochs=()):
+        self.task = task
+        self.epochs = list(epochs)
+
+    @property
+    def best_epoch(self):
+        """The first epoch, counted from 1, with the best first metric on the first dev set.
+
+        Without a dev set the last epoch; 0 where no epoch is finished.
+        """
+        if not self.task.dev or not self.epochs:
+            return len(self.epochs)
+        scores = [self.dev_metrics(epoch)[self.task.metrics[0]] for epoch in self.epochs]
+        return 1 + scores.index(max(scores))
+
+    def dev_metrics(self, epoch):
+        """Return the metrics of an epoch on the first dev set."""
+        return epoch[self.task.dev[0].name or 'dev']
+
+
+class EpochProgress:
+    """An epoch so far: the loss since the last log line, and the metrics since its beginning.
+
+    Parameters
+    ----------
+    task : bert.tasks.table.Task
+    epoch : int
+        Counted from 1.
     dtype : numpy.dtype
         Of the labels.
     position : Position
         Where the run stands.
+    devices : int
+        Of this worker.
+
+    Attributes
+    ----------
+    step : int
+        The current update, counted from the beginning of the run.
+    start : float
+        The time at which the epoch began, less interruptions.
     """
 
-    def __init__(self, saver, dtype, position):
-        self.saver = saver
-        self.kept = saver.kept
-        self.task = saver.task
+    def __init__(self, task, epoch, dtype, position, devices):
+        self.task = task
+        self.epoch = epoch
         self.step = position.step
         self.start = time.time() - position.seconds
-        self.pending = deque()
+        self.late = Late(self.read, IN_FLIGHT * devices)
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
         self.loss, self.rows = saved['loss'], saved['rows']
         self.labels = [np.array(saved['labels'], dtype)]
-        kind = np.float32 if self.task.is_regression else np.int64
+        kind = np.float32 if task.is_regression else np.int64
         self.predictions = [np.array(saved['predictions'], kind)]
 
     def state(self):
-        """What another process needs to go on, fit for JSON."""
-        self.read_all()
+        """Return what another process needs to go on, fit for JSON."""
+        self.late.finish()
         return {
             'loss': self.loss,
             'rows': self.rows,
@@ -57,35 +96,38 @@ class Seen:
         }
 
     def add(self, number, loss, outputs, labels):
-        """Remember one batch, of the update of this number; it is read some batches later."""
-        self.pending.append((number, loss, outputs, labels))
-        if len(self.pending) > IN_FLIGHT * self.saver.devices:
-            self.read()
+        """Remember a batch of an update; it is read some batches later.
 
-    def read(self):
-        """Wait for the oldest batch that was not read yet, and stop if its loss has run away."""
-        number, loss, outputs, labels = self.pending.popleft()
+        Parameters
+        ----------
+        number : int
+            That of the update in this epoch, counted from 1.
+        loss : mxnet.nd.NDArray of shape (1,)
+        outputs : mxnet.nd.NDArray of shape (B, classes)
+        labels : (B,) array
+        """
+        self.late.add(number, loss, outputs, labels)
+
+    def read(self, number, loss, outputs, labels):
+        """Wait for a batch.
+
+        Raises
+        ------
+        LossNotFinite
+        """
         loss = float(loss.asscalar())
         if not math.isfinite(loss):
-            raise ToolkitError(
-                f'the loss is {loss} at epoch {len(self.saver.epochs) + 1}, batch {number}: try a '
-                f'lower --lr or a longer --warmup_ratio; {self.kept()}'
-            )
+            raise LossNotFinite(f'the loss is {loss} at epoch {self.epoch}, batch {number}')
         self.loss += loss
         self.rows += len(labels)
         self.labels.append(labels)
         self.predictions.append(decide(outputs.asnumpy(), self.task))
 
-    def read_all(self):
-        """Wait for all batches."""
-        while self.pending:
-            self.read()
-
     def take(self):
-        """Mean loss of a row since the last call, and the metrics."""
-        self.read_all()
+        """Return the mean loss of a row since the last call, and the metrics of the epoch."""
+        self.late.finish()
         loss, self.loss, self.rows = self.loss / self.rows, 0.0, 0
-        metrics = compute(
+        values = metrics.compute(
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
-        return loss, metrics
+        return loss, values

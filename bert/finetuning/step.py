@@ -1,66 +1,26 @@
-"""TODO"""
+"""Forward and backward passes of fine-tuning, on one device or spread over many."""
 
 import mxnet as mx
 
-from bert.text import encoding
-
-
-def micro_batches(batches, batch_size):
-    """Cut the rows of each update into batches that fit a device."""
-    return [
-        rows[start : start + batch_size]
-        for rows in batches
-        for start in range(0, len(rows), batch_size)
-    ]
-
-
-def gradients(loop, dataset, rows, batch_size):
-    """Forward and backward over the rows of one update, spread over workers and devices.
-
-    Yields
-    ------
-    (1,) sum of losses, (B, classes) outputs, (B,) labels
-        A batch each, those of all workers.
-    """
-    workers = loop.workers
-    parts = micro_batches([rows], batch_size)
-    rounds = [parts[i : i + workers.count] for i in range(0, len(parts), workers.count)]
-    idle = [[]] * (len(loop.contexts) - len(rounds))
-    for number, together in enumerate(rounds + idle):
-        # Each device of each worker must compute something, or MXNet takes its gradients for
-        # stale ones; where rows are short, it does the first row once more, at weight 0.
-        (part,) = workers.share(together) or [rows[:1]]
-        loss, outputs = forward_backward(
-            loop.model,
-            loop.loss_function,
-            encoding.pad_batch(dataset.encoded, part),
-            dataset.labels[part],
-            loop.contexts[number % len(loop.contexts)],
-            loop.loss_scale.value if workers.rank < len(together) else 0,
-        )
-        if not together:
-            continue
-        losses = workers.gather([loss], len(together), (1,))
-        all_outputs = workers.gather([outputs], len(together), (batch_size, outputs.shape[1]))
-        for part, loss, outputs in zip(together, losses, all_outputs):
-            yield loss, outputs[: len(part)], dataset.labels[part]
+from bert.text.encoding import pad_batch
+from bert.training.devices import spread
 
 
 def loss_of(num_classes):
-    """The loss of one row: cross entropy, or half the squared error for ``num_classes=None``."""
+    """Return the loss of a row: cross entropy, or for ``None`` half the squared error."""
     loss = mx.gluon.loss.L2Loss() if num_classes is None else mx.gluon.loss.SoftmaxCELoss()
     loss.hybridize()
     return loss
 
 
 def predict(model, inputs, ctx):
-    """The model's outputs, in float32 and not waited for.
+    """Compute the model's outputs, in float32, without waiting for them.
 
     Parameters
     ----------
     model : mxnet.gluon.Block
     inputs : (B, L) int32 ids, (B, L) int32 token types, (B,) valid lengths
-        As :func:`bert.text.encoding.pad_batch` makes them.
+        From :func:`bert.text.encoding.pad_batch`.
     ctx : mxnet.Context
     """
     ids, token_types, valid_lengths = inputs
@@ -85,7 +45,7 @@ def forward_backward(model, loss_function, inputs, labels, ctx, scale):
     Returns
     -------
     mxnet.nd.NDArray of shape (1,), mxnet.nd.NDArray of shape (B, classes)
-        The sum of the losses and the outputs, not waited for.
+        The sum of the losses and the outputs, which are still being computed.
     """
     with mx.autograd.record():
         outputs = predict(model, inputs, ctx)
@@ -93,3 +53,52 @@ def forward_backward(model, loss_function, inputs, labels, ctx, scale):
         scaled = loss if scale == 1 else loss * scale
     scaled.backward()
     return loss, outputs
+
+
+def micro_batches(batches, batch_size):
+    """Cut the rows of each update into batches that fit a device."""
+    return [
+        rows[start : start + batch_size]
+        for rows in batches
+        for start in range(0, len(rows), batch_size)
+    ]
+
+
+def gradients(model, loss_function, dataset, rows, batch_size, contexts, scale, workers):
+    """Compute the gradients of one update, spread over workers and their devices.
+
+    Parameters
+    ----------
+    model : gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression
+    loss_function : mxnet.gluon.loss.Loss
+        See :func:`loss_of`.
+    dataset : bert.finetuning.data.Dataset
+    rows : (N,) array of int
+        Those of the update.
+    batch_size : int
+        How many a device takes at a time.
+    contexts : list of mxnet.Context
+    scale : float
+        Multiplies the gradients, which are sums over the rows.
+    workers : bert.distributed.workers.Workers
+
+    Returns
+    -------
+    list of ((1,) sum of losses, (B, classes) outputs, (B,) labels)
+        One a batch, those of all workers.
+    """
+    parts = micro_batches([rows], batch_size)
+    losses, outputs = [], []
+    for part, ctx, weight in spread(parts, contexts, workers, filler=rows[:1]):
+        inputs, labels = pad_batch(dataset.encoded, part), dataset.labels[part]
+        loss, output = forward_backward(model, loss_function, inputs, labels, ctx, weight * scale)
+        losses.append(loss)
+        outputs.append(output)
+    classes = outputs[0].shape[1]
+    share = len(workers.share(parts))
+    losses = workers.gather(losses[:share], len(parts), (1,))
+    outputs = workers.gather(outputs[:share], len(parts), (batch_size, classes))
+    return [
+        (loss, output[: len(part)], dataset.labels[part])
+        for part, loss, output in zip(parts, losses, outputs)
+    ]

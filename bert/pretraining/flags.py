@@ -71,6 +71,19 @@ def add_recipe_flags(parser, group, with_defaults=True):
     add('whole_word_mask', 'mask all tokens of a word or none')
 
 
+def recipe_of(args, **others):
+    """Return the :class:`Recipe` that the flags describe.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    **others
+        Fields for which there is no flag.
+    """
+    flags = {name: value for name, value in vars(args).items() if name in Recipe._fields}
+    return Recipe(**{**flags, **others})
+
+
 def check_max_seq_length(length):
     """Refuse instances that have no room for text."""
     if length < MIN_SEQ_LENGTH:

@@ -1,17 +1,18 @@
-"""The two losses of pre-training, and the gradients of one batch."""
+"""The two losses of pre-training, and the gradients of one update."""
 
 import mxnet as mx
 import numpy as np
 
 from bert import ops
 from bert.distributed.workers import ALONE
+from bert.training.devices import spread
 
-# What PretrainingLoss counts, in this order.
+# The sums that PretrainingLoss returns, in this order.
 STATISTICS = ('mlm_loss', 'mlm_correct', 'nsp_loss', 'nsp_correct')
 
 
 class PretrainingLoss(mx.gluon.HybridBlock):
-    """Masked-LM and next-sentence cross entropy, and how many answers are right.
+    """Masked-LM and next-sentence cross entropy, and the number of right answers.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class PretrainingLoss(mx.gluon.HybridBlock):
         return F.sum(losses * factors), F.stop_gradient(statistics)
 
     def cross_entropy(self, F, scores, labels):
-        """The loss of each row of (rows, classes) scores, and its best class."""
+        """Return the loss of each row of (rows, classes) scores, and its best class."""
         if self.fused:
             return ops.cross_entropy(F, scores, labels)
         return -F.pick(F.log_softmax(scores), labels), F.argmax(scores, axis=-1)
@@ -73,12 +74,12 @@ class Tally:
         self.sums = np.array(sums, dtype=np.float64)
 
     def add(self, batch, statistics):
-        """Add the statistics of a batch, waiting for them."""
+        """Wait for the statistics of a batch and add them."""
         rows = len(batch.nsp_labels)
         self.sums += [*statistics.asnumpy(), batch.mlm_weights.sum(), rows]
 
     def metrics(self):
-        """Mean losses, and accuracies in percent.
+        """Return mean losses, and accuracies in percent.
 
         Returns
         -------
@@ -102,14 +103,14 @@ def finish_initialization(model, ctx):
 
 
 def build_loss(contexts):
-    """A hybridized :class:`PretrainingLoss` for these contexts."""
+    """Build a hybridized :class:`PretrainingLoss` for these contexts."""
     loss = PretrainingLoss(fused=ops.serve_on(contexts))
     loss.hybridize()
     return loss
 
 
 def statistics(model, loss, batch, ctx, factors=(0, 0)):
-    """The objective and the statistics of one batch, see :class:`PretrainingLoss`; not waited for.
+    """Compute the objective and the statistics of one batch, without waiting for them.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def statistics(model, loss, batch, ctx, factors=(0, 0)):
         With both heads. The masked-LM head sees the masked positions only.
     batch : bert.pretraining.batches.Batch
     ctx : mxnet.Context
+    factors : (float, float)
+        See :class:`PretrainingLoss`, which returns the two arrays.
     """
     dtype = next(iter(model.collect_params().values())).dtype
     _, _, nsp_scores, mlm_scores = model(
@@ -136,7 +139,7 @@ def statistics(model, loss, batch, ctx, factors=(0, 0)):
 
 
 def gradients(model, loss, batches, contexts, scale, workers=ALONE):
-    """Forward and backward over the batches of one update, spread over workers and devices.
+    """Compute the gradients of one update, spread over workers and their devices.
 
     The objective is the mean masked-LM loss of the masked tokens plus the mean next-sentence
     loss of the rows, both over the whole update, so that it does not matter how the update is
@@ -154,22 +157,16 @@ def gradients(model, loss, batches, contexts, scale, workers=ALONE):
     Returns
     -------
     list of (4,) mxnet.nd.NDArray
-        The statistics of each batch, not waited for.
+        The statistics of each batch, which are still being computed.
     """
     masks = max(1, sum(float(batch.mlm_weights.sum()) for batch in batches))
     rows = sum(len(batch.nsp_labels) for batch in batches)
-    # Each device of each worker must compute something, or MXNet takes its gradients for stale
-    # ones; where batches are short, it does the first one once more, at factor 0.
-    share = workers.share(batches)
-    idle = len(contexts) - len(share)
-    work = [(batch, (scale / masks, scale / rows)) for batch in share]
-    work += [(batches[0], (0, 0))] * idle
     counted = []
-    for number, (batch, factors) in enumerate(work):
+    for batch, ctx, weight in spread(batches, contexts, workers, filler=batches[0]):
+        factors = weight * scale / masks, weight * scale / rows
         with mx.autograd.record():
-            objective, sums = statistics(
-                model, loss, batch, contexts[number % len(contexts)], factors
-            )
+            objective, sums = statistics(model, loss, batch, ctx, factors)
         objective.backward()
         counted.append(sums)
-    return workers.gather(counted[: len(share)], len(batches), (len(STATISTICS),))
+    share = len(workers.share(batches))
+    return workers.gather(counted[:share], len(batches), (len(STATISTICS),))

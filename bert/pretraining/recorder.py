@@ -1,119 +1,140 @@
-"""TODO"""
+"""The record of a pre-training: losses, log lines and training states."""
 
 import logging
 import operator
 import time
-from collections import deque
 
 import numpy as np
 
-from bert.pretraining import loss
+from bert.pretraining.loss import Tally
 from bert.system.errors import ToolkitError
+from bert.system.files import write_text
 from bert.training import states
-from bert.training.devices import STEPS_IN_FLIGHT
-from bert.training.folder import add_line, keep_lines
+from bert.training.devices import IN_FLIGHT, Late
+from bert.training.failures import LossNotFinite
+from bert.training.folder import METRICS, add_line, cut_logs, log_sizes, size_up_to
 
 LOG = 'pretraining.log'
+LOGS = (LOG, METRICS)
 
 
-class Recorder:
-    """Follows a run: losses, log lines and checkpoints.
+def open_folder(folder, start, saved):
+    """Make a folder ready for a run, and its logs what they were where the run goes on.
 
     Parameters
     ----------
-    model : gluonnlp.model.BERTModel
-    trainer : mxnet.gluon.Trainer
-    loss_scale : bert.training.update.LossScale
+    folder : Path
+    start : int
+        The step to go on from; 0 for a new run.
+    saved : dict or None
+        The ``progress`` of the training state of that step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    states.set_aside_later(folder, start, *([] if start else LOGS))
+    if start:
+        # Older states do not have the sizes of the logs.
+        sizes = saved.get('logs') or {METRICS: size_up_to(folder / METRICS, start)}
+        cut_logs(folder, LOGS, sizes)
+    else:
+        write_text(folder / METRICS, '')
+
+
+class Recorder:
+    """Follows a run: losses, log lines and training states.
+
+    Parameters
+    ----------
+    folder : Path
     order : dict
-        See :func:`data_order`.
+        Everything that decides which rows come when; a position in the data is good for a run
+        with the same order only. Fit for JSON.
+    keep : int
+        How many training states stay.
     workers : bert.distributed.workers.Workers
         Only worker 0 writes.
-    args : argparse.Namespace
+
+    Attributes
+    ----------
+    step : int
+        The current one.
+    metrics : dict or None
+        Losses and accuracies of the last log line.
     """
 
-    def __init__(self, model, trainer, loss_scale, order, workers, args):
-        self.model = model
-        self.trainer = trainer
-        self.loss_scale = loss_scale
+    def __init__(self, folder, order, keep, workers):
+        self.folder = folder
         self.order = order
+        self.keep = keep
         self.workers = workers
-        self.args = args
-        self.step = 0  # the present one
-        self.pending = deque()
-        self.tally = loss.Tally()
-        self.tokens, self.since = 0, time.time()
-        self.saved = None
+        self.step = 0
+        self.saved_step = 0
         self.metrics = None
+        self.late = Late(self.read, IN_FLIGHT)
+        self.restart(Tally())
 
-    def restore(self, step):
-        """Load a checkpoint, if the step is not 0, and cut ``metrics.jsonl`` off there.
+    def restart(self, tally):
+        """Begin to count for the next log line."""
+        self.tally, self.tokens, self.since = tally, 0, time.time()
+
+    def restore(self, updater, start):
+        """Load a training state, if the step is not 0.
 
         Returns
         -------
         list of 3 int
             Where to go on in the data.
         """
-        if self.workers.is_first:
-            keep_lines(self.args.ckpt_dir, step)
-        if not step:
+        if not start:
             return [0, 0, 0]
-        saved = states.load(self.args.ckpt_dir, step, self.model, self.trainer, self.workers)
-        self.saved = step
-        self.workers.keep(self.kept())
+        saved = updater.load(self.folder, start)
+        self.saved_step = start
+        self.workers.remember_saved(self.describe_saved())
         try:
-            return self.take(saved, step)
+            epoch, unit, update = map(operator.index, saved['position'])
+            if saved['order'] == self.order:
+                self.restart(Tally(saved['sums']))
+                return [epoch, unit, update]
         except (KeyError, TypeError, ValueError):
-            path = states.states_path(self.args.ckpt_dir, step)
+            path = states.states_path(self.folder, start)
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
-
-    def take(self, saved, step):
-        """Go on with what a checkpoint says beside the weights."""
-        scale, good_steps = saved['loss_scale']
-        self.loss_scale.value, self.loss_scale.good_steps = float(scale), int(good_steps)
-        epoch, unit, update = map(operator.index, saved['position'])
-        if saved['order'] == self.order:
-            self.tally = loss.Tally(saved['sums'])
-            return [epoch, unit, update]
-        logging.info('other data or batches than up to step %d: they begin from the start', step)
+        logging.info('other data or batches than up to step %d: they begin from the start', start)
         return [epoch + 1, 0, 0]
 
-    def count(self, step, batches, statistics):
-        """Remember what a step gave; it is read some steps later."""
-        self.pending.append((step, batches, statistics))
+    def count(self, batches, statistics):
+        """Remember the results of a step; they are read some steps later."""
+        self.late.add(self.step, batches, statistics)
         self.tokens += sum(int(batch.valid_lengths.sum()) for batch in batches)
-        if len(self.pending) > STEPS_IN_FLIGHT:
-            self.read()
 
-    def read(self):
-        """Wait for the oldest step that was not read yet."""
-        step, batches, statistics = self.pending.popleft()
-        total = loss.Tally()
+    def read(self, step, batches, statistics):
+        """Wait for the results of a step.
+
+        Raises
+        ------
+        LossNotFinite
+        """
+        total = Tally()
         for batch, values in zip(batches, statistics):
             total.add(batch, values)
         self.tally.sums += total.sums
         if not np.isfinite(total.sums).all():
-            raise ToolkitError(
-                f'the loss is not finite at step {step}: try a lower --lr or a longer '
-                f'--warmup_ratio; {self.kept()}'
-            )
+            raise LossNotFinite(f'the loss is not finite at step {step}')
 
-    def kept(self):
-        """Which checkpoint of this run is the last one, as a clause."""
-        if not self.saved:
+    def describe_saved(self):
+        """Say which training state of this run is the last one, as a clause."""
+        if not self.saved_step:
             return 'no checkpoint yet'
-        where = states.parameters_path(self.args.ckpt_dir, self.saved)
-        return f'the last good checkpoint is {where}'
+        path = states.parameters_path(self.folder, self.saved_step)
+        return f'the last good checkpoint is {path}'
 
-    def log(self, step, rate):
-        """A line in the original's form, and one for programs, on the steps since the last."""
-        while self.pending:
-            self.read()
+    def log(self, rate):
+        """Log a line in the original's form, and one for programs, on the steps since the last."""
+        self.late.finish()
         seconds = time.time() - self.since
         self.metrics = self.tally.metrics()
         logging.info(
             '[step %d]\tmlm_loss=%.5f\tmlm_acc=%.2f\tnsp_loss=%.5f\tnsp_acc=%.2f\t'
             'throughput=%.1fK tks/s\tlr=%.7f time=%.2f',
-            step,
+            self.step,
             *self.metrics.values(),
             self.tokens / seconds / 1000,
             rate,
@@ -121,23 +142,20 @@ class Recorder:
         )
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
         if self.workers.is_first:
-            add_line(self.args.ckpt_dir, {'step': step, **self.metrics, **speed})
-        self.tally = loss.Tally()
-        self.tokens, self.since = 0, time.time()
+            add_line(self.folder, {'step': self.step, **self.metrics, **speed})
+        self.restart(Tally())
 
-    def save(self, step, position):
-        """Write a checkpoint."""
-        while self.pending:
-            self.read()
-        state = {
-            'position': position,
-            'order': self.order,
-            'loss_scale': [self.loss_scale.value, self.loss_scale.good_steps],
-            'sums': self.tally.sums.tolist(),
-        }
-        args = self.args
+    def save(self, updater, position):
+        """Write a training state."""
+        self.late.finish()
         if self.workers.is_first:
-            states.save(args.ckpt_dir, step, self.model, self.trainer, state, args.ckpt_keep)
-        self.saved = step
-        self.workers.keep(self.kept())
-        logging.debug('step %d is saved', step)
+            state = {
+                'position': position,
+                'order': self.order,
+                'sums': self.tally.sums.tolist(),
+                'logs': log_sizes(self.folder, LOGS),
+            }
+            updater.save(self.folder, self.step, state, self.keep)
+        self.saved_step = self.step
+        self.workers.remember_saved(self.describe_saved())
+        logging.debug('step %d is saved', self.step)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a fine-tuned model answers: outputs, predictions, and the files that hold them."""
 
 import contextlib
 import logging
@@ -11,63 +11,70 @@ from bert.system.errors import ToolkitError
 from bert.system.files import replacing, write_text
 from bert.tasks import files, metrics
 
-# What the model gives for each row of the dev and test sets, by the name of the set (dev, matched,
-# MRPC, MNLI-m): glue.py makes its reports and submissions of it.
+# The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
+# MNLI-m): glue.py makes its reports and submissions from them.
 OUTPUTS = 'outputs.npz'
 
 
 def decide(outputs, task):
-    """Class ids, or numbers, from the (N, classes) outputs of a model."""
+    """Turn the (N, classes) outputs of a model into class ids, or into numbers."""
     return outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
 
 
-def measure(outputs, dataset, task):
-    """The task's metrics for the outputs (N, classes) of a dev set."""
-    return metrics.compute(task.metrics, dataset.labels, decide(outputs, task))
-
-
-def write_outputs(path, outputs):
-    """Write the outputs (N, classes) of each set, before any softmax, to an ``.npz`` file."""
-    with replacing(path) as temporary, open(temporary, 'wb') as file:
-        np.savez(file, **outputs)
-
-
-def write_test_predictions(outputs, dataset, task, output):
-    """Write the predictions for a test set, from its outputs (N, classes): as GLUE's server
-    wants them, or beside the rows of the user's file.
+def measure(outputs, labels, task):
+    """Compute the task's metrics from the outputs (N, classes) and the labels (N,) of a dev set.
 
     Returns
     -------
-    str
-        The name of the file.
+    dict of str to float
     """
-    predictions = label_names(outputs, task)
-    path = predictions_path(output, dataset.split)
-    if task.name == 'own':
-        files.write_predictions(path, Path(dataset.split.path), predictions)
-    else:
-        lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
-        write_text(path, 'index\tprediction\n' + ''.join(lines))
-    logging.info('wrote %d predictions to %s', len(predictions), path)
-    return path.name
-
-
-def predictions_path(output, split):
-    """The file for the predictions of a test set, of GLUE or of the user."""
-    source = Path(split.path)
-    return output / (split.submission or f'{source.stem}_predictions{source.suffix}')
+    return metrics.compute(task.metrics, labels, decide(outputs, task))
 
 
 def label_names(outputs, task):
-    """Predictions as text: label names, or numbers with three decimals."""
+    """Turn outputs (N, classes) into text: label names, or numbers with three decimals."""
     decided = decide(outputs, task)
     if task.is_regression:
         return [f'{number:.3f}' for number in decided]
     return [task.labels[i] for i in decided]
 
 
+def predictions_path(folder, split):
+    """Return the file for the predictions of a test set, of GLUE or of the user's own."""
+    source = Path(split.path)
+    return folder / (split.submission or f'{source.stem}_predictions{source.suffix}')
+
+
+def write_test_predictions(folder, split, outputs, task):
+    """Write the predictions for a test set.
+
+    Those for GLUE are in the format of its server; others go beside the rows of the user's file.
+
+    Parameters
+    ----------
+    folder : Path
+    split : bert.tasks.table.Split
+    outputs : (N, classes) array
+    task : bert.tasks.table.Task
+    """
+    predictions = label_names(outputs, task)
+    path = predictions_path(folder, split)
+    if task.is_own:
+        files.write_predictions(path, Path(split.path), predictions)
+    else:
+        lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
+        write_text(path, 'index\tprediction\n' + ''.join(lines))
+    logging.info('wrote %d predictions to %s', len(predictions), path)
+
+
+def write_outputs(folder, outputs):
+    """Write the outputs (N, classes) of each set, before any softmax, by its name."""
+    with replacing(folder / OUTPUTS) as temporary, open(temporary, 'wb') as file:
+        np.savez(file, **outputs)
+
+
 def read_outputs(folder, name):
-    """The outputs (N, classes) that a run wrote for a set, or an error that names the run."""
+    """Read the outputs (N, classes) that a run wrote for a set; an error names the run."""
     path = folder / OUTPUTS
     try:
         with npz.open_npz(path) as file:
@@ -79,7 +86,7 @@ def read_outputs(folder, name):
 
 
 def has_outputs(folder, name):
-    """Whether a run wrote outputs for a set."""
+    """Tell whether a run wrote outputs for a set."""
     with contextlib.suppress(ToolkitError):
         read_outputs(folder, name)
         return True

@@ -5,6 +5,9 @@ from typing import Optional, Tuple
 
 from bert.system.errors import UsageError
 
+# The name of a task of the user's own.
+OWN = 'own'
+
 
 @dataclass(frozen=True)
 class Split:
@@ -35,8 +38,13 @@ class Task:
 
     @property
     def is_regression(self):
-        """Whether the label is a number."""
+        """True if the label is a number."""
         return self.labels is None
+
+    @property
+    def is_own(self):
+        """True if the files are the user's own."""
+        return self.name == OWN
 
 
 def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **keywords):
@@ -102,30 +110,31 @@ TASKS = {
 OTHER_NAMES = {'SST': 'SST-2'}
 
 
-def own_task(args, labels):
-    """The task that the flags for own data describe.
+def own_task(train, dev, test, text_columns, label_column, regression, metric, labels):
+    """Describe a task of the user's own files.
 
     Parameters
     ----------
-    args : argparse.Namespace
-        With ``train_file``, ``dev_file`` and ``test_file`` (any may be None), ``text_columns``,
-        ``label_column``, ``regression`` and ``metric``.
+    train, dev, test : str or None
+        The files.
+    text_columns : sequence of str
+        One or two names.
+    label_column : str or None
+    regression : bool
+    metric : sequence of str or None
+        None: accuracy, or both correlations.
     labels : sequence of str or None
         In the order of the class ids.
     """
-    columns = tuple(args.text_columns)
-
-    def split(path, label=args.label_column):
-        return Split(path, columns, label)
-
-    default = ['pearsonr', 'spearmanr'] if args.regression else ['accuracy']
+    columns = tuple(text_columns)
+    default = ['pearsonr', 'spearmanr'] if regression else ['accuracy']
     return Task(
-        name='own',
-        train=args.train_file and split(args.train_file),
-        dev=(split(args.dev_file),) if args.dev_file else (),
-        test=(split(args.test_file, label=None),) if args.test_file else (),
-        labels=None if args.regression else tuple(labels),
-        metrics=check_metrics(args.metric or default, labels),
+        name=OWN,
+        train=train and Split(train, columns, label_column),
+        dev=(Split(dev, columns, label_column),) if dev else (),
+        test=(Split(test, columns),) if test else (),
+        labels=None if regression else tuple(labels),
+        metrics=check_metrics(metric or default, labels),
     )
 
 

@@ -1,43 +1,63 @@
-"""TODO"""
+"""The folder of a training: its logs, and what an earlier run left there."""
 
-import contextlib
 import json
-import logging
+import os
 from pathlib import Path
 
-from bert.model import parameters
-from bert.system.errors import UsageError
-from bert.system.files import append_line, parse_json, read_text, write_text
-from bert.training.states import parameters_path, saved_steps, states_path
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import append_line, parse_json, write_text
 
-# Where set_aside puts what an earlier run left.
+# The log lines for programs, in the folder of either training.
+METRICS = 'metrics.jsonl'
+# The folder for what an earlier run left.
 EARLIER = 'earlier'
 
 
-def prepare(folder, step, *others):
-    """Make a folder ready for a run that goes on from a step.
+def add_line(folder, values):
+    """Add a line to ``metrics.jsonl``."""
+    append_line(Path(folder) / METRICS, json.dumps(values))
 
-    Half-written files are removed. Checkpoints after the step are another run's, and would be
-    taken for this one's: they are moved to a folder ``earlier``, in place of what was there.
+
+def log_sizes(folder, names):
+    """Return the sizes of log files in bytes, to be kept in a training state."""
+    paths = {name: Path(folder) / name for name in names}
+    return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
+
+
+def cut_logs(folder, names, sizes):
+    """Cut log files to what they were when a training state was saved.
 
     Parameters
     ----------
     folder : str or Path
-    step : int
-    *others : str
-        Names of more files to move with them.
+    names : sequence of str
+    sizes : dict
+        See :func:`log_sizes`; older training states have the texts in place of the sizes. A file
+        that is not among them stays as it is.
     """
-    folder = Path(folder)
-    remove_half_written(folder)
-    steps = [old for old in saved_steps(folder) if old > step]
-    if not steps:
-        return
-    paths = [path(folder, old) for old in steps for path in (states_path, parameters_path)]
-    paths += [folder / name for name in others]
-    earlier = set_aside(folder, paths)
-    logging.info(
-        'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
-    )
+    for name in names:
+        path, size = Path(folder) / name, sizes.get(name)
+        if isinstance(size, str):
+            write_text(path, size)
+        elif size is not None and path.is_file():
+            try:
+                os.truncate(path, min(size, path.stat().st_size))
+            except OSError as error:
+                raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
+
+
+def size_up_to(path, step):
+    """Return the bytes of those lines of ``metrics.jsonl`` that a training wrote up to a step."""
+    size = 0
+    for line in Path(path).read_bytes().splitlines(keepends=True) if Path(path).is_file() else ():
+        try:
+            values = parse_json(line.decode('utf8'))
+            if values['step'] > step or 'eval' in values:
+                break
+        except (ValueError, TypeError, KeyError):
+            break
+        size += len(line)
+    return size
 
 
 def remove_half_written(folder):
@@ -48,7 +68,7 @@ def remove_half_written(folder):
 
 
 def set_aside(folder, paths):
-    """Move files of an earlier run, as far as they are there, to a folder ``earlier``.
+    """Move files of an earlier run, as far as they exist, to a folder ``earlier``.
 
     The parameters and states that were in it are removed.
 
@@ -66,36 +86,30 @@ def set_aside(folder, paths):
     return earlier
 
 
-def common_flags(args, by_worker):
-    """The flags that all workers must have alike.
+def identify(flags, contexts, data, weights, worker_count):
+    """Collect everything that decides the results of a run; one that agrees in it can go on.
 
     Parameters
     ----------
-    args : argparse.Namespace
-    by_worker : collection of str
-        The names of the others.
-    """
-    return {name: value for name, value in vars(args).items() if name not in by_worker}
-
-
-def identify(model, data, contexts, workers, args, free):
-    """All that decides what a run gives; where it is the same, another start can go on with it.
+    flags : dict
+        Those that must not change, ``accumulate`` among them.
+    contexts : list of mxnet.Context
+        The devices of one worker.
+    data : dict of str to str
+        A hash of each set.
+    weights : str
+        A hash of those before the first step.
+    worker_count : int
 
     Returns
     -------
     dict
-        Fit for JSON: ``flags``, ``devices``, ``data``, see :func:`hash_data`, and ``weights``, a
-        hash of those before the first step.
+        Fit for JSON: ``flags``, ``devices``, ``data`` and ``weights``.
     """
-    flags = common_flags(args, free)
     # Batches of an update on each device: it does not matter on how many workers.
-    flags['accumulate'] *= workers.count
-    return {
-        'flags': flags,
-        'devices': [str(ctx) for ctx in contexts],
-        'data': data,
-        'weights': parameters.digest(model),
-    }
+    flags = {**flags, 'accumulate': flags['accumulate'] * worker_count}
+    devices = [str(context) for context in contexts]
+    return {'flags': flags, 'devices': devices, 'data': data, 'weights': weights}
 
 
 def require_same(found, identity, output):
@@ -116,30 +130,3 @@ def require_same(found, identity, output):
             raise UsageError(
                 f'--resume: {what} since the run in {output} began; without --resume start anew'
             )
-
-
-# In --ckpt_dir, beside the checkpoints.
-METRICS = 'metrics.jsonl'
-
-
-def data_order(source, cut, args):
-    """All that decides which rows come when; where it is the same, so is a position in the data."""
-    return {'seed': args.seed, 'cut': list(cut), 'data': source.description}
-
-
-def add_line(folder, values):
-    """Add a line to ``metrics.jsonl``."""
-    append_line(Path(folder) / METRICS, json.dumps(values))
-
-
-def keep_lines(folder, step):
-    """Keep the training lines of ``metrics.jsonl`` up to a step; a run goes on after it."""
-    path = Path(folder) / METRICS
-    kept = []
-    if step and path.is_file():
-        for line in read_text(path).splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                values = parse_json(line)
-                if values['step'] <= step and 'eval' not in values:
-                    kept.append(line + '\n')
-    write_text(path, ''.join(kept))

@@ -1,32 +1,49 @@
-"""TODO"""
+"""Start a training, and stop it on a signal."""
 
 import contextlib
+import logging
 
-import mxnet as mx
-
-from bert.cli.program import is_out_of_memory
-from bert.system.errors import ToolkitError
-from bert.training.update import OverflowAtLowestScale
+from bert.cli.console import start_logging
+from bert.cli.program import stop_requests
+from bert.distributed.workers import joined
+from bert.system import environment, machine
 
 
 @contextlib.contextmanager
-def naming_step(run):
-    """Tell at which step a training had to stop, and what is left of it.
+def started(kvstore, dtype, verbose=False):
+    """Begin a training: check and prepare MXNet, start the log, and join the other workers.
 
     Parameters
     ----------
-    run : object
-        With ``step``, the present one, and ``kept()``, a clause about what is saved.
+    kvstore, dtype : str
+    verbose : bool
+        Whether to log debugging lines.
+
+    Yields
+    ------
+    logging.handlers.MemoryHandler, bert.distributed.workers.Workers
+        The first holds back the log lines until there is a file for them; see
+        :func:`bert.cli.console.start_logging`.
     """
-    try:
-        yield
-    except OverflowAtLowestScale as error:
-        raise ToolkitError(f'step {run.step}: {error}; {run.kept()}') from None
-    except mx.MXNetError as error:
-        # MXNet computes later than it is told to: the step is this one or a few before.
-        if not is_out_of_memory(error):
-            raise
-        raise ToolkitError(
-            f'the GPU has not enough memory, at step {run.step}: try a smaller --batch_size with '
-            f'a larger --accumulate, or shorter rows; {run.kept()}'
-        ) from None
+    environment.check_mxnet()
+    if dtype == 'bfloat16':
+        machine.prepare_bfloat16()
+    memory = start_logging()
+    if verbose:
+        logging.getLogger().setLevel(logging.DEBUG)
+    with joined(kvstore) as workers:
+        yield memory, workers
+
+
+@contextlib.contextmanager
+def stop_signal(workers):
+    """Take the first SIGTERM or SIGINT for a request to stop after the current step.
+
+    Yields
+    ------
+    function
+        Returns the signal that reached this worker or another one, or 0; all workers must call
+        it at the same time.
+    """
+    with stop_requests() as arrived:
+        yield lambda: max(workers.gather_numbers(arrived[0] if arrived else 0))

@@ -1,9 +1,9 @@
-"""Checkpoints that a training goes on from as if it had never stopped.
+"""Training states: what a training goes on from as if it had never stopped.
 
-A checkpoint is a pair of files, named after the step in seven digits: ``0000020.params``, the
-parameters as Gluon saves them, and ``0000020.states``, all else that the next steps depend on, as
-an ``.npz`` of plain arrays. The ``.states`` file is written last and holds the sha256 of its
-partner, so that a process killed at any moment leaves whole pairs and maybe half of one more.
+A state is a pair of files, named after the step in seven digits: ``0000020.params``, the
+parameters as Gluon saves them, and ``0000020.states``, everything else that the next steps depend
+on, as an ``.npz`` of plain arrays. The ``.states`` file is written last and holds the sha256 of its
+partner, so that a process that is killed leaves whole pairs, and perhaps half of one more.
 """
 
 import contextlib
@@ -17,41 +17,47 @@ import numpy as np
 
 from bert.checkpoints import gluon
 from bert.distributed.workers import ALONE
-from bert.model.parameters import save_parameters, set_parameters
+from bert.model import parameters
 from bert.system.errors import ToolkitError
 from bert.system.files import copy_file, parse_json, replacing, sha256
 from bert.system.npz import Damaged, open_npz
+from bert.training.folder import remove_half_written, set_aside
 
 
 def parameters_path(folder, step):
-    """``FOLDER/NNNNNNN.params``."""
+    """Return ``FOLDER/NNNNNNN.params``."""
     return Path(folder) / f'{step:07d}.params'
 
 
 def states_path(folder, step):
-    """``FOLDER/NNNNNNN.states``."""
+    """Return ``FOLDER/NNNNNNN.states``."""
     return Path(folder) / f'{step:07d}.states'
 
 
 def saved_steps(folder):
-    """The steps of all ``.states`` files, in rising order; whether they are good is not checked."""
+    """Return the steps of all ``.states`` files, in rising order, without checking the files."""
     names = (path.stem for path in Path(folder).glob('*.states'))
     return sorted(int(name) for name in names if name.isdigit() and len(name) >= 7)
 
 
-def newest_step(folder):
-    """The step of the newest checkpoint that is whole, or 0; a damaged one is logged."""
+def newest(folder):
+    """Find the newest training state that is whole; log those that are damaged.
+
+    Returns
+    -------
+    int, dict
+        Its step and its ``progress``; 0 and None where there is none.
+    """
     for step in reversed(saved_steps(folder)):
         try:
-            read_progress(folder, step)
-            return step
+            return step, read_progress(folder, step)
         except ToolkitError as error:
             logging.warning('passed over: %s', error)
-    return 0
+    return 0, None
 
 
 def save(folder, step, model, trainer, progress, keep, written=None):
-    """Write a checkpoint and delete old ones.
+    """Write a training state, and delete old ones.
 
     Parameters
     ----------
@@ -61,18 +67,18 @@ def save(folder, step, model, trainer, progress, keep, written=None):
     trainer : mxnet.gluon.Trainer
         With BERTAdam.
     progress : dict
-        What else to remember, fit for JSON.
+        Everything else, fit for JSON.
     keep : int
-        How many checkpoints stay, this one included.
+        How many states stay, this one included.
     written : str or Path, optional
-        A file to which the same parameters were written just now: it gets a second name.
+        A file with the same parameters, written just now: it gets a second name.
     """
-    parameters, states = parameters_path(folder, step), states_path(folder, step)
+    path, states = parameters_path(folder, step), states_path(folder, step)
     if written:
-        copy_file(written, parameters)
+        copy_file(written, path)
     else:
-        save_parameters(model, parameters)
-    progress = {**progress, 'step': step, 'params_sha256': sha256(parameters)}
+        parameters.save(model, path)
+    progress = {**progress, 'step': step, 'params_sha256': sha256(path)}
     with replacing(states) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
         _write_array(archive, 'progress', np.array(json.dumps(progress)))
         for name, index in _indices(model, trainer).items():
@@ -85,14 +91,14 @@ def save(folder, step, model, trainer, progress, keep, written=None):
 
 
 def load(folder, step, model, trainer, workers=ALONE):
-    """Give the model and the trainer what they had after a step.
+    """Restore the model and the trainer as they were after a step.
 
     Only worker 0 needs the files.
 
     Returns
     -------
     dict
-        ``progress``, as :func:`save` was given it.
+        The ``progress`` that was saved.
     """
     for index in _indices(model, trainer).values():
         for context, updater in zip(trainer._contexts, trainer._updaters):
@@ -131,13 +137,13 @@ def _read(folder, step, model, trainer):
 
 
 def load_parameters(folder, step, model):
-    """Give the model the parameters that it had after a step."""
+    """Restore the parameters of the model as they were after a step."""
     path = parameters_path(folder, step)
-    set_parameters(model, gluon.read_gluon(path), path)
+    parameters.set_parameters(model, gluon.read_gluon(path), path)
 
 
 def read_progress(folder, step):
-    """The ``progress`` of a checkpoint, once it is clear that the two files belong together."""
+    """Read the ``progress`` of a training state, and check that its two files belong together."""
     parameters, path = parameters_path(folder, step), states_path(folder, step)
     for file in (parameters, path):
         if not file.is_file():
@@ -153,10 +159,36 @@ def read_progress(folder, step):
     return progress
 
 
+def set_aside_later(folder, step, *others):
+    """Make a folder ready for a run that goes on from a step.
+
+    Half-written files are removed. States after the step are another run's, and would be taken
+    for this one's: they are moved to a folder ``earlier``, in place of what was there.
+
+    Parameters
+    ----------
+    folder : str or Path
+    step : int
+    *others : str
+        Names of more files to move with them.
+    """
+    folder = Path(folder)
+    remove_half_written(folder)
+    steps = [old for old in saved_steps(folder) if old > step]
+    if not steps:
+        return
+    paths = [path(folder, old) for old in steps for path in (states_path, parameters_path)]
+    paths += [folder / name for name in others]
+    earlier = set_aside(folder, paths)
+    logging.info(
+        'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
+    )
+
+
 def _indices(model, trainer):
-    """The trainer's number of each parameter that is trained, by its name in the file."""
+    """Return the trainer's number of each trained parameter, by the parameter's name in files."""
     indices = {}
-    for name, parameter in model._collect_params_with_prefix().items():
+    for name, parameter in parameters.named(model).items():
         index = trainer._param2idx[parameter.name]
         # The word embedding has two names.
         if parameter.grad_req != 'null' and index not in indices.values():
@@ -165,7 +197,7 @@ def _indices(model, trainer):
 
 
 def _split(state):
-    """A state of BERTAdam as named arrays."""
+    """Split a state of BERTAdam into named arrays."""
     if isinstance(state[0], tuple):
         (mean, variance), master = state
         return {'mean': mean, 'variance': variance, 'master': master}

@@ -1,4 +1,4 @@
-"""What fine-tuning and pre-training share: devices, seeds, gradients and the update."""
+"""One update of the weights: its seed, the loss scale, clipping, the optimizer, and their state."""
 
 import inspect
 import math
@@ -10,6 +10,8 @@ from bert import ops
 from bert.distributed.workers import ALONE
 from bert.system import machine
 from bert.system.errors import ToolkitError, UsageError
+from bert.training import states
+from bert.training.failures import OverflowAtLowestScale
 from bert.training.optimizer import BERTAdam
 
 WEIGHT_DECAY = 0.01
@@ -17,7 +19,7 @@ MAX_GRADIENT_NORM = 1.0
 
 
 def contexts(gpus):
-    """MXNet's contexts for a list of GPU numbers, or the CPU for an empty one.
+    """Return MXNet's contexts for a list of GPU numbers, or the CPU for an empty one.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def seed_step(seed, step, rank=0):
 def build_trainer(
     model, optimizer, learning_rate, epsilon, bias_correction=False, kvstore='device'
 ):
-    """A trainer for all parameters, without weight decay on LayerNorm and biases.
+    """Build a trainer for all parameters, without weight decay on LayerNorm and biases.
 
     Parameters
     ----------
@@ -69,8 +71,6 @@ def build_trainer(
             wd=WEIGHT_DECAY,
         )
     else:
-        if bias_correction:
-            raise UsageError('--bias_correction goes with --optimizer bertadam only')
         instance = _mxnet_optimizer(optimizer, learning_rate, epsilon)
     return mx.gluon.Trainer(
         model.collect_params(), instance, kvstore=kvstore, update_on_kvstore=False
@@ -88,12 +88,8 @@ def _mxnet_optimizer(name, learning_rate, epsilon):
 
 
 def trainable(model):
-    """The parameters that have gradients."""
+    """Return the parameters that have gradients."""
     return [p for p in model.collect_params().values() if p.grad_req != 'null']
-
-
-class OverflowAtLowestScale(ToolkitError):
-    """The gradients of float16 are infinite, whatever the loss scale."""
 
 
 class LossScale:
@@ -132,10 +128,78 @@ class LossScale:
             self.good_steps = 0
             self.value /= 2
             if self.value < self.LOWEST:
-                raise OverflowAtLowestScale(
-                    'the float16 gradients overflow whatever the loss scale: '
-                    'try a lower --lr, or --dtype float32'
-                )
+                raise OverflowAtLowestScale
+
+
+class Updater:
+    """Changes the weights, step by step, so that every step can be done again from a state.
+
+    Parameters
+    ----------
+    model : mxnet.gluon.Block
+    trainer : mxnet.gluon.Trainer
+        See :func:`build_trainer`.
+    rate : function
+        From a step, counted from 1, to its learning rate.
+    dtype : str
+    seed : int
+    workers : bert.distributed.workers.Workers
+    adds_up : bool
+        Whether a device computes several gradients for an update, or there are several devices.
+    """
+
+    def __init__(self, model, trainer, rate, dtype, seed, workers, adds_up):
+        if adds_up:
+            accumulate_gradients(model)
+        self.model = model
+        self.trainer = trainer
+        self.rate = rate
+        self.seed = seed
+        self.workers = workers
+        self.adds_up = adds_up
+        self.parameters = trainable(model)
+        self.loss_scale = LossScale(dtype)
+
+    def begin(self, step):
+        """Seed the random numbers of a step, before its gradients are computed."""
+        seed_step(self.seed, step, self.workers.rank)
+
+    def finish(self, step, samples):
+        """Update the weights with the gradients of a step; see :func:`update`.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
+        rate = self.rate(step)
+        update(self.trainer, self.parameters, samples, rate, self.loss_scale, self.workers)
+        if self.adds_up:
+            clear_gradients(self.model)
+        return rate
+
+    def save(self, folder, step, progress, keep, written=None):
+        """Write a training state after a step; see :func:`bert.training.states.save`."""
+        scale = [self.loss_scale.value, self.loss_scale.good_steps]
+        progress = {**progress, 'loss_scale': scale}
+        states.save(folder, step, self.model, self.trainer, progress, keep, written)
+
+    def load(self, folder, step):
+        """Go on from a training state.
+
+        Returns
+        -------
+        dict
+            The ``progress`` that was saved.
+        """
+        progress = states.load(folder, step, self.model, self.trainer, self.workers)
+        try:
+            value, good_steps = progress['loss_scale']
+            self.loss_scale.value, self.loss_scale.good_steps = float(value), int(good_steps)
+        except (KeyError, TypeError, ValueError):
+            path = states.states_path(folder, step)
+            raise ToolkitError(f'{path}: not a checkpoint of this program') from None
+        return progress
 
 
 def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALONE):
@@ -147,8 +211,7 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     parameters : list of mxnet.gluon.Parameter
         See :func:`trainable`. Their gradients are sums over the samples, times the loss scale.
     samples : int
-        How many, over all workers, devices and accumulated batches; their mean gradient is
-        applied.
+        Counted over all workers, devices and accumulated batches; their mean gradient is applied.
     learning_rate : float
     loss_scale : LossScale
     workers : bert.distributed.workers.Workers
@@ -156,8 +219,8 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     Returns
     -------
     mxnet.nd.NDArray of shape (1,)
-        The norm of the mean gradient before clipping; with BERTAdam and float32 it is not
-        waited for. Where it is not finite the weights stay as they are.
+        The norm of the mean gradient before clipping; with BERTAdam and float32 it is still being
+        computed. Where it is not finite the weights stay as they are.
     """
     trainer.set_learning_rate(learning_rate)
     trainer.allreduce_grads()
@@ -181,7 +244,7 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
 
 
 def global_norm(arrays):
-    """The 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
+    """Return the 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
     if ops.serve(arrays[0]):
         return mx.nd.sqrt(ops.sum_of_squares(mx.nd, arrays))
     squares = mx.nd.multi_sum_sq(*arrays, num_arrays=len(arrays))

@@ -1,0 +1,47 @@
+"""Ways in which a training fails, and the sentences about them."""
+
+import contextlib
+
+from bert.cli.program import is_out_of_memory
+from bert.system.errors import ToolkitError
+
+
+class LossNotFinite(Exception):
+    """The loss has become infinite or NaN; the argument is a clause that says where."""
+
+
+class OverflowAtLowestScale(Exception):
+    """The gradients of float16 are infinite, whatever the loss scale."""
+
+
+@contextlib.contextmanager
+def naming_step(describe):
+    """Say at which step a training had to stop, and what is saved of it.
+
+    Parameters
+    ----------
+    describe : function
+        Returns the current step, and a clause about what is saved.
+    """
+    try:
+        yield
+    except LossNotFinite as error:
+        _, saved = describe()
+        raise ToolkitError(
+            f'{error}: try a lower --lr or a longer --warmup_ratio; {saved}'
+        ) from None
+    except OverflowAtLowestScale:
+        step, saved = describe()
+        raise ToolkitError(
+            f'step {step}: the float16 gradients overflow whatever the loss scale: '
+            f'try a lower --lr, or --dtype float32; {saved}'
+        ) from None
+    except RuntimeError as error:  # MXNetError is one
+        # MXNet computes later than it is asked to: the step is this one or one of the last few.
+        if not is_out_of_memory(error):
+            raise
+        step, saved = describe()
+        raise ToolkitError(
+            f'the GPU has not enough memory, at step {step}: try a smaller --batch_size with '
+            f'a larger --accumulate, or shorter rows; {saved}'
+        ) from None
