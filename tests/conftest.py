@@ -33,9 +33,9 @@ def real_data(name, variable, example):
 
 def need_bfloat16():
     """Skip where the processor lacks the instructions."""
-    from bert.system import environment
+    from bert.system import machine
 
-    if 'avx512_bf16' not in environment.processor_flags():
+    if 'avx512_bf16' not in machine.processor_flags():
         pytest.skip('this processor has no bfloat16')
 
 
@@ -178,9 +178,9 @@ def tiny_bert_without_dropout(tmp_path_factory):
 @pytest.fixture
 def has_gpu():
     """Skip where MXNet cannot run on GPU 0."""
-    from bert.system import environment
+    from bert.system import machine
 
-    problem = environment.gpu_problem([0])
+    problem = machine.gpu_problem([0])
     if problem:
         pytest.skip(problem)
 

@@ -230,7 +230,7 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
     assert 'server of dist_sync: lost the scheduler' in server
     assert 'worker 0: the scheduler of dist_sync at 127.0.0.1' in ''.join(workers)
     assert f'the last good checkpoint is {folder}/0000005.params' in ''.join(workers)
-    assert states.newest_step(folder) == 5
+    assert states.newest(folder)[0] == 5
 
 
 # Scripts in place of a training, to see what the launcher does with them.

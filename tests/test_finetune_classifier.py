@@ -16,6 +16,7 @@ from conftest import ROOT, WORDS, need_bfloat16
 
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
+from bert.checkpoints import reading
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
 from bert.model import build, loading
@@ -26,7 +27,7 @@ from bert.tasks import metrics as tasks_metrics
 from bert.tasks.files import read_rows
 from bert.tasks.metrics import describe
 from bert.tasks.table import TASKS
-from bert.training import schedule, update
+from bert.training import schedule, states, update
 
 import mxnet as mx  # isort: skip
 
@@ -853,7 +854,7 @@ def test_a_full_disk(glue, tiny_bert, tmp_path):
         'import resource, sys\n'
         f'sys.path.insert(0, {str(ROOT)!r})\n'
         'import finetune_classifier\n'
-        'from bert.cli import run\n'
+        'from bert.cli.program import run\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))\n'
         "sys.argv[0] = 'finetune_classifier.py'\n"
         'run(finetune_classifier.main)\n'
@@ -900,6 +901,29 @@ def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
     # What was trained there predicts here.
     finetune(tmp_path / 'cpu', '--only_inference', '--bert_model', tmp_path)
     assert len(predictions(tmp_path / 'cpu' / 'MRPC.tsv')) == 5
+
+
+# --- one way to a model
+
+
+def test_a_source_is_resolved_and_its_weights_are_read_once(mrpc, glue_dir, tmp_path, monkeypatch):
+    output, _ = mrpc
+    calls = []
+
+    def count(module, name):
+        function = getattr(module, name)
+
+        def counted(*args, **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(finetune_classifier, 'locate')
+    count(reading, 'read_weights')
+    count(reading, 'read_finetuned')
+    finetune(tmp_path, '--only_inference', '--bert_model', output)
+    assert calls == ['locate', 'read_finetuned', 'read_weights']
 
 
 # --- resuming
@@ -960,6 +984,9 @@ def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task,
         assert stopped.value.status == 128 + number
         pair = [f'{step:07d}.params', f'{step:07d}.states']
         assert sorted(os.listdir(tmp_path / 'parts' / 'resume')) == pair
+        saved = states.read_progress(tmp_path / 'parts' / 'resume', step)
+        names = ('finetune.log', 'metrics.jsonl')
+        assert saved['logs'] == {n: (tmp_path / 'parts' / n).stat().st_size for n in names}
     parts = finetune(tmp_path / 'parts', *flags, '--resume')
     assert without_seconds(parts['epochs']) == without_seconds(whole['epochs'])
     assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
@@ -968,14 +995,14 @@ def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task,
 def test_a_stop_in_the_evaluation(glue_dir, tiny_bert, tmp_path, monkeypatch):
     flags = ['--bert_model', tiny_bert, *SMALL, '--epochs', '2']
     finetune(tmp_path / 'whole', *flags)
-    evaluate = finetune_classifier.evaluate
+    predict_all = finetune_classifier.predict_all
 
     def stop(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*args)
+        return predict_all(*args)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match='step 6 is saved'):
-        patch.setattr(finetune_classifier, 'evaluate', stop)
+        patch.setattr(finetune_classifier, 'predict_all', stop)
         finetune(tmp_path / 'parts', *flags)
     assert not list((tmp_path / 'parts').glob('model_bert*'))
     finetune(tmp_path / 'parts', *flags, '--resume')

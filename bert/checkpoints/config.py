@@ -9,6 +9,11 @@ ZOO_SIZES = {
     'bert_12_768_12': {'num_layers': 12, 'units': 768, 'hidden_size': 3072, 'num_heads': 12},
     'bert_24_1024_16': {'num_layers': 24, 'units': 1024, 'hidden_size': 4096, 'num_heads': 16},
 }
+# Names of the zoo's data sets that the scripts of early 2019 took as well.
+OTHER_SPELLINGS = {
+    'wiki_multilingual': 'wiki_multilingual_uncased',
+    'wiki_cn': 'wiki_cn_cased',
+}
 # By width: the shapes of a file's parameters show all sizes but this one.
 ATTENTION_HEADS = {sizes['units']: sizes['num_heads'] for sizes in ZOO_SIZES.values()}
 # The settings that all published models share.
@@ -152,8 +157,8 @@ def infer_settings(parameters, path):
 def zoo_settings(model, vocab_size):
     """Return the settings of a model of the GluonNLP zoo; see :func:`parse_config`."""
     return {
-        **ZOO_SIZES[model],
         'max_length': 512,
+        **ZOO_SIZES[model],
         'token_type_vocab_size': 2,
         'vocab_size': vocab_size,
         **PUBLISHED,

@@ -20,7 +20,7 @@ class Location(NamedTuple):
     folder: Path
     weights: Optional[Path]  # None: there are none, or none are wanted
     vocab: Path
-    zoo: Optional[Tuple[str, str]] = None  # model and data set, of a model of the zoo
+    zoo: Optional[Tuple[str, str]] = None  # of a zoo model: its name and data set, as named
     config: Optional[Path] = None  # a configuration with a name of its own
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bert.checkpoints import huggingface, tensorflow
 from bert.checkpoints.config import (
+    OTHER_SPELLINGS,
     architecture_of,
     infer_settings,
     parse_config,
@@ -145,7 +146,8 @@ def read_casing(location, vocab):
         The answer, and a clause about its source.
     """
     if location.zoo:
-        return location.zoo[1].endswith('_uncased'), f'by its name {location.zoo[1]}'
+        _, name = location.zoo
+        return OTHER_SPELLINGS.get(name, name).endswith('_uncased'), f'by its name {name}'
     path = location.folder / 'tokenizer_config.json'
     if path.is_file():
         lower = read_json(path).get('do_lower_case')

@@ -33,11 +33,11 @@ def locate(source, dataset=None, with_weights=True):
     """
     path = Path(source)
     if source in zoo.ZOO:
-        dataset = zoo.zoo_dataset(source, dataset)
+        name = zoo.zoo_dataset(source, dataset)
         if not with_weights:
-            vocab = zoo.vocab_path(dataset)
+            vocab = zoo.vocab_path(name)
             return Location(vocab.parent, None, vocab, (source, dataset))
-        weights, vocab = zoo.fetch(source, dataset)
+        weights, vocab = zoo.fetch(source, name)
         return Location(weights.parent, weights, vocab, (source, dataset))
     if is_parameter_file(source):
         if path.suffix in ('.safetensors', '.bin', '.json', '.index'):
@@ -51,7 +51,7 @@ def locate(source, dataset=None, with_weights=True):
         path = _fetch(source)
         return find_parts(path)
     if '/' not in source:
-        zoo.zoo_dataset(source, dataset)  # which says what there is
+        zoo.zoo_dataset(source, dataset)  # its error says which models there are
     raise UsageError(f'there is no model directory {source}')
 
 

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 from bert.checkpoints import hub
+from bert.checkpoints.config import OTHER_SPELLINGS
 from bert.checkpoints.contents import reorder
 from bert.checkpoints.reading import find_parts, read
 from bert.checkpoints.writing import write_gluon
@@ -44,11 +45,6 @@ ZOO_SHA1 = {
     'wiki_multilingual_uncased': '2b2514cc539047b9179e9d98a4e68c36db05c97a',
     'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
     'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
-}
-# Names that the scripts of early 2019 took as well.
-OTHER_SPELLINGS = {
-    'wiki_multilingual': 'wiki_multilingual_uncased',
-    'wiki_cn': 'wiki_cn_cased',
 }
 # The largest of them has 4 MB; an archive that promises more than this is not opened.
 MOST_BYTES = 64 * 1024 * 1024

@@ -26,6 +26,10 @@ examples:
   finetune_classifier.py --only_inference --bert_model output_dir --test_file new.csv \\
       --output_dir answers
 """
+INFERENCE_ON_OWN_DATA = (
+    '--only_inference on own data takes --dev_file and --test_file, and a --bert_model that this '
+    'script made, which remembers the labels'
+)
 
 
 def parse_args(argv=None):
@@ -57,15 +61,7 @@ def recall(argv, args, finetuned):
     """
     own = own_files(args)
     if finetuned is None:
-        if own:
-            raise UsageError(
-                '--only_inference on own data takes --dev_file and --test_file, and a '
-                '--bert_model that this script made, which remembers the labels'
-            )
-        if not args.model_parameters:
-            raise UsageError(
-                '--only_inference needs --model_parameters, or a --bert_model that this script made'
-            )
+        refuse_without_finetuned(args)
     else:
         parser = build_flags()
         flags = finetuned['flags']
@@ -310,17 +306,17 @@ def check_args(args):
     if own and args.task_name:
         raise UsageError(f'--task_name and --{own[0]} exclude each other')
     if args.only_inference and args.train_file:
-        raise UsageError(
-            '--only_inference on own data takes --dev_file and --test_file, and a '
-            '--bert_model that this script made, which remembers the labels'
-        )
+        raise UsageError(INFERENCE_ON_OWN_DATA)
     if args.pretrained_bert_parameters and args.model_parameters:
         raise UsageError('--pretrained_bert_parameters and --model_parameters exclude each other')
     if args.model_parameters and is_zoo_model(args.model_parameters):
         raise UsageError(f'--model_parameters {args.model_parameters}: it has no classifier')
-    if args.only_inference and not args.model_parameters and is_zoo_model(args.bert_model):
+    if args.only_inference and is_zoo_model(args.bert_model):
+        refuse_without_finetuned(args)
+    if args.only_inference and args.pretrained_bert_parameters:
         raise UsageError(
-            '--only_inference needs --model_parameters, or a --bert_model that this script made'
+            '--pretrained_bert_parameters goes with training, --only_inference with '
+            '--model_parameters or a --bert_model that this script made'
         )
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
@@ -334,6 +330,16 @@ def check_args(args):
         raise UsageError('--bias_correction goes with --optimizer bertadam only')
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
+
+
+def refuse_without_finetuned(args):
+    """Refuse --only_inference where --bert_model is not fine-tuned, unless other weights are."""
+    if own_files(args):
+        raise UsageError(INFERENCE_ON_OWN_DATA)
+    if not args.model_parameters:
+        raise UsageError(
+            '--only_inference needs --model_parameters, or a --bert_model that this script made'
+        )
 
 
 def complete(args):

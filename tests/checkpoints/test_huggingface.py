@@ -5,11 +5,10 @@ import json
 import shutil
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import failure, parameters_of
+from conftest import ROOT, failure, parameters_of
 from safetensors.numpy import load_file
 
 from bert.checkpoints import huggingface, reading
@@ -221,7 +220,7 @@ def test_what_is_no_safetensors_file(folder, content):
 
 # --- shards and PyTorch's format
 
-GOLDEN = Path(__file__).parent / 'data' / 'checkpoints'
+GOLDEN = ROOT / 'tests' / 'data' / 'checkpoints'
 
 
 @pytest.fixture

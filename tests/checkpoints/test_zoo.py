@@ -37,28 +37,33 @@ TOKENS = ['[CLS]', 'good', 'film', '[SEP]']
 # Its argument: cells or sources to load, and the checksums of the zoo, as JSON.
 DRIVER = f"""
 import json, logging, sys
-from bert import model, vocab, zoo
-from bert.cli import ToolkitError, run, start_logging
+from bert.checkpoints import config, zoo
+from bert.checkpoints.reading import read_casing
+from bert.checkpoints.source import locate
+from bert.cli.console import start_logging
+from bert.cli.program import run
+from bert.model import load_bert
+from bert.system.errors import ToolkitError
 import gluonnlp as nlp
 import mxnet as mx
 
 sources, models, vocabularies = json.loads(sys.argv[1])
-for sizes in nlp.model.bert.bert_hparams.values():
-    sizes.update(num_layers=2, units=16, hidden_size=32, max_length=128, num_heads=2, embed_size=16)
+for sizes in config.ZOO_SIZES.values():
+    sizes.update(num_layers=2, units=16, hidden_size=32, max_length=128, num_heads=2)
 nlp.model.bert.model_store._model_sha1.update(models)
-vocab.ZOO_SHA1.update(vocabularies)
+zoo.ZOO_SHA1.update(vocabularies)
 
 def main():
     start_logging()
     for source, dataset in sources:
         try:
-            loaded, words = model.load_bert(source, dataset)
+            loaded, words = load_bert(source, dataset)
         except ToolkitError as error:
             print(json.dumps([str(error)]))
             continue
         ids = mx.nd.array([[words[token] for token in {TOKENS}]])
         _, pooled = loaded(ids, ids * 0, mx.nd.array([4]))
-        lower = model.is_lower_case(source, dataset, words)[0]
+        lower = read_casing(locate(source, dataset, with_weights=False), words)[0]
         print(json.dumps([pooled.asnumpy().tolist(), len(words), words['[PAD]'], lower]))
 
 run(main)
@@ -330,7 +335,7 @@ def test_the_seven_cells_are_those_of_gluonnlp():
 
 
 def test_sizes_are_those_of_gluonnlp():
-    base = config.settings('bert_12_768_12', 30522)
+    base = config.zoo_settings('bert_12_768_12', 30522)
     assert base == {
         'num_layers': 12,
         'units': 768,
@@ -343,7 +348,7 @@ def test_sizes_are_those_of_gluonnlp():
         'dropout': 0.1,
         'layer_norm_eps': 1e-12,
     }
-    large = config.settings('bert_24_1024_16', 28996)
+    large = config.zoo_settings('bert_24_1024_16', 28996)
     assert (large['num_layers'], large['units'], large['num_heads']) == (24, 1024, 16)
 
 
@@ -498,7 +503,7 @@ def test_the_vocabulary_alone(web, published, monkeypatch):
     assert path.name.startswith('wiki_multilingual_uncased-')
     path.unlink()
     web.zoo.clear()
-    code = "from bert import vocab, zoo\nprint(zoo.vocab_path('wiki_cn'))"
+    code = "from bert.checkpoints import zoo\nprint(zoo.vocab_path('wiki_cn'))"
     ran = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     path = ran.stdout.splitlines()[-1]
     assert path.endswith(f'/snapshots/{COMMIT}/vocab.txt')

@@ -48,6 +48,7 @@ def gluonnlp_bert(dropout=0.0, **settings):
         use_classifier=False,
         prefix='bert_',
     )
+    bert.settings = {'num_heads': 3, 'dropout': dropout}
     mx.random.seed(5)
     bert.initialize(mx.init.Normal(0.2))
     return bert

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from conftest import tiny_vocab, write_tiny_bert
 
-from bert.model import build
 from bert.model.build import build_bert, build_head
 from bert.model.encoder import SelfAttention
-from bert.model.loading import is_lower_case, load_bert
+from bert.model.loading import load_bert
 from bert.system.errors import ToolkitError, UsageError
 from bert.text.vocab import Vocab, plain_vocab
 
@@ -159,7 +158,7 @@ def test_settings_of_a_model_are_those_it_was_built_with(tiny_bert):
         'activation': 'approx_gelu',
     }
     bert = build_bert(Vocab(tiny_vocab()), **settings)
-    assert build.settings_of(bert) == {**settings, 'vocab_size': 196}
+    assert bert.settings == {**settings, 'vocab_size': 196}
 
 
 def test_output_shapes(tiny_bert):
@@ -211,49 +210,3 @@ def test_several_devices_hold_the_same_weights(tiny_bert):
 
 
 # --- casing
-
-
-@pytest.mark.parametrize(
-    ('config', 'capitals', 'expected'),
-    [
-        ({'do_lower_case': True}, True, True),
-        ({'do_lower_case': False}, False, False),
-        ({}, False, True),
-        ({}, True, False),
-        ({'do_lower_case': 'yes'}, True, False),
-        (None, False, True),
-        (None, True, False),
-    ],
-)
-def test_casing_of_a_directory(tmp_path, config, capitals, expected):
-    """tokenizer_config.json, where it says so, and else the vocabulary."""
-    vocab = Vocab([*tiny_vocab(), *['The'] * capitals])
-    if config is not None:
-        (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
-    lower, reason = is_lower_case(str(tmp_path), None, vocab)
-    assert lower is expected
-    told = config is not None and isinstance(config.get('do_lower_case'), bool)
-    assert reason == (f'by {tmp_path / "tokenizer_config.json"}' if told else 'by its vocabulary')
-
-
-@pytest.mark.parametrize(
-    ('data_set', 'expected'),
-    [
-        ('book_corpus_wiki_en_uncased', True),
-        ('book_corpus_wiki_en_cased', False),
-        ('wiki_multilingual', True),
-        ('wiki_multilingual_cased', False),
-        ('wiki_cn', False),
-    ],
-)
-def test_casing_of_a_zoo_model(data_set, expected):
-    lower, reason = is_lower_case('bert_12_768_12', data_set, None)
-    assert (lower, reason) == (expected, f'by its name {data_set}')
-
-
-def test_a_damaged_tokenizer_config(tmp_path):
-    path = tmp_path / 'tokenizer_config.json'
-    path.write_text('{"do_lower_case": true')
-    with pytest.raises(ToolkitError) as caught:
-        is_lower_case(str(tmp_path), None, Vocab(tiny_vocab()))
-    assert str(caught.value) == f'{path}: not a JSON object'

@@ -1,12 +1,12 @@
 """Finding models: directories of every kind, files, and what a fine-tuned model says of itself."""
 
 import json
-from pathlib import Path
 
 import pytest
-from conftest import failure
+from conftest import ROOT, failure
 
-from bert.checkpoints import source
+from bert.checkpoints import reading, source
+from bert.checkpoints.contents import Location
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,14 @@ from bert.checkpoints import source
 def test_damaged_finetune_json(tmp_path, content, sentence):
     path = tmp_path / 'finetune.json'
     path.write_text(content)
-    assert failure(source.read_finetuned, tmp_path) == f'{path}: {sentence}'
+    assert failure(source.locate, str(tmp_path)) == f'{path}: {sentence}'
 
 
 def test_finetune_json(tmp_path):
-    assert not source.is_finetuned(tmp_path)
+    assert reading.read_finetuned(source.locate(str(tmp_path))) is None
     content = {'flags': {'max_len': 9}, 'labels': None, 'parameters': 'a.params', 'more': 1}
     (tmp_path / 'finetune.json').write_text(json.dumps(content))
-    assert source.is_finetuned(tmp_path)
-    assert source.read_finetuned(tmp_path) == {
+    assert reading.read_finetuned(source.locate(str(tmp_path))) == {
         'flags': {'max_len': 9},
         'labels': None,
         'parameters': tmp_path / 'a.params',
@@ -43,7 +42,7 @@ def test_finetune_json(tmp_path):
 
 # --- finding
 
-GOLDEN = Path(__file__).parent / 'data' / 'checkpoints'
+GOLDEN = ROOT / 'tests' / 'data' / 'checkpoints'
 
 
 def test_where_the_parts_are():
@@ -56,7 +55,7 @@ def test_where_the_parts_are():
     ]:
         folder = GOLDEN / name
         found = source.locate(str(folder))
-        assert found == (folder, folder / weights, folder / vocab, None)
+        assert found == Location(folder, folder / weights, folder / vocab)
 
 
 def test_a_parameter_file_and_what_is_beside_it():
@@ -81,13 +80,11 @@ def test_several_models_in_one_folder(tmp_path):
 
 
 def test_finetuned_models():
-    for name in ('hf_classifier', 'hf_regressor'):
-        assert source.is_finetuned(GOLDEN / name)
+    def read(name):
+        return reading.read_finetuned(source.locate(str(GOLDEN / name)))
+
+    assert read('hf_classifier') == {'flags': {}, 'labels': ['neutral', 'yes', 'no']}
+    assert read('hf_regressor')['labels'] is None
     for name in ('hf_encoder', 'gluon_encoder', 'google'):
-        assert not source.is_finetuned(GOLDEN / name)
-    assert not source.is_finetuned('bert_12_768_12')
-    assert source.read_finetuned(GOLDEN / 'hf_classifier') == {
-        'flags': {},
-        'labels': ['neutral', 'yes', 'no'],
-        'parameters': GOLDEN / 'hf_classifier' / 'model.safetensors',
-    }
+        assert read(name) is None
+    assert reading.read_finetuned(Location(GOLDEN, None, GOLDEN, ('bert_12_768_12', ''))) is None

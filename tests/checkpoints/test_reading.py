@@ -1,23 +1,21 @@
 """Whole models: directories and Gluon's files, good and damaged."""
 
-import doctest
 import json
 
 import numpy as np
 import pytest
-from conftest import failure, parameters_of
+from conftest import failure, parameters_of, tiny_vocab
 
 from bert.checkpoints import reading
+from bert.checkpoints.contents import Location
+from bert.checkpoints.source import locate
 from bert.model import parameters
 from bert.model.build import build_head, initialize
-from bert.model.loading import load_bert, load_encoder, load_finetuned
+from bert.model.loading import load_bert
+from bert.system.errors import ToolkitError
+from bert.text.vocab import Vocab
 
 import mxnet as mx  # isort: skip
-
-
-def test_examples_of_the_docstrings():
-    result = doctest.testmod(reading)
-    assert result.attempted and not result.failed
 
 
 # --- directories
@@ -118,7 +116,7 @@ def test_a_configuration_of_far_more_than_the_weights(folder):
 def test_a_tokenizer_without_ids(folder, ids):
     (folder / 'vocab.txt').unlink()
     (folder / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': ids}}))
-    assert failure(reading.read, str(folder)) == (
+    assert failure(lambda: reading.read(locate(str(folder)))) == (
         f'{folder}/tokenizer.json: not a WordPiece tokenizer with the ids 0 to its end'
     )
 
@@ -132,6 +130,14 @@ def gluon_file(tiny_bert, tmp_path):
     path = tmp_path / 'bert.params'
     bert.save_parameters(str(path))
     return path
+
+
+def load_encoder(bert, path):
+    parameters.set_encoder(bert, reading.read_weights(locate(str(path))))
+
+
+def load_finetuned(model, path):
+    parameters.set_finetuned(model, reading.read_weights(locate(str(path))))
 
 
 def fresh(tiny_bert):
@@ -213,3 +219,54 @@ def test_a_block_that_has_not_seen_its_input_yet():
         assert block.weight.data(ctx).asnumpy().tolist() == np.ones((3, 7)).tolist()
         assert block.bias.data(ctx).asnumpy().tolist() == [0, 1, 2]
     assert block.weight.data().dtype == np.float32
+
+
+# Casing.
+
+
+@pytest.mark.parametrize(
+    ('config', 'capitals', 'expected'),
+    [
+        ({'do_lower_case': True}, True, True),
+        ({'do_lower_case': False}, False, False),
+        ({}, False, True),
+        ({}, True, False),
+        ({'do_lower_case': 'yes'}, True, False),
+        (None, False, True),
+        (None, True, False),
+    ],
+)
+def test_casing_of_a_directory(tmp_path, config, capitals, expected):
+    """tokenizer_config.json, where it says so, and else the vocabulary."""
+    vocab = Vocab([*tiny_vocab(), *['The'] * capitals])
+    if config is not None:
+        (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
+    lower, reason = reading.read_casing(reading.find_parts(tmp_path), vocab)
+    assert lower is expected
+    is_said = config is not None and isinstance(config.get('do_lower_case'), bool)
+    path = tmp_path / 'tokenizer_config.json'
+    assert reason == (f'by {path}' if is_said else 'by its vocabulary')
+
+
+@pytest.mark.parametrize(
+    ('data_set', 'expected'),
+    [
+        ('book_corpus_wiki_en_uncased', True),
+        ('book_corpus_wiki_en_cased', False),
+        ('wiki_multilingual', True),
+        ('wiki_multilingual_cased', False),
+        ('wiki_cn', False),
+    ],
+)
+def test_casing_of_a_zoo_model(data_set, expected):
+    location = Location(None, None, None, ('bert_12_768_12', data_set))
+    lower, reason = reading.read_casing(location, None)
+    assert (lower, reason) == (expected, f'by its name {data_set}')
+
+
+def test_a_damaged_tokenizer_config(tmp_path):
+    path = tmp_path / 'tokenizer_config.json'
+    path.write_text('{"do_lower_case": true')
+    with pytest.raises(ToolkitError) as caught:
+        reading.read_casing(reading.find_parts(tmp_path), Vocab(tiny_vocab()))
+    assert str(caught.value) == f'{path}: not a JSON object'

@@ -6,15 +6,14 @@ Their numbers are in test_convert.py.
 import doctest
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import failure
+from conftest import ROOT, failure
 
 from bert.checkpoints import tensorflow
 from bert.model.loading import load_bert
 
-GOOGLE = Path(__file__).parent / 'data' / 'checkpoints' / 'google'
+GOOGLE = ROOT / 'tests' / 'data' / 'checkpoints' / 'google'
 
 
 def test_examples_of_the_docstrings():

@@ -1,0 +1,45 @@
+"""The flags of fine-tuning: parsing them reads nothing, and each has its roles."""
+
+import builtins
+
+import pytest
+
+from bert.checkpoints import hub, zoo
+from bert.finetuning.flags import build_flags, parse_args
+
+
+def test_parsing_reads_no_model_and_fetches_nothing(monkeypatch, tiny_bert, tmp_path):
+    def refuse(*args, **kwargs):
+        raise AssertionError(args)
+
+    for module, name in ((hub, 'fetch'), (zoo, 'fetch'), (zoo, 'vocab_path'), (builtins, 'open')):
+        monkeypatch.setattr(module, name, refuse)
+    for source in ('someone/model', str(tiny_bert), str(tmp_path / 'nowhere')):
+        args = parse_args(['--only_inference', '--bert_model', source])
+        assert args.bert_model == source
+        assert args.task_name is None  # it may be remembered
+        assert parse_args(['--bert_model', source]).task_name == 'MRPC'
+    with pytest.raises(AssertionError):
+        open('file')
+
+
+def test_every_role_is_that_of_flags_that_exist():
+    """A hand-made list of each role, so that a new flag is put where it belongs."""
+    parser = build_flags()
+    flags = vars(parser.parse_args([])).keys()
+    assert parser.roles.keys() == flags
+    found = {role: set(parser.with_role(role)) for roles in parser.roles.values() for role in roles}
+    own = {'train_file', 'dev_file', 'test_file'}
+    described = {'text_columns', 'label_column', 'regression', 'metric'}
+    source = {'bert_model', 'pretrained_bert_parameters', 'model_parameters'}
+    run = {'output_dir', 'resume', 'gpu', 'gpus'}
+    assert found == {
+        'remembered': {'task_name', 'max_len'} | described,
+        'may_change': own | source | run | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore'},
+        'own': own | described,
+        'source': source,
+        'model': source | {'bert_dataset'},
+        'run': run | {'task_name', 'seed'},
+        'indifferent': {'log_interval', 'dev_batch_size'},
+        'by_worker': {'gpus'},
+    }
