@@ -15,14 +15,14 @@ from bert.checkpoints.source import is_parameter_file, locate
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, read_examples
-from bert.finetuning.flags import build_flags, parse_args, recall
+from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
 from bert.system.errors import UsageError
 from bert.tasks import metrics
 from bert.tasks.files import find_labels
-from bert.tasks.predictions import measure, predictions_path, write_outputs, write_test_predictions
+from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
 from bert.tasks.table import TASKS, own_task
-from bert.text.encoding import pad_batch
-from bert.training import batches, devices, schedule
+from bert.training import schedule
+from bert.training.batches import padding_share, training_batches
 from bert.training.failures import naming_step
 from bert.training.folder import identify
 from bert.training.run import started, stop_signal
@@ -44,8 +44,7 @@ def main(argv=None):
 
 def finetune(argv, args, memory, workers):
     """Do what :func:`main` does, on each worker."""
-    from bert.finetuning.output import LOG, Output, choose_start, finished_result
-    from bert.model.parameters import digest
+    from bert.finetuning.output import LOG, choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 
     files = labels = None
@@ -63,9 +62,8 @@ def finetune(argv, args, memory, workers):
     lower = choose_casing(files.model, vocab, args)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
     workers.broadcast_parameters(model)
-    flags = {n: v for n, v in vars(args).items() if n not in build_flags().with_role('may_change')}
     data = hash_data(datasets)
-    workers.check_same('flags', flags)
+    workers.check_same('flags', fixed_flags(args))
     workers.check_same('data', data)
 
     folder = Path(args.output_dir)
@@ -74,31 +72,19 @@ def finetune(argv, args, memory, workers):
     if args.only_inference:
         if workers.is_first:
             log_to_file(memory, folder / 'inference.log')
-        result = {'epochs': [], 'best_epoch': None}
-    else:
-        identity = identify(flags, contexts, data, digest(model), workers.count)
-        finished, saved = workers.from_first(lambda: choose_start(folder, identity, args.resume))
-        if finished:
-            return workers.from_first(lambda: finished_result(folder, datasets['test']))
-        output = Output(
-            folder,
-            task,
-            {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
-            {name: getattr(args, name) for name in build_flags().with_role('remembered')},
-            identity,
-            # The states of MXNet's own optimizers differ in form; some have more than arrays.
-            can_resume=args.optimizer.lower() == 'bertadam',
-            workers=workers,
-        )
-        history, position = output.begin(saved)
-        if workers.is_first:
-            log_to_file(memory, folder / LOG, append=bool(saved))
-        train(model, datasets, task, contexts, workers, output, history, position, args)
-        result = {'epochs': history.epochs, 'best_epoch': history.best_epoch}
-    result['test'] = predict_sets(model, datasets, task, contexts, workers, folder, args)
-    if not args.only_inference:
-        output.close(history)
-    return result
+        predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
+        return {'epochs': [], 'best_epoch': None, 'test': predicted}
+    output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
+    finished, saved = workers.from_first(lambda: choose_start(folder, output.identity, args.resume))
+    if finished:
+        return workers.from_first(lambda: finished_result(folder, datasets['test']))
+    history, position = output.begin(saved)
+    if workers.is_first:
+        log_to_file(memory, folder / LOG, append=bool(saved))
+    train(model, datasets, task, contexts, workers, output, history, position, args)
+    predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
+    output.close(history)
+    return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 
 
 class ModelFiles(NamedTuple):
@@ -123,7 +109,7 @@ def find_model(args):
 
 
 def names_model(args):
-    """Tell whether sizes, vocabulary and casing are those of --bert_model."""
+    """Return whether sizes, vocabulary and casing are those of --bert_model."""
     parameters = args.pretrained_bert_parameters or args.model_parameters
     return not parameters or is_parameter_file(parameters)
 
@@ -199,6 +185,33 @@ def choose_casing(location, vocab, args):
     return lower
 
 
+def open_output(folder, task, model, vocab, lower, contexts, data, workers, args):
+    """Describe the output directory of a training.
+
+    Parameters
+    ----------
+    data : dict of str to str
+        See :func:`hash_data`.
+
+    Returns
+    -------
+    bert.finetuning.output.Output
+    """
+    from bert.finetuning.output import Output
+    from bert.model.parameters import digest
+
+    return Output(
+        folder,
+        task,
+        {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
+        remembered_flags(args),
+        identify(fixed_flags(args), contexts, data, digest(model), workers.count),
+        # The states of MXNet's own optimizers differ in form; some have more than arrays.
+        can_resume=args.optimizer.lower() == 'bertadam',
+        workers=workers,
+    )
+
+
 def train(model, datasets, task, contexts, workers, output, history, position, args):
     """Train: an epoch, then the dev sets, until the updates are done.
 
@@ -218,52 +231,31 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     position : bert.finetuning.progress.Position
         Where to begin.
     """
-    from bert.finetuning import step
+    from bert.finetuning.evaluation import predict_all, report_metrics
     from bert.finetuning.output import STATES
     from bert.finetuning.progress import EpochProgress, Position
-    from bert.training import update
+    from bert.finetuning.step import gradients, loss_of
 
     (train_set,) = datasets['train']
-    parts = args.accumulate * len(contexts)
-    rows_per_update = args.batch_size * parts * workers.count
-    updates_per_epoch = math.ceil(len(train_set.labels) / rows_per_update)
-    total = args.training_steps or args.epochs * updates_per_epoch
-    warmup = int(total * args.warmup_ratio)
-
-    trainer = update.build_trainer(
-        model,
-        args.optimizer,
-        args.lr,
-        args.epsilon,
-        args.bias_correction,
-        kvstore=workers.local_kvstore(args.kvstore),
-    )
-    updater = update.Updater(
-        model,
-        trainer,
-        lambda number: schedule.learning_rate(number, args.lr, warmup, total),
-        args.dtype,
-        args.seed,
-        workers,
-        adds_up=parts > 1,
-    )
+    lengths = train_set.encoded.lengths
+    plan = plan_updates(len(train_set.labels), len(contexts) * workers.count, args)
+    updater = build_updater(model, plan, contexts, workers, args)
     if position.step:
         updater.load(output.path / STATES, position.step)
-    loss_function = step.loss_of(None if task.is_regression else len(task.labels))
+    loss_function = loss_of(None if task.is_regression else len(task.labels))
 
     def compute(rows):
         scale = updater.loss_scale.value
-        return step.gradients(
+        return gradients(
             model, loss_function, train_set, rows, args.batch_size, contexts, scale, workers
         )
 
     with stop_signal(workers) as asked_to_stop:
-        for epoch in range(len(history.epochs), math.ceil(total / updates_per_epoch)):
+        for epoch in range(len(history.epochs), plan.epochs):
             if args.early_stop and epoch - history.best_epoch >= args.early_stop:
                 logging.info('no better dev metric for %d epochs: stopped', args.early_stop)
                 break
             seen = EpochProgress(task, epoch + 1, train_set.labels.dtype, position, len(contexts))
-            updates = epoch_updates(train_set.encoded.lengths, rows_per_update, epoch, args)
 
             def check(seen=seen):
                 signum = asked_to_stop()
@@ -271,13 +263,18 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
                     output.stop_in_epoch(signum, updater, seen, history)
 
             with naming_step(lambda seen=seen: (seen.step, output.describe_saved(history))):
-                first = epoch * updates_per_epoch
-                train_epoch(
-                    updates[: total - first], first, compute, updater, seen, output, check, args
-                )
+                rng = np.random.default_rng([args.seed, epoch])
+                updates = training_batches(lengths, plan.rows_per_update, rng)
+                if seen.step == 0:
+                    log_training_set(lengths, updates, args.batch_size)
+                first = epoch * plan.updates_per_epoch
+                left = updates[: plan.updates - first]
+                train_epoch(left, first, compute, updater, seen, output, check, args)
                 results = {}
                 for dataset in datasets['dev']:
-                    outputs = predict_all(model, dataset, contexts, workers, args, check)
+                    outputs = predict_all(
+                        model, dataset, args.dev_batch_size, contexts, workers, check
+                    )
                     results[dataset.dev_name] = report_metrics(dataset, outputs, task)
             seconds = time.time() - seen.start
             logging.info('Time cost=%.1fs', seconds)
@@ -293,26 +290,58 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     output.load_best(model, history)
 
 
-def epoch_updates(lengths, rows_per_update, epoch, args):
-    """Choose the rows of each update of an epoch.
+class Plan(NamedTuple):
+    """The updates of a training."""
 
-    Returns
-    -------
-    list of (N,) arrays of int
-    """
+    rows_per_update: int
+    updates_per_epoch: int
+    epochs: int  # the last one may be cut short
+    updates: int  # in all
+
+
+def plan_updates(rows, devices, args):
+    """Count the updates of a training, from its rows and all devices of all workers."""
+    rows_per_update = args.batch_size * args.accumulate * devices
+    per_epoch = math.ceil(rows / rows_per_update)
+    total = args.training_steps or args.epochs * per_epoch
+    return Plan(rows_per_update, per_epoch, math.ceil(total / per_epoch), total)
+
+
+def build_updater(model, plan, contexts, workers, args):
+    """Build what changes the weights, with the learning rate of each update."""
+    from bert.training import update
+
+    warmup = int(plan.updates * args.warmup_ratio)
+    trainer = update.build_trainer(
+        model,
+        args.optimizer,
+        args.lr,
+        args.epsilon,
+        args.bias_correction,
+        kvstore=workers.local_kvstore(args.kvstore),
+    )
+    return update.Updater(
+        model,
+        trainer,
+        lambda step: schedule.learning_rate(step, args.lr, warmup, plan.updates),
+        args.dtype,
+        args.seed,
+        workers,
+        adds_up=args.accumulate * len(contexts) > 1,
+    )
+
+
+def log_training_set(lengths, updates, batch_size):
+    """Log the size of the training set, and how much of its batches is padding."""
     from bert.finetuning.step import micro_batches
 
-    rng = np.random.default_rng([args.seed, epoch])
-    updates = batches.training_batches(lengths, rows_per_update, rng)
-    if epoch == 0:
-        share = batches.padding_share(lengths, micro_batches(updates, args.batch_size))
-        logging.info(
-            'training on %d rows, %d updates an epoch, %.1f%% padding',
-            len(lengths),
-            len(updates),
-            100 * share,
-        )
-    return updates
+    share = padding_share(lengths, micro_batches(updates, batch_size))
+    logging.info(
+        'training on %d rows, %d updates an epoch, %.1f%% padding',
+        len(lengths),
+        len(updates),
+        100 * share,
+    )
 
 
 def train_epoch(updates, first, compute, updater, seen, output, check, args):
@@ -364,47 +393,6 @@ def log_training(seen, number, count, rate, output):
     output.write_line({'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values})
 
 
-def report_metrics(dataset, outputs, task):
-    """Log the metrics of a dev set in the original's form, MNLI's two sets by name.
-
-    Returns
-    -------
-    dict of str to float
-    """
-    values = measure(outputs, dataset.labels, task)
-    name = f' ({dataset.split.name})' if dataset.split.name else ''
-    logging.info('validation metrics%s:%s', name, metrics.describe(values))
-    return values
-
-
-def predict_all(model, dataset, contexts, workers, args, check=lambda: None):
-    """Compute the outputs (N, classes) for a set, in its order; the workers share the work.
-
-    Batches are sorted by length. ``check`` is called after each round of the workers.
-    """
-    from bert.finetuning.step import predict
-
-    chosen = batches.evaluation_batches(dataset.encoded.lengths, args.dev_batch_size)
-    outputs = []
-    late = devices.Late(
-        lambda values: outputs.append(values.asnumpy()), devices.IN_FLIGHT * len(contexts)
-    )
-    with progress(len(chosen), dataset.split.path, 'batch') as bar:
-        for number, rows in enumerate(chosen):
-            bar.update()
-            ctx = devices.take_turns(number, contexts, workers)
-            if ctx:
-                late.add(predict(model, pad_batch(dataset.encoded, rows), ctx))
-            if number % workers.count == workers.count - 1:
-                check()
-    late.finish()
-    classes = max(workers.gather_numbers(outputs[0].shape[1] if outputs else 0))
-    ordered = np.zeros((len(dataset.encoded.lengths), classes), np.float32)
-    for rows, values in zip(workers.share(chosen), outputs):
-        ordered[rows] = values
-    return workers.sum_numpy(ordered)
-
-
 def predict_sets(model, datasets, task, contexts, workers, folder, args):
     """Predict all dev and test sets, and write predictions and outputs.
 
@@ -413,13 +401,17 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
     list of str
         The names of the files with predictions.
     """
+    from bert.finetuning.evaluation import predict_all, report_metrics
+
     outputs = {}
     for dataset in datasets['dev']:
-        values = outputs[dataset.dev_name] = predict_all(model, dataset, contexts, workers, args)
+        values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
+        outputs[dataset.dev_name] = values
         if args.only_inference:
             report_metrics(dataset, values, task)
     for dataset in datasets['test']:
-        values = outputs[dataset.test_name] = predict_all(model, dataset, contexts, workers, args)
+        values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
+        outputs[dataset.test_name] = values
         if workers.is_first:
             write_test_predictions(folder, dataset.split, values, task)
     if workers.is_first:

@@ -114,7 +114,7 @@ def choose_start(args):
 
 
 def has_weights(args):
-    """Tell whether the training begins with the weights of --bert_model."""
+    """Return whether the training begins with the weights of --bert_model."""
     if is_configuration(args.bert_model):
         return False
     return args.pretrained or not is_zoo_model(args.bert_model)

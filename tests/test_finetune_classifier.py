@@ -17,6 +17,7 @@ from conftest import ROOT, WORDS, need_bfloat16
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert.checkpoints import reading
+from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
 from bert.model import build, loading
@@ -995,14 +996,14 @@ def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task,
 def test_a_stop_in_the_evaluation(glue_dir, tiny_bert, tmp_path, monkeypatch):
     flags = ['--bert_model', tiny_bert, *SMALL, '--epochs', '2']
     finetune(tmp_path / 'whole', *flags)
-    predict_all = finetune_classifier.predict_all
+    predict_all = evaluation.predict_all
 
     def stop(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         return predict_all(*args)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match='step 6 is saved'):
-        patch.setattr(finetune_classifier, 'predict_all', stop)
+        patch.setattr(evaluation, 'predict_all', stop)
         finetune(tmp_path / 'parts', *flags)
     assert not list((tmp_path / 'parts').glob('model_bert*'))
     finetune(tmp_path / 'parts', *flags, '--resume')

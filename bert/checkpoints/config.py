@@ -18,8 +18,8 @@ OTHER_SPELLINGS = {
 ATTENTION_HEADS = {sizes['units']: sizes['num_heads'] for sizes in ZOO_SIZES.values()}
 # The settings that all published models share.
 PUBLISHED = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e-12}
-# A few hundred bytes of JSON can ask for a model that no machine holds. The layers are objects that
-# take memory of their own, and so are the names of rows without a token.
+# A few hundred bytes of JSON can ask for a model that fits in no machine. Layers, and the names of
+# rows without a token, take memory before any parameter does.
 MOST = {'num_layers': 1000, 'vocab_size': 2**22}
 LAYER = r'encoder\.transformer_cells\.\d+\.'
 # config.json's keys -> ours, for the sizes that every configuration must name.
@@ -35,7 +35,7 @@ SIZES = {
 
 
 def parse_config(config, path):
-    """The settings in a configuration in Hugging Face's keys, checked.
+    """Read and check the settings in a configuration with Hugging Face's keys.
 
     ``attention_probs_dropout_prob`` is not read: GluonNLP's encoder has one dropout rate, and
     every published BERT has the same one in both places.
@@ -73,7 +73,7 @@ def parse_config(config, path):
 
 
 def count_parameters(settings):
-    """How many numbers the encoder has, without its heads."""
+    """Count the numbers in an encoder, without its heads."""
     units, hidden_size = settings['units'], settings['hidden_size']
     rows = sum(settings[name] for name in ('vocab_size', 'max_length', 'token_type_vocab_size'))
     layer = 4 * (units + 1) * units + 2 * units * hidden_size + hidden_size + 5 * units
@@ -81,7 +81,7 @@ def count_parameters(settings):
 
 
 def format_config(settings):
-    """The inverse of :func:`parse_config`: a configuration in Hugging Face's keys."""
+    """Make a configuration with Hugging Face's keys: the inverse of :func:`parse_config`."""
     config = {key: settings[name] for key, name in SIZES.items()}
     config['model_type'] = 'bert'
     config['hidden_act'] = {'gelu': 'gelu', 'approx_gelu': 'gelu_new'}[settings['activation']]
@@ -92,18 +92,18 @@ def format_config(settings):
 
 
 def architecture_of(config):
-    """The class of transformers that a configuration names first, or None."""
+    """Return the class of transformers that a configuration names first, or None."""
     names = config.get('architectures')
     return names[0] if isinstance(names, list) and names else None
 
 
 def generic_labels(classes):
-    """What transformers calls classes that have no names."""
+    """Return the names that transformers gives to classes without names."""
     return [f'LABEL_{i}' for i in range(classes)]
 
 
 def parse_labels(config, path, classes=2):
-    """The labels in a configuration, in the order of the class ids, or None for regression.
+    """Read the labels in a configuration, in the order of the class ids; None for regression.
 
     >>> parse_labels({'id2label': {'1': 'yes', '0': 'no'}}, 'config.json')
     ['no', 'yes']
@@ -121,7 +121,7 @@ def parse_labels(config, path, classes=2):
 
 
 def infer_settings(parameters, path):
-    """The sizes that the shapes of a BERT's parameters show, one of the zoo's two widths."""
+    """Infer the sizes of a BERT of one of the zoo's two widths from its parameters' shapes."""
     names = (
         'word_embed.0.weight',
         'encoder.position_weight',

@@ -89,7 +89,7 @@ class _Reader:
         self.left = left
 
     def checked(self, count, size):
-        """A count of things of at least ``size`` bytes each, for all of which there is room."""
+        """Return a count of things of ``size`` bytes or more, if as many bytes are left."""
         if count * size > self.left:
             raise ValueError(f'{count} things are promised and {self.left} bytes are left')
         return count
@@ -118,7 +118,7 @@ class _Reader:
 
 
 def split_gluon(parameters):
-    """Part the BERT of a Gluon file from the head of a fine-tuned model.
+    """Separate the BERT in a Gluon file from the head of a fine-tuned model.
 
     >>> split_gluon({'bert.pooler.bias': 1, 'classifier.1.bias': 2})
     ({'pooler.bias': 1}, {'bias': 2})

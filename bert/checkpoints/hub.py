@@ -1,7 +1,7 @@
 """Models of the Hugging Face Hub, fetched once, verified, and kept in its cache.
 
-``HF_HOME``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` have the effect that they have on
-``huggingface_hub``, which does the transport.
+``huggingface_hub`` does the transport, so ``HF_HOME``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``
+have their usual effect.
 """
 
 import functools
@@ -19,7 +19,7 @@ DESCRIPTION = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.j
 
 
 def is_repository(source):
-    """Whether a name can be that of a model on the Hub, ``OWNER/MODEL``.
+    """Return whether a name could be that of a model on the Hub, ``OWNER/MODEL``.
 
     >>> is_repository('google-bert/bert-base-uncased'), is_repository('../models/bert')
     (True, False)
@@ -29,10 +29,11 @@ def is_repository(source):
 
 @functools.lru_cache(maxsize=None)
 def fetch(repository, with_weights=True):
-    """The folder with a model's files, whose name is the commit that they are of.
+    """Fetch a model, and return the folder with its files, which is named after their commit.
 
-    Each file has the size and the sha256 (small ones: git's sha1) that the Hub says. Where the
-    Hub does not answer, what an earlier call left in the cache is taken, and the log says so.
+    The size and the sha256 of each file (of small ones: git's sha1) are those that the Hub states.
+    If the Hub does not answer, the files of an earlier call are taken from the cache; the log says
+    so.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def fetch(repository, with_weights=True):
 
 
 def _cached(repository, error):
-    """The newest commit in the cache."""
+    """Return the folder of the newest commit in the cache."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -101,7 +102,7 @@ def _reason(error):
 
 
 def _verify(path, expected):
-    """Delete a file that is not what the Hub says, and tell."""
+    """Delete a file that is not what the Hub says it is, and raise an error about it."""
     size = path.stat().st_size
     if expected.lfs is not None:
         digest, wanted = hashlib.sha256(), expected.lfs.sha256
@@ -119,7 +120,7 @@ def _verify(path, expected):
 
 
 def digests(repository, folder):
-    """The size and sha256 of each file of a fetched model, for a record of where it is from."""
+    """Return the size and sha256 of each file of a fetched model, as a record of its origin."""
     found = {
         path.name: {'size': path.stat().st_size, 'sha256': sha256(path)}
         for path in sorted(Path(folder).iterdir())

@@ -1,4 +1,4 @@
-"""Hugging Face's side of a model: tensor names, weight files, and a directory to write."""
+"""Hugging Face's side of a model: the names of its tensors, its weights and its tokenizer."""
 
 import re
 
@@ -44,10 +44,10 @@ LAYER_NAMES = {
     'output.LayerNorm.weight': 'ffn.layer_norm.gamma',
     'output.LayerNorm.bias': 'ffn.layer_norm.beta',
 }
-# Tensors in Hugging Face files that are no parameters of BERT: a range, and a second name of
-# the masked-LM bias.
+# Tensors in Hugging Face files that are not parameters of BERT: a range, and a second name for the
+# masked-LM bias.
 NOT_PARAMETERS = {'embeddings.position_ids', 'cls.predictions.decoder.bias'}
-# The class of transformers whose head :func:`read_weights` takes for that of a fine-tuned model.
+# The class of transformers whose head is that of a fine-tuned model.
 FINETUNED_CLASS = 'BertForSequenceClassification'
 # Where a model directory has its weights, the best choice first.
 WEIGHT_FILES = (
@@ -59,7 +59,7 @@ WEIGHT_FILES = (
 
 
 def gluon_name(name):
-    """Gluon's name for a tensor of a Hugging Face file, or None if there is none.
+    """Return Gluon's name for a tensor of a Hugging Face file, or None.
 
     >>> gluon_name('bert.encoder.layer.3.output.LayerNorm.gamma')
     'encoder.transformer_cells.3.ffn.layer_norm.gamma'
@@ -77,7 +77,7 @@ def gluon_name(name):
 
 
 def huggingface_name(name):
-    """The inverse of :func:`gluon_name`, as in a file of ``BertForPreTraining``.
+    """Return the name of a tensor in a file of ``BertForPreTraining``, from Gluon's name.
 
     >>> huggingface_name('encoder.transformer_cells.3.ffn.layer_norm.gamma')
     'bert.encoder.layer.3.output.LayerNorm.weight'
@@ -91,7 +91,7 @@ def huggingface_name(name):
 
 
 def read_weights(path, architecture=None):
-    """The parameters in one of :data:`WEIGHT_FILES`, under Gluon's names.
+    """Read the parameters in one of :data:`WEIGHT_FILES`, under Gluon's names.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def read_weights(path, architecture=None):
 
 
 def architecture_of(parameters, head):
-    """The class of transformers whose heads are just these."""
+    """Return the class of transformers that has exactly these heads."""
     if head:
         return FINETUNED_CLASS
     return {
@@ -167,8 +167,8 @@ def write_weights(path, parameters, head):
 def write_tokenizer(folder, vocab, lower, max_length):
     """Write ``vocab.txt``, ``tokenizer.json`` and ``tokenizer_config.json``.
 
-    transformers' own BERT tokenizer gives up on words of more than 100 characters, this project's
-    like the original on those of more than 200; so the tokenizer itself is written.
+    The tokenizer itself is written, because the limit of transformers' BERT tokenizer is words of
+    100 characters, and that of this project and of the original 200.
     """
     from tokenizers import decoders, processors
 

@@ -82,7 +82,7 @@ def read_weights(location):
 
 
 def is_gluon(location):
-    """Tell whether the weights are in a Gluon file, which may have any name."""
+    """Return whether the weights are in a Gluon file, which may have any name."""
     path = location.weights
     return path is not None and path.suffix not in ('.index', '.safetensors', '.bin', '.json')
 

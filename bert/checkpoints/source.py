@@ -64,12 +64,12 @@ def _fetch(source):
 
 
 def is_zoo_model(source):
-    """Tell whether a source is the name of a model of the zoo."""
+    """Return whether a source is the name of a model of the zoo."""
     return source in zoo.ZOO
 
 
 def is_parameter_file(source):
-    """Tell whether a source names a file with weights alone, whether it exists or not."""
+    """Return whether a source names a file with weights alone, whether it exists or not."""
     return Path(source).is_file() or Path(source).suffix == '.params'
 
 

@@ -5,9 +5,9 @@ import re
 from bert.checkpoints.huggingface import gluon_name
 from bert.system.errors import ToolkitError
 
-# The variables that are no parameters: Adam's two moments and the step.
+# Variables that are not parameters: Adam's two moments and the step.
 TRAINING_STATE = re.compile(r'(.*/)?(adam_[mv]|global_step)$')
-# Where a name is not Hugging Face's with dots for slashes; LAYER_ is followed by a number.
+# Names that are not simply Hugging Face's with slashes in place of dots.
 OTHER_NAMES = {
     'embeddings.word_embeddings': 'embeddings.word_embeddings.weight',
     'embeddings.position_embeddings': 'embeddings.position_embeddings.weight',
@@ -21,7 +21,7 @@ HEAD = {'output_weights': 'weight', 'output_bias': 'bias'}
 
 
 def gluon_name_of(variable):
-    """Gluon's name for a variable, or None if there is none.
+    """Return Gluon's name for a variable, or None.
 
     >>> gluon_name_of('bert/encoder/layer_3/attention/self/query/kernel')
     'encoder.transformer_cells.3.attention_cell.proj_query.weight'
@@ -32,7 +32,7 @@ def gluon_name_of(variable):
 
 
 def read_weights(index):
-    """The parameters of a checkpoint, under Gluon's names.
+    """Read the parameters of a checkpoint, under Gluon's names.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Files of tensors as Hugging Face has them: safetensors, PyTorch's, whole or in parts."""
 
 import json
 import os
@@ -15,7 +15,7 @@ MAX_SAFETENSORS_HEADER = 100 * 1024 * 1024
 
 
 def read_tensors(path):
-    """All tensors of a weight file by name, or those of the shards that an index names."""
+    """Read all tensors of a weight file by name, or those of the parts that an index names."""
     if path.name.endswith('.index.json'):
         return _read_shards(path)
     if path.suffix == '.bin':
@@ -24,7 +24,7 @@ def read_tensors(path):
 
 
 def shard_names(index):
-    """The files that an index names, sorted; each must be beside it.
+    """Return the files that an index names, sorted; each must be beside the index.
 
     >>> shard_names({'weight_map': {'a': 'model-2.safetensors', 'b': 'model-1.safetensors'}})
     ['model-1.safetensors', 'model-2.safetensors']
@@ -63,7 +63,7 @@ def _read_shards(path):
 
 
 def read_pytorch(path):
-    """All tensors of a ``pytorch_model.bin``, by name, as float32 where they are floats.
+    """Read all tensors of a ``pytorch_model.bin`` by name, floats as float32.
 
     Nothing but tensors is unpickled.
     """
@@ -87,7 +87,7 @@ def read_pytorch(path):
 
 
 def read_safetensors(path):
-    """All tensors of a safetensors file, by name; bfloat16 and float16 come as float32.
+    """Read all tensors of a safetensors file by name, bfloat16 and float16 as float32.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def read_safetensors(path):
 def _safetensors_header(path):
     with open(path, 'rb') as file:
         (size,) = struct.unpack('<Q', file.read(8))
-        # read() takes the memory for all of it before it looks what is there
+        # read() allocates the whole size before it looks at the file
         if size > min(MAX_SAFETENSORS_HEADER, os.fstat(file.fileno()).st_size):
             raise ValueError(f'a header of {size} bytes')
         return size, json.loads(file.read(size))
@@ -140,7 +140,7 @@ def _safetensors_dtypes(path):
 
 
 def _bfloat16_tensors(path, dtypes):
-    """The bfloat16 tensors as float32: numpy has no bfloat16, but it is float32's upper half."""
+    """Read the bfloat16 tensors as float32, of which a bfloat16 is the upper half."""
     names = [name for name, dtype in dtypes.items() if dtype == 'BF16']
     if not names:
         return {}

@@ -1,8 +1,8 @@
 """The seven pre-trained models of the GluonNLP zoo, and where else their weights are.
 
 A model is fetched from the zoo into ``models`` under ``MXNET_HOME`` (``~/.mxnet``), as GluonNLP
-does it. Where the zoo does not answer, the same weights come from the Hugging Face Hub and are kept
-there too, converted to Gluon's format.
+does it. If the zoo is unreachable, the same weights come from the Hugging Face Hub and are kept in
+the same place, converted to Gluon's format.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ ZOO_SHA1 = {
     'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
     'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
 }
-# The largest of them has 4 MB; an archive that promises more than this is not opened.
+# The largest has 4 MB; an archive that promises more than this is not opened.
 MOST_BYTES = 64 * 1024 * 1024
 ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
 # In a folder of converted weights: the repository, the commit and the files.
@@ -54,15 +54,15 @@ RECORD = 'source.json'
 
 
 def zoo_dataset(model, dataset):
-    """The zoo's name for a data set, checked to exist for that model.
+    """Return the zoo's name for a data set, and check that the model exists.
 
     >>> zoo_dataset('bert_12_768_12', 'wiki_cn')
     'wiki_cn_cased'
     """
     if model not in ZOO:
         raise UsageError(
-            f'--bert_model {model} is neither a directory, nor a file, nor a model of the Hub '
-            f'such as google-bert/bert-base-uncased, nor one of {", ".join(ZOO)}'
+            f'the model {model} is neither a directory, nor a file, nor a model of the Hub such as '
+            f'google-bert/bert-base-uncased, nor one of {", ".join(ZOO)}'
         )
     dataset = OTHER_SPELLINGS.get(dataset, dataset)
     if dataset not in ZOO[model]:
@@ -73,7 +73,7 @@ def zoo_dataset(model, dataset):
 
 
 def fetch(model, dataset):
-    """The parameter file and the vocabulary file of a model, from the zoo or else from the Hub.
+    """Fetch the parameter file and the vocabulary file of a model, from the zoo or from the Hub.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _use(converted):
 
 
 def converted_folder(model, dataset):
-    """Where weights of the Hub are kept in Gluon's format."""
+    """Return the folder for weights of the Hub in Gluon's format."""
     return _models() / f'{model}_{dataset}-hub'
 
 
@@ -117,7 +117,7 @@ def _models():
 
 
 def _is_in_zoo_cache(model, dataset):
-    """Whether a file of the zoo is there already, good or not."""
+    """Return whether a file of the zoo has been fetched, undamaged or not."""
     return any(_models().glob(f'{model}_{dataset}-*.params'))
 
 
@@ -164,10 +164,9 @@ def _convert(repository, dataset, target):
 
 
 def vocab_path(dataset):
-    """The vocabulary of a data set of the zoo, for work that needs no weights.
+    """Fetch the vocabulary of a data set of the zoo, for work that needs no weights.
 
-    Where the weights are converted ones of the Hub, or the zoo does not answer, it is that of the
-    Hub's model.
+    If the weights are those of the Hub, or the zoo is unreachable, it is that of the Hub's model.
 
     Returns
     -------
@@ -192,17 +191,16 @@ def vocab_path(dataset):
 
 
 def zoo_data_set(path):
-    """The data set of a file name such as ``wiki_cn_cased-ddebd8f3.vocab``, or None."""
+    """Return the data set in a file name such as ``wiki_cn_cased-ddebd8f3.vocab``, or None."""
     match = re.fullmatch(r'(\w+)-[0-9a-f]{8}\.vocab', Path(path).name)
     return match.group(1) if match and match.group(1) in ZOO_SHA1 else None
 
 
 def zoo_vocab_path(data_set):
-    """The file of a vocabulary of the model zoo, fetched if it is not there yet.
+    """Fetch a vocabulary of the model zoo, unless it has been fetched.
 
-    GluonNLP keeps it in the same place, ``models`` under ``MXNET_HOME`` (``~/.mxnet``), fetches
-    it from the same address, that of ``MXNET_GLUON_REPO``, and checks it in the same way, but
-    cannot be imported without MXNet.
+    Address, place and check are those of GluonNLP: ``MXNET_GLUON_REPO``, ``models`` under
+    ``MXNET_HOME`` (``~/.mxnet``), and sha1; but GluonNLP cannot be imported without MXNet.
 
     Parameters
     ----------
@@ -234,7 +232,7 @@ def _sha1(content):
 
 
 def _download(address, member, path):
-    """The content of one member of a zip file on the web."""
+    """Fetch a zip file, and return the content of one of its members."""
     import requests
 
     try:

@@ -295,6 +295,17 @@ def build_flags():
     return parser
 
 
+def fixed_flags(args):
+    """Return the flags, by name, that must be the same on all workers and when a run goes on."""
+    may_change = build_flags().with_role('may_change')
+    return {name: value for name, value in vars(args).items() if name not in may_change}
+
+
+def remembered_flags(args):
+    """Return the flags, by name, that a fine-tuned model remembers."""
+    return {name: getattr(args, name) for name in build_flags().with_role('remembered')}
+
+
 def own_files(args):
     """Return the names of the flags with files of the user's own that were given."""
     return [name for name in ('train_file', 'dev_file', 'test_file') if getattr(args, name)]

@@ -12,7 +12,7 @@ BFLOAT16 = np.dtype([('bfloat16', np.uint16)])
 
 
 def attention_mask(F, steps, valid_length, heads):
-    """What to add to the scores: 0 at valid keys and :data:`MASKED_SCORE` at padding.
+    """Make an array to add to the scores: 0 at valid keys, :data:`MASKED_SCORE` at padding.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ def attention_mask(F, steps, valid_length, heads):
 
 
 def float32_product(F, inputs, weight, bias, units):
-    """The product of a dense layer, over the last axis."""
+    """Compute a dense layer over the last axis."""
     return F.FullyConnected(inputs, weight, bias, num_hidden=units, flatten=False)
 
 
 def bfloat16_product(F, inputs, weight, bias, units):
-    """A dense layer's product in bfloat16, by MXNet's operators; the arrays are float32."""
+    """Compute a dense layer of float32 arrays in bfloat16, by MXNet's operators."""
     rounded = [F.amp_cast(array, dtype=BFLOAT16) for array in (inputs, weight, bias)]
     return F.amp_cast(float32_product(F, *rounded, units), dtype='float32')
 
 
 def fused_bfloat16_product(F, inputs, weight, bias, units):
-    """The same by :func:`bert.ops.dense`."""
+    """Compute the same by :func:`bert.ops.dense`."""
     return ops.dense(F, inputs, weight, bias)
 
 
@@ -83,7 +83,7 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         ----------
         inputs : (length, batch, units) array
         queries : (number, batch, units) array or None
-            Those that are wanted, if not all.
+            The positions to encode, if not all.
         attended : array or None
             With a seed the valid lengths, else what :func:`attention_mask` gives.
         seed : (64,) array or None
@@ -109,14 +109,14 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         return self.attend_some(F, inputs, queries, attended, query, key, value)
 
     def project(self, F, inputs, *projections):
-        """One product for several (weight, bias), side by side."""
-        # Of one array too: see bert.ops.dense about the gradients of parameters.
+        """Compute several dense layers, each a (weight, bias), as one."""
+        # Also where there is one: see bert.ops.dense about the gradients of parameters.
         weight, bias = (F.concat(*arrays, dim=0) for arrays in zip(*projections))
         units = len(projections) * self.units
         return self.product(F, inputs, weight, bias, units)
 
     def attend_interleaved(self, F, inputs, mask, query, key, value):
-        """All queries, with the operators that want query, key and value of each head together."""
+        """Attend with all queries, by the operators that want query, key and value side by side."""
         heads = self._num_heads
         weight = F.concat(
             *[w.reshape(shape=(heads, -1, 0), reverse=True) for w, _ in (query, key, value)], dim=1
@@ -129,7 +129,7 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         return context, weights.reshape(shape=(-1, heads, 0, 0), reverse=True)
 
     def attend_some(self, F, inputs, queries, mask, query, key, value):
-        """The first queries only."""
+        """Attend with the first queries only."""
         heads, width = self._num_heads, self.units // self._num_heads
 
         def split(array):  # to (batch * heads, positions, width)

@@ -107,9 +107,9 @@ class Encoder(gluon_bert.BERTEncoder):
         encodings = inputs + F.Embedding(each, position_weight, self._max_length, self._units)
         if self._dropout:
             encodings = self.dropout_layer(encodings)
-        # The attention weights are nothing that the fused operators give out.
+        # The fused operators do not return the attention weights.
         fused = self.fused and not self._output_attention
-        # From here on, a seed means the fused operators.
+        # From here on, a seed stands for the fused operators.
         seed = ops.seed(F) if fused else None
         encodings = self.layer_norm(encodings)
         if fused:
@@ -138,7 +138,7 @@ class Encoder(gluon_bert.BERTEncoder):
 
 
 def valid_lengths(F, inputs):
-    """The lengths of the rows where nothing is padding, (batch,), of (length, batch, units)."""
+    """Return the lengths, (batch,), of (length, batch, units) rows without padding."""
     return F.sum(F.ones_like(F.slice_axis(inputs, axis=2, begin=0, end=1)), axis=(0, 2))
 
 
@@ -206,7 +206,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class DropoutAddLayerNorm(nn.LayerNorm):
-    """What follows each part of a layer: dropout, the residual connection, LayerNorm.
+    """The end of each part of a layer: dropout, the residual connection, LayerNorm.
 
     Attributes
     ----------

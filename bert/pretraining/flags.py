@@ -293,5 +293,5 @@ def check_args(args, raw):
 
 
 def is_configuration(name):
-    """Tell whether ``--bert_model`` names a configuration file, for training from scratch."""
+    """Return whether ``--bert_model`` names a configuration file, for training from scratch."""
     return name.endswith('.json')

@@ -86,7 +86,7 @@ def read_outputs(folder, name):
 
 
 def has_outputs(folder, name):
-    """Tell whether a run wrote outputs for a set."""
+    """Return whether a run wrote outputs for a set."""
     with contextlib.suppress(ToolkitError):
         read_outputs(folder, name)
         return True

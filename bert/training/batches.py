@@ -1,4 +1,4 @@
-"""Which rows go into which batch: rows of like length together, so that padding is rare."""
+"""Choose the rows of each batch: similar lengths together, so that padding is rare."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ POOL = 64
 
 
 def training_batches(lengths, batch_size, rng):
-    """All rows once, in random batches of like length and random order.
+    """Cut all rows into random batches of similar length, in random order.
 
     Parameters
     ----------
     lengths : (N,) array of int
     batch_size : int
-        Every batch has as many rows, but one that holds the rest.
+        Rows of a batch; one batch holds the rest.
     rng : numpy.random.Generator
 
     Returns
@@ -31,7 +31,7 @@ def training_batches(lengths, batch_size, rng):
 
 
 def bucketed_updates(lengths, batch_size, parts, num_buckets, by_token, rng):
-    """All rows once, in random updates of several batches, the rows of an update of like length.
+    """Cut all rows into random updates of several batches, each of rows of similar length.
 
     The range of lengths is cut into buckets of equal width. What does not fill an update goes to
     the next longer bucket, so that only one update can be smaller than the others.
@@ -69,7 +69,7 @@ def bucketed_updates(lengths, batch_size, parts, num_buckets, by_token, rng):
 
 
 def evaluation_batches(lengths, batch_size):
-    """All rows once, sorted by length.
+    """Cut all rows into batches, sorted by length.
 
     Returns
     -------
@@ -83,6 +83,6 @@ def _cut(rows, batch_size):
 
 
 def padding_share(lengths, batches):
-    """Share of the positions that are padding when each batch is as long as its longest row."""
+    """Return the share of padding if each batch is as long as its longest row."""
     cells = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return 1 - lengths.sum() / cells

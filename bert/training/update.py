@@ -203,7 +203,7 @@ class Updater:
 
 
 def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALONE):
-    """Clip the gradients to global norm 1 and update the weights.
+    """Clip the gradients to global norm 1, and update the weights.
 
     Parameters
     ----------
