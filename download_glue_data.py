@@ -8,10 +8,10 @@ Each task becomes one folder under the data folder: CoLA/ SST-2/ QQP/ STS-B/ MNL
 MRPC/ with train.tsv, dev.tsv and test.tsv (MNLI has a matched and a mismatched dev and test set),
 and diagnostic/ with diagnostic.tsv.
 
-A task appears under its name only when it is whole and verified; until then everything happens in
-`.download/` beside it. A run that was stopped leaves its partial downloads there, and the next run
-goes on from them. Every task folder holds a record of its files, so what is there is checked, not
-fetched again, and a file that was changed is noticed; such a folder is never overwritten.
+A task appears under its name only when it is complete and verified; until then everything happens
+in `.download/` beside it. A run that was stopped leaves its partial downloads there, and the next
+run resumes them. Every task folder contains a record of its files, so that existing folders are
+checked instead of fetched again, and a changed file is noticed; such a folder is never overwritten.
 
 Exit status: 0 success, 1 a task failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM.
 Needs the packages requests and tqdm.
@@ -37,18 +37,18 @@ from typing import Callable, NamedTuple
 
 BASE_URL = 'https://dl.fbaipublicfiles.com'
 WORK = '.download'  # the folder under data_dir where unfinished tasks live
-RECORD = '.verified.json'  # in each task folder: what it was made from and what it held
+RECORD = '.verified.json'  # in each task folder: its downloads and its files
 CHUNK = 1 << 16  # bytes
 TIMEOUT = 30  # seconds to connect, and between two pieces of a body
 ATTEMPTS = 5
-BACKOFF = 0.5  # seconds before the second retry; doubled for each one after
+BACKOFF = 0.5  # seconds before the second retry; doubled for each later one
 PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 20  # folders in an archive
-MAX_RATIO = 20  # unpacked bytes a byte of archive; text like GLUE's deflates 3 to 4 times
+MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 3 to 4 times
 
 
 class Failure(Exception):
-    """A task that cannot be made ready; the message is one sentence for the user."""
+    """An error that prevents a task; the message is one sentence for the user."""
 
 
 class Remote(NamedTuple):
@@ -60,10 +60,10 @@ class Remote(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The folder of a task, what it is made from, how, and the files that it must then hold.
+    """The folder of a task, its downloads, the function that builds it, and its files.
 
-    `build(parts, folder, names)` makes `files` in the empty `folder` out of `parts`, the verified
-    downloads: {'CoLA.zip': path}. `files` gives the sha1 of each file where one is recorded.
+    `build(parts, folder, names)` makes `files` in the empty `folder` from `parts`, the verified
+    downloads: {'CoLA.zip': path}. `files` gives the sha1 of each file for which one is known.
     """
 
     folder: str
@@ -73,12 +73,12 @@ class Task(NamedTuple):
 
 
 def report(message):
-    """Print a line at once, even into a file or a pipe."""
+    """Print a line without buffering it, even to a file or a pipe."""
     print(message, flush=True)
 
 
 def fingerprint(path):
-    """Return the size in bytes and the sha256 of a file, or None where there is no file."""
+    """Return the size in bytes and the sha256 of a file, or None if there is no file."""
     if not path.is_file():
         return None
     digest = hashlib.sha256()
@@ -92,8 +92,8 @@ def fingerprint(path):
 
 
 def make_session():
-    """Return a session that tries again where no answer or a temporary refusal comes back."""
-    import requests  # here, not above: --help must not wait for it
+    """Return a session that retries after no answer or a temporary error."""
+    import requests  # here and not above, so that --help is quick
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
@@ -114,9 +114,9 @@ def make_session():
 
 
 def download(session, url, remote, part):
-    """Bring `part` to the size and sha256 of `remote`, going on from the bytes it already holds.
+    """Bring `part` to the size and sha256 of `remote`, resuming after the bytes it already has.
 
-    Raises Failure where the server has something else or breaks off ATTEMPTS times.
+    Raise Failure if the server has something else or breaks off ATTEMPTS times.
     """
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -132,23 +132,23 @@ def download(session, url, remote, part):
         part.unlink()
         if not start:
             raise Failure(f'{url} has sha256 {found["sha256"]}, not {remote.sha256}')
-        # The fault may be in the bytes of an earlier run or of another mirror: start over.
+        # The wrong bytes may be from an earlier run or another mirror: start over.
     raise Failure(f'{url} broke off {ATTEMPTS} times; run again to go on from where it stopped')
 
 
 def fetch(session, url, size, part, start):
-    """Ask once for the bytes of `url` from `start` on and write what arrives into `part`.
+    """Request the bytes of `url` from `start` on once, and write what arrives to `part`.
 
-    A connection that breaks off is no error here: `part` is then shorter than `size`. Raises
-    Failure for an answer that no repetition can mend, and stops one that is longer than `size`.
+    A connection that breaks off is no error here: `part` is then shorter than `size`. Raise
+    Failure for an answer that a repetition cannot fix, and one that is longer than `size`.
     """
     with request(session, url, size, start) as response:
         resumed = response.headers.get('Content-Range') == f'bytes {start}-{size - 1}/{size}'
         if response.status_code == 416 or (response.status_code == 206 and not resumed):
-            part.unlink(missing_ok=True)  # it does not fit what the server has: start over
+            part.unlink(missing_ok=True)  # it does not match the file of the server: start over
             return
         if response.status_code == 200:
-            start = 0  # the server does not do ranges
+            start = 0  # the server does not support ranges
         elif response.status_code != 206:
             raise Failure(f'{url} answered {response.status_code} {response.reason}')
         length = response.headers.get('Content-Length', str(size - start))
@@ -159,7 +159,7 @@ def fetch(session, url, size, part, start):
 
 
 def request(session, url, size, start):
-    """Return the answer to one request, its body still to be read."""
+    """Send one request and return the response, with the body not yet read."""
     import requests
 
     report(f'fetching {url} ' + (f'from byte {start} of {size}' if start else f'({size} bytes)'))
@@ -167,7 +167,7 @@ def request(session, url, size, start):
     try:
         return session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.RequestException as error:
-        # The bare cause, without the layers that wrapped it.
+        # Report the cause without the layers that wrap it.
         cause = getattr(error.args[0], 'reason', error) if error.args else error
         raise Failure(f'{url} cannot be fetched: {cause}') from error
 
@@ -183,7 +183,7 @@ def write_body(response, out, size):
         initial=out.tell(),
         unit='B',
         unit_scale=True,
-        disable=None,  # that is: where stderr is no terminal
+        disable=None,  # that is, if stderr is not a terminal
     )
     with bar:
         try:
@@ -196,14 +196,14 @@ def write_body(response, out, size):
             report(f'{response.url} broke off after {out.tell()} of {size} bytes')
 
 
-# Making a task folder out of its downloads
+# Making a task folder from its downloads
 
 
 def unpack(parts, folder, names):
-    """Unpack the one archive in `parts`: its folder that holds `names`, whatever it is called.
+    """Unpack the only archive in `parts`: its folder that contains `names`, whatever its name.
 
-    What lies beside that folder (such as __MACOSX/) is left out. Raises Failure, before anything
-    is written, for an entry that points outside, is no plain file, or is far too large.
+    Anything beside that folder (such as __MACOSX/) is left out. Raise Failure, before anything is
+    written, for an entry that points outside, is not a plain file, or is far too large.
     """
     ((archive_name, path),) = parts.items()
     try:
@@ -216,7 +216,7 @@ def unpack(parts, folder, names):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, open(target, 'xb') as out:
                         shutil.copyfileobj(source, out, CHUNK)
-    # A damaged directory gives zipfile wrong numbers, versions and names too.
+    # A damaged directory can also give zipfile wrong numbers, versions and names.
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -230,13 +230,14 @@ def unpack(parts, folder, names):
 
 
 def check_entries(infos, limit):
-    """Return {relative path: info} of an archive's files, which may hold `limit` bytes in all.
+    """Return {relative path: info} of the files of an archive; raise Failure for a bad entry.
 
-    The sizes are those the archive declares; zipfile never writes more than that.
+    All files together may have `limit` bytes. The sizes are those that the archive declares;
+    zipfile never writes more.
     """
     entries, total = {}, 0
     for info in infos:
-        # Windows reads names most strictly: both slashes, drive letters, network shares.
+        # Windows is strictest about names: both slashes, drive letters, network shares.
         path = PureWindowsPath(info.filename)
         total += info.file_size
         is_folder = info.filename.endswith('/')
@@ -262,7 +263,7 @@ def check_entries(infos, limit):
 
 
 def find_top(paths, names):
-    """Return the topmost folder among `paths` that holds all of `names`.
+    """Return the topmost folder among `paths` that contains all of `names`.
 
     >>> find_top([PurePosixPath('QQP/train.tsv'), PurePosixPath('x/y')], ['train.tsv'])
     PurePosixPath('QQP')
@@ -275,12 +276,12 @@ def find_top(paths, names):
 
 
 def split_mrpc(parts, folder, names):
-    """Split the raw MRPC files, and keep them and the list of dev ids beside the result.
+    """Split the raw MRPC files; keep them and the list of dev ids beside the result.
 
     A raw row is `label, id 1, id 2, sentence 1, sentence 2`, tab-separated; the header starts with
     a byte-order mark. Rows whose two ids are listed go to dev.tsv, the others to train.tsv, byte
-    for byte and each under the raw header. test.tsv has the row number, from 0, for the label:
-    `1 10 11 a b` as the first row becomes `0 10 11 a b`, under `index #1 ID ...` without the mark.
+    for byte, below the raw header. test.tsv has the row number, from 0, in place of the label: the
+    first row `1 10 11 a b` becomes `0 10 11 a b`, below `index #1 ID ...` without the mark.
     """
     for name, part in parts.items():
         shutil.copyfile(part, folder / name.replace('mrpc_', ''))
@@ -312,7 +313,7 @@ MNLI_SPLITS = dict.fromkeys(
 
 
 def zipped(folder, path, size, sha256, files=SPLITS):
-    """Return the task that is one zip archive."""
+    """Return a task that is a single zip archive."""
     return Task(folder, (Remote(path, size, sha256),), unpack, files)
 
 
@@ -361,7 +362,7 @@ TASKS = {
 }
 # fmt: on
 
-# Names that the scripts of 2018 and the papers use for the same tasks.
+# Names of the same tasks in the scripts of 2018 and in papers.
 ALIASES = {'sst': 'SST-2', 'sts': 'STS-B', 'diagnostic': 'AX'}
 
 
@@ -369,9 +370,9 @@ ALIASES = {'sst': 'SST-2', 'sts': 'STS-B', 'diagnostic': 'AX'}
 
 
 def is_complete(folder, task):
-    """Return whether `folder` holds `task` as it was unpacked, and False where there is no folder.
+    """Return whether `folder` contains `task` as it was unpacked; False if there is no folder.
 
-    Raises Failure where there is anything else, which may be the user's own work.
+    Raise Failure if it contains anything else, which may be the user's own work.
     """
     if not os.path.lexists(folder):
         return False
@@ -400,7 +401,7 @@ def is_complete(folder, task):
 
 
 def build(task, parts, folder):
-    """Make `folder`, whole with its record or not at all, from the verified downloads `parts`."""
+    """Make `folder`, with its record or not at all, from the verified downloads `parts`."""
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     try:
         folder.mkdir()
@@ -412,7 +413,7 @@ def build(task, parts, folder):
         files = {}
         for path in sorted(path for path in folder.rglob('*') if path.is_file()):
             with open(path, 'rb') as made:
-                os.fsync(made.fileno())  # lest a crash leave empty files in a folder that is there
+                os.fsync(made.fileno())  # a crash must not leave empty files in a finished folder
             files[path.relative_to(folder).as_posix()] = fingerprint(path)
         record = json.dumps({'downloads': task.remotes, 'files': files}, indent=1)
         (folder / RECORD).write_text(record + '\n', encoding='utf-8')
@@ -422,10 +423,10 @@ def build(task, parts, folder):
 
 
 def prepare(task, data_dir, base_url, session):
-    """Make the folder of one task, unless it is there; return whether anything was done."""
+    """Make the folder of one task unless it exists; return whether anything was done."""
     folder, work = data_dir / task.folder, data_dir / WORK / task.folder
     if is_complete(folder, task):
-        shutil.rmtree(work, ignore_errors=True)  # left by a run killed at its very end
+        shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed at the end
         return False
     work.mkdir(parents=True, exist_ok=True)
     try:
@@ -437,21 +438,21 @@ def prepare(task, data_dir, base_url, session):
         try:
             build(task, parts, work / 'files')
         except Failure:
-            shutil.rmtree(work)  # a download that is as expected and of no use
+            shutil.rmtree(work)  # the download is as expected, but useless
             raise
         (work / 'files').rename(folder)
         shutil.rmtree(work)
     finally:
         with contextlib.suppress(OSError):
-            work.rmdir()  # unless it holds something to go on from
+            work.rmdir()  # unless it contains something to resume from
     return True
 
 
 def prepare_all(tasks, data_dir, base_url):
-    """Make the folders of `tasks`, {name: Task}; return a sentence for each that failed."""
+    """Make the folders of `tasks`, {name: Task}; return a sentence for each failed one."""
     failures = []
     if not all((data_dir / task.folder).exists() for task in tasks.values()):
-        (data_dir / WORK).mkdir(parents=True, exist_ok=True)  # where this fails, all would
+        (data_dir / WORK).mkdir(parents=True, exist_ok=True)  # if this fails, all tasks would
     try:
         with make_session() as session:
             for name, task in tasks.items():
@@ -469,7 +470,7 @@ def prepare_all(tasks, data_dir, base_url):
 
 
 def choose(words, names):
-    """Return those of `names` that `words` mean, and the words that mean none.
+    """Return those of `names` that `words` select, and the words that match none.
 
     >>> choose(['sst,MRPC'], ['SST-2', 'MRPC', 'RTE'])
     (['SST-2', 'MRPC'], [])
@@ -487,11 +488,11 @@ def choose(words, names):
 
 
 def parse_args(argv=None, names=tuple(TASKS)):
-    """Return the arguments, `tasks` as names; end the process with status 2 on wrong usage."""
+    """Parse the command line, `tasks` into names; end the process with status 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         description='Fetch the GLUE data sets, verify them and lay them out in one folder.',
-        epilog='A run that was stopped goes on where it was when started again; what is there and '
-        'verified is not fetched again. All tasks take about 376 MB to download.',
+        epilog='A run that was stopped resumes where it was when it is started again; verified '
+        'data is not fetched again. All tasks are a download of about 376 MB.',
     )
     parser.add_argument(
         '-d',
@@ -499,7 +500,7 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='DIR',
         type=Path,
         default='glue_data',
-        help='folder that gets one folder a task (default: %(default)s)',
+        help='folder in which each task gets a folder (default: %(default)s)',
     )
     parser.add_argument(
         '-t',
@@ -529,7 +530,7 @@ def parse_args(argv=None, names=tuple(TASKS)):
 
 
 def main(argv=None, tasks=TASKS):
-    """Run the script; return its exit status. `tasks` is the table, as in TASKS."""
+    """Run the script and return its exit status. `tasks` is a table like TASKS."""
     args = parse_args(argv, tuple(tasks))
     try:
         failures = prepare_all(
@@ -541,8 +542,8 @@ def main(argv=None, tasks=TASKS):
         failures = [str(error)]
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
-        told = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        print(f'{told}; run again to go on', file=sys.stderr)
+        cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
+        print(f'{cause}; run again to go on', file=sys.stderr)
         return 128 + signum
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -550,7 +551,7 @@ def main(argv=None, tasks=TASKS):
 
 
 def interrupt(signum, frame):
-    """Stop as cleanly after SIGTERM as after Ctrl-C; a second signal ends the program at once."""
+    """Raise KeyboardInterrupt for the first signal; let the second end the program at once."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     raise KeyboardInterrupt(signal.Signals(signum))

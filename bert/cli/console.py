@@ -1,4 +1,4 @@
-"""TODO"""
+"""Log lines and progress bars."""
 
 import contextlib
 import logging.handlers
@@ -15,11 +15,11 @@ def start_logging():
     Returns
     -------
     logging.handlers.MemoryHandler
-        Holds the lines back for :func:`log_to_file`, so that a run which fails before it has
-        loaded its input leaves the log of an earlier one whole.
+        Holds the lines back for :func:`log_to_file`, so that a run that fails before it has
+        loaded its input leaves the log of an earlier run intact.
     """
     memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
-    # force: a second run in one process must not write into the first one's file
+    # force: a second run in one process must not write into the file of the first
     logging.basicConfig(
         level=logging.INFO,
         format=LOG_FORMAT,
@@ -30,7 +30,7 @@ def start_logging():
 
 
 class _LogFile(logging.FileHandler):
-    """A log file, which grows line by line; where it cannot, the program ends with a sentence."""
+    """A log file; a line that cannot be written ends the program with a sentence."""
 
     def handleError(self, record):
         error = sys.exc_info()[1]
@@ -39,7 +39,7 @@ class _LogFile(logging.FileHandler):
 
 
 def log_to_file(memory, path, append=False):
-    """From now on write the log lines to a file too, those held back first."""
+    """Write the log lines to a file from now on, beginning with those held back in ``memory``."""
     try:
         target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
     except OSError as error:
@@ -53,9 +53,13 @@ def log_to_file(memory, path, append=False):
 
 @contextlib.contextmanager
 def progress(total, description, unit):
-    """A tqdm bar while stderr is a terminal and log lines are shown, otherwise an invisible one.
+    """Show a progress bar while the block runs; log lines appear above it.
 
-    Log lines written meanwhile go above the bar.
+    It is invisible where stderr is not a terminal or log lines are disabled.
+
+    Yields
+    ------
+    tqdm.tqdm
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -1,4 +1,4 @@
-"""Flags that several scripts have, their types, and a parser that knows the roles of flags."""
+"""Types of flags, the flags that several scripts share, and a parser whose flags have roles."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ from bert.system.machine import processor_flags
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults, except ``None`` and ``False``, which help nobody; keep the line breaks."""
+    """Help with line breaks kept and defaults shown, except ``None`` and ``False``."""
 
     def _get_help_string(self, action):
         if action.default in (None, False):
@@ -19,8 +19,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """An argument parser in the style of this project, whose flags can have roles.
 
-    A role is a word by which other code finds a flag, so that what it needs to know about the
-    flag stands beside the flag and nowhere else.
+    A role is a word by which other code finds the flags that it has to treat alike. Flags are
+    given their roles where they are defined, so that no other code keeps lists of flags.
     """
 
     def __init__(self, description, **keywords):
@@ -41,20 +41,20 @@ class Parser(argparse.ArgumentParser):
         *names : str
             Such as ``--lr``.
         roles : str
-            Words, separated by spaces.
+            Words separated by spaces.
         **keywords
-            Those of ``add_argument``.
+            Passed on to ``add_argument``.
         """
         action = group.add_argument(*names, **keywords)
         self.roles[action.dest] = roles.split()
 
     def with_role(self, role):
-        """Return the names of the flags that have a role, as attributes of the parsed flags."""
+        """Return the flags that have a role, by their names in the parsed namespace."""
         return [name for name, roles in self.roles.items() if role in roles]
 
 
 def _number(kind, accept, what):
-    """Make a type for ``add_argument`` that refuses other numbers and says what is allowed."""
+    """Make a type for ``add_argument`` whose error says what is allowed."""
 
     def parse(text):
         try:
@@ -89,14 +89,22 @@ def gpu_list(text):
 
 
 def add_device_flags(parser, group, roles=''):
-    """Add ``--dtype``, and ``--gpu`` and ``--gpus`` with these roles, which exclude each other."""
+    """Add ``--dtype``, and ``--gpu`` and ``--gpus``, which exclude each other.
+
+    Parameters
+    ----------
+    parser : Parser
+    group : argparse group
+    roles : str
+        Those of ``--gpu`` and ``--gpus``.
+    """
     parser.flag(
         group,
         '--dtype',
         choices=['float32', 'float16', 'bfloat16'],
         default='float32',
-        help='of the matrix products: float16, and all else in it too, on GPUs only; bfloat16 on '
-        'CPUs only that have it',
+        help='type of the matrix products; float16 is for GPUs only and is then the type of all '
+        'else too; bfloat16 is for CPUs only, those that have it',
     )
     device = group.add_mutually_exclusive_group()
     parser.flag(
@@ -113,7 +121,7 @@ def add_device_flags(parser, group, roles=''):
 
 
 def check_dtype(dtype, on_gpu, flags=None):
-    """Refuse a ``--dtype`` that the device cannot compute with.
+    """Raise UsageError for a ``--dtype`` that the device cannot compute with.
 
     Parameters
     ----------
@@ -121,7 +129,7 @@ def check_dtype(dtype, on_gpu, flags=None):
         ``float32``, ``float16`` or ``bfloat16``.
     on_gpu : bool
     flags : set of str, optional
-        Names of the processor's instructions; defaults to this one's.
+        The processor's instruction sets; defaults to those of this machine.
     """
     if dtype == 'float16' and not on_gpu:
         raise UsageError('--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs')

@@ -1,4 +1,4 @@
-"""What the command-line scripts share: flags, log lines, progress bars, and how an error is told.
+"""How a program ends: errors as one sentence, exit statuses and signals.
 
 A mistake of the user ends in one sentence on stderr and exit status 2 (usage) or 1 (anything
 else), never in a traceback.
@@ -13,10 +13,10 @@ from bert.system.errors import Interrupted, ToolkitError
 
 
 def run(main):
-    """Call a script's ``main()`` and leave with the conventional exit status.
+    """Call a script's ``main()`` and exit with the conventional status.
 
-    The first SIGTERM or SIGINT raises :class:`Interrupted` there, unless it is taken for a request
-    (see :func:`stop_requests`); the second ends the program at once.
+    The first SIGTERM or SIGINT raises :class:`Interrupted` in ``main()``, unless it only requests
+    a stop (see :func:`stop_requests`); the second ends the program at once.
     """
 
     def interrupt(signum, frame):
@@ -25,7 +25,7 @@ def run(main):
     try:
         with _first_signal(interrupt):
             main()
-            # Here a full disk is told; at the end of the program it would not be.
+            # A full disk is reported here; after the end of the program it would be missed.
             sys.stdout.flush()
     except ToolkitError as error:
         _leave(error.status, str(error))
@@ -35,14 +35,14 @@ def run(main):
     except KeyboardInterrupt:
         _leave(130, 'interrupted')
     except BrokenPipeError:
-        # The reader of our output (head, less) left; nobody is there to be told.
+        # The reader of the output (head, less) has left, and nobody sees a message.
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
         _leave(1, f'{where}{error.strerror or error}')
     except Exception as error:
-        # MXNet's own, if it was imported at all: a sentence before pages of C++ stack.
+        # MXNet's own, if it was imported at all: the reason, without pages of C++ stack.
         if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
             raise
         advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
@@ -50,7 +50,7 @@ def run(main):
 
 
 def is_out_of_memory(error):
-    """Whether an error of MXNet says that a GPU is full."""
+    """Return whether an error of MXNet says that a GPU is out of memory."""
     return 'out of memory' in str(error).lower()
 
 
@@ -61,7 +61,7 @@ def _leave(status, sentence):
 
 @contextlib.contextmanager
 def stop_requests():
-    """Take the first SIGTERM or SIGINT for a request to stop soon; the second ends the program.
+    """Treat the first SIGTERM or SIGINT as a request to stop soon; the second ends the program.
 
     Yields
     ------
@@ -75,13 +75,13 @@ def stop_requests():
 
 @contextlib.contextmanager
 def _first_signal(handle):
-    """Have the first SIGTERM or SIGINT call a function, and the second end the process at once.
+    """Call a function on the first SIGTERM or SIGINT; let the second end the process at once.
 
     A signal that is ignored, as in a shell's background job, stays ignored.
     """
     numbers = (signal.SIGTERM, signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
-        yield  # the main thread has the signals
+        yield  # only the main thread can handle signals
         return
 
     def once(signum, frame):

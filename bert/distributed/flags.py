@@ -1,4 +1,4 @@
-"""The flag ``--kvstore``, and what it needs of the environment."""
+"""The flag ``--kvstore``, and a check of the environment variables that it needs."""
 
 import importlib.util
 import os
@@ -14,9 +14,9 @@ def add_kvstore_flag(parser, group, roles=''):
         default='device',
         choices=['device', 'local', 'dist_sync', 'horovod'],
         roles=roles,
-        help='what adds up the gradients: of the GPUs of this process alone, device or local (on '
-        'the CPU); of several processes on one machine or more too, dist_sync, which python -m '
-        'bert.cluster starts, or horovod, which horovodrun starts',
+        help='how gradients are added up: device or local (on the CPU) among the GPUs of this '
+        'process only; dist_sync or horovod also among processes on one machine or several, which '
+        'python -m bert.cluster or horovodrun starts',
     )
 
 
@@ -25,12 +25,12 @@ DMLC_NUMBERS = ('DMLC_PS_ROOT_PORT', 'DMLC_NUM_SERVER', 'DMLC_NUM_WORKER')
 
 
 def check_kvstore(args):
-    """Refuse a ``--kvstore`` that cannot work here, without importing MXNet.
+    """Raise UsageError for a ``--kvstore`` that cannot work here, without importing MXNet.
 
     Parameters
     ----------
     args : argparse.Namespace
-        With ``kvstore``, ``gpu`` and ``gpus``.
+        With ``kvstore`` and ``gpus``.
     """
     role = os.environ.get('DMLC_ROLE')
     if args.kvstore == 'dist_sync':

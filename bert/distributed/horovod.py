@@ -1,4 +1,4 @@
-"""TODO"""
+"""A worker's connection to Horovod."""
 
 import ctypes
 
@@ -6,12 +6,19 @@ from bert.system.errors import ToolkitError
 
 
 class Horovod:
-    """A worker's end of Horovod."""
+    """A worker's connection to Horovod.
+
+    Attributes
+    ----------
+    saved : str
+        What is on disk, as a clause, for the message that another worker is lost.
+    """
+
+    saved = 'nothing was saved yet'
 
     def __init__(self):
         hvd = import_horovod()
         hvd.init()
-        self.kept = None
         self.hvd = hvd
         self.rank = hvd.rank()
         self.count = hvd.size()
@@ -22,25 +29,25 @@ class Horovod:
         (array,) = copies
         self.hvd.allreduce_(array, average=False, name=key, priority=priority)
 
-    def explain(self, error):
-        """What to tell in place of an exception that only says that a worker is gone."""
+    def translate_error(self, error):
+        """Return the exception to raise for one by which Horovod says that a worker is gone."""
         if 'Horovod has been shut down' not in str(error):
             return error
         return ToolkitError(
             f'worker {self.rank}: another worker of horovod was lost: start all of them again; '
-            f'{self.kept or "nothing was saved yet"}'
+            f'{self.saved}'
         )
 
     def leave(self):
-        """Take leave of the others."""
+        """Leave the other workers."""
         self.hvd.shutdown()
 
 
 def import_horovod():
-    """The module ``horovod.mxnet``, with the symbols of its library kept to itself.
+    """Return the module ``horovod.mxnet``, its library loaded with RTLD_LOCAL.
 
-    It would load it with RTLD_GLOBAL. Its C++ templates, of a newer compiler, then take the place
-    of those in MXNet's library, which crashes as soon as a model is built.
+    Horovod loads the library with RTLD_GLOBAL. Its C++ templates, from a newer compiler, then
+    replace those in MXNet's library, which crashes as soon as a model is built.
     """
     import mxnet  # noqa: F401 (the library that Horovod's is linked against)
 

@@ -1,4 +1,7 @@
-"""TODO"""
+"""MXNet's parameter server: a worker's end of it, the server processes, and the watch over all.
+
+The servers would unpickle an optimizer that a worker sends; :func:`serve` ignores such a command.
+"""
 
 import ctypes
 import logging
@@ -11,38 +14,43 @@ import threading
 from bert.system.errors import ToolkitError
 from bert.system.processes import leave_at_once
 
-# Every node tells the scheduler each INTERVAL seconds that it is there, and is answered. One that
-# is silent for TIMEOUT seconds is lost. First the scheduler notices and ends, then the others
-# notice its silence: twice 15 seconds, and what it takes to be sure, are well below a minute.
+# Every node sends the scheduler a heartbeat each INTERVAL seconds and gets an answer. A node that
+# is silent for TIMEOUT seconds is lost. The scheduler notices first and ends, then the others
+# notice its silence: twice 15 seconds, and the time to be sure, are well below a minute.
 HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '2', 'PS_HEARTBEAT_TIMEOUT': '15'}
-# Every fifth of TIMEOUT a process looks, and must find a node lost as many times one after the
-# other: on a machine that slept all are silent at first.
-LOOKS = 2
-# What ps-lite calls its nodes and groups of nodes.
+# A process checks every fifth of TIMEOUT and must find a node lost this many times in a row: on a
+# machine that was suspended, all nodes are silent at first.
+CHECKS = 2
+# ps-lite's number of the scheduler.
 SCHEDULER = 1
 
 
-def first_worker_id(role):
-    """ps-lite's number of the first server or worker; the next ones are each 2 more."""
+def first_node_id(role):
+    """Return ps-lite's number of the first server or worker; the following ones are 2 apart."""
     return {'server': 8, 'worker': 9}[role]
 
 
 class ParameterServer:
-    """A worker's end of MXNet's parameter server, and the watch over it.
+    """A worker's connection to MXNet's parameter server, and the watch over it.
 
-    The update is computed by the workers, all alike, so that the gradients can be clipped on
+    The workers compute the update, all of them the same, so that the gradients can be clipped on
     their global norm; the servers only add up.
+
+    Attributes
+    ----------
+    saved : str
+        What is on disk, as a clause, for the message that another process is lost.
     """
 
     local_rank = 0
+    saved = 'nothing was saved yet'
 
     def __init__(self):
-        self.kept = None
         self.keys = set()
         self.store = connect()
         self.rank = self.store.rank
         self.count = self.store.num_workers
-        self.watch = Watch(self.store, self.tell_loss)
+        self.watch = Watch(self.store, self.describe_lost)
 
     def sum(self, key, copies, priority):
         """Sum one array; see :meth:`Workers.sum`."""
@@ -51,41 +59,41 @@ class ParameterServer:
             self.store.init(key, copies[0])
         self.store.pushpull(key, copies[0], out=copies, priority=priority)
 
-    def tell_loss(self):
-        """A sentence if the scheduler is silent: it ends when it has lost one of the others."""
+    def describe_lost(self):
+        """Return a sentence if the scheduler has ended, as it does when it loses a process."""
         if self.watch.is_lost(SCHEDULER):
             return (
                 f'worker {self.rank}: the scheduler of dist_sync at {scheduler_address()} has '
                 'ended, as it does when a worker or a server is lost, which it names: start all '
-                f'of them again; {self.kept or "nothing was saved yet"}'
+                f'of them again; {self.saved}'
             )
         return None
 
-    def explain(self, error):
-        """What to tell in place of an exception: it itself, MXNet's server raises none."""
+    def translate_error(self, error):
+        """Return the exception itself: MXNet's server raises none for a lost process."""
         return error
 
     def leave(self):
         """Let the servers and the scheduler end."""
         self.watch.stop()
-        self.watch = self.store = None  # that was the last reference: MXNet's destructor leaves
+        self.watch = self.store = None  # drops the last reference: MXNet's destructor leaves
 
 
 def scheduler_address():
-    """Where the scheduler listens."""
+    """Return the address at which the scheduler listens."""
     return f'{os.environ["DMLC_PS_ROOT_URI"]}:{os.environ["DMLC_PS_ROOT_PORT"]}'
 
 
 def connect():
-    """MXNet's store, once all workers, servers and the scheduler have found each other."""
+    """Create MXNet's store, once all workers, the servers and the scheduler are connected."""
     host = os.environ['DMLC_PS_ROOT_URI']
     try:
         # The scheduler can listen at an address, but not at a name.
         os.environ['DMLC_PS_ROOT_URI'] = socket.gethostbyname(host)
     except OSError:
         raise ToolkitError(f'DMLC_PS_ROOT_URI={host}: there is no such host') from None
-    # With another role than that of a worker, importing MXNet means serving, and listening to
-    # pickles. The role counts when the store is made.
+    # In another role than that of a worker, importing MXNet would start its own server, which
+    # unpickles what it receives. The role is needed only when the store is created.
     role = os.environ.pop('DMLC_ROLE')
     import mxnet as mx
 
@@ -109,17 +117,16 @@ def connect():
 
 
 def serve():
-    """Be the scheduler or a server, until the workers have left.
+    """Be the scheduler or a server until the workers have left.
 
-    Where one of the others is lost, the process ends with a sentence and status 1.
+    If one of the others is lost, the process ends with a sentence and status 1.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # Python's handlers would wait for the C++ below
     role = os.environ['DMLC_ROLE']
     store = connect()
-    from mxnet.base import _LIB, check_call
 
-    def tell_loss():
+    def describe_lost():
         if role == 'server':
             lost = ['the scheduler'] if watch.is_lost(SCHEDULER) else []
         else:
@@ -127,62 +134,91 @@ def serve():
                 f'{kind} {number}'
                 for kind, name in (('worker', 'DMLC_NUM_WORKER'), ('server', 'DMLC_NUM_SERVER'))
                 for number in range(int(os.environ[name]))
-                if watch.is_lost(first_worker_id(kind) + 2 * number)
+                if watch.is_lost(first_node_id(kind) + 2 * number)
             ]
         if lost:
             return f'{role} of dist_sync: lost {", ".join(lost)}; all others end too'
         return None
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-    def ignore(command, body, _):
-        """The place of MXNet's own controller, which unpickles."""
+    controller = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
-    watch = Watch(store, tell_loss)
-    check_call(_LIB.MXKVStoreRunServer(store.handle, ignore, None))
+    @controller
+    def ignore(command, body, _):
+        """Take the place of MXNet's own controller, which unpickles."""
+
+    watch = Watch(store, describe_lost)
+    call_mxnet(
+        'MXKVStoreRunServer',
+        (ctypes.c_void_p, controller, ctypes.c_void_p),
+        store.handle,
+        ignore,
+        None,
+    )
     watch.stop()
+
+
+def call_mxnet(name, types, *arguments):
+    """Call a function of MXNet's C interface that its Python package does not offer.
+
+    Parameters
+    ----------
+    name : str
+    types : tuple of ctypes types
+        Those of the arguments.
+    """
+    from mxnet import base, libinfo
+
+    # The same library that MXNet has loaded, with prototypes of our own.
+    function = ctypes.CDLL(libinfo.find_lib_path()[0])[name]
+    function.argtypes = types
+    base.check_call(function(*arguments))
 
 
 class Watch:
     """A thread that ends the process when another one is lost.
 
-    The main thread waits in C++ then, for an answer that does not come.
+    At that time the main thread waits in C++ for an answer that does not come.
 
     Parameters
     ----------
     store : mxnet.kvstore.KVStore
-    tell_loss : function
-        Gives a sentence if a node is lost, and otherwise None.
+    describe_lost : function
+        Returns a sentence if a node is lost, and otherwise None.
     """
 
-    def __init__(self, store, tell_loss):
+    def __init__(self, store, describe_lost):
         self.store = store
         self.timeout = int(os.environ['PS_HEARTBEAT_TIMEOUT'])
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self.look, args=(tell_loss,), daemon=True)
+        self.thread = threading.Thread(target=self.run, args=(describe_lost,), daemon=True)
         self.thread.start()
 
     def is_lost(self, node):
-        """Whether a node was silent for too long."""
-        from mxnet.base import _LIB, check_call
-
+        """Return whether a node has been silent for too long."""
         count = ctypes.c_int()
-        check_call(
-            _LIB.MXKVStoreGetNumDeadNode(self.store.handle, node, ctypes.byref(count), self.timeout)
+        types = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.c_int)
+        call_mxnet(
+            'MXKVStoreGetNumDeadNode',
+            types,
+            self.store.handle,
+            node,
+            ctypes.byref(count),
+            self.timeout,
         )
         return count.value > 0
 
-    def look(self, tell_loss):
-        """Look again and again."""
-        looks = 0
-        # The first look comes when MXNet has had the time to begin.
+    def run(self, describe_lost):
+        """Check at intervals until :meth:`stop` is called."""
+        found = 0
+        # The first check comes when MXNet has had time to start.
         while not self.over.wait(max(1, self.timeout / 5)):
-            sentence = tell_loss()
-            looks = looks + 1 if sentence else 0
-            if looks == LOOKS:
+            sentence = describe_lost()
+            found = found + 1 if sentence else 0
+            if found == CHECKS:
                 print(f'{os.path.basename(sys.argv[0])}: error: {sentence}', file=sys.stderr)
                 leave_at_once(1)
 
     def stop(self):
-        """Look no more: from now on the others may leave."""
+        """Stop checking: from now on the others may leave."""
         self.over.set()
         self.thread.join()

@@ -1,12 +1,12 @@
-"""Several processes, the *workers*, that train one model: who they are, and what they add up.
+"""Several processes, the *workers*, that train one model, and the sums that they exchange.
 
-``--kvstore dist_sync`` is MXNet's parameter server: one process is the *scheduler*, one or more
+The kvstore ``dist_sync`` is MXNet's parameter server: one process is the *scheduler*, one or more
 are *servers*, which add up what the workers send. The same command is started for each of them,
-and variables tell it what to be; :mod:`bert.cluster` does that on one machine. ``--kvstore
-horovod`` adds up among the workers themselves, which horovodrun starts.
+and environment variables give it its role; :mod:`bert.cluster` does that on one machine. With the
+kvstore ``horovod`` the workers, which horovodrun starts, add up among themselves.
 
-All that workers tell each other is a sum: a broadcast is one in which the others give zeros. Only
-arrays travel. MXNet's server would unpickle an optimizer that is sent to it; ours does not listen.
+Sums of arrays are all that workers exchange: a broadcast is a sum to which the others contribute
+zeros.
 """
 
 import atexit
@@ -28,8 +28,13 @@ from bert.system.processes import leave_at_once
 def joined(kvstore):
     """Be one of the workers while the block runs, and leave together with the others.
 
-    In a process that is to be the scheduler or a server the block does not run: the process
-    serves until the workers have left, and ends.
+    In the scheduler and the servers the block does not run: they serve until the workers have
+    left, and end.
+
+    Parameters
+    ----------
+    kvstore : str
+        ``device``, ``local``, ``dist_sync`` or ``horovod``.
 
     Yields
     ------
@@ -50,12 +55,12 @@ def joined(kvstore):
     try:
         yield workers
     except Stopped:
-        workers.leave()  # all stop after the same step, once worker 0 has saved it
+        workers.leave()  # all stop after the same step, which worker 0 has saved
         raise
     except BaseException as error:
-        error = workers.engine.explain(error)
+        error = workers.engine.translate_error(error)
         status = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, 'status', 1)
-        # MXNet would wait for the others as this process ends, and they do not come.
+        # At exit MXNet would wait for the others, which do not come.
         atexit.register(leave_at_once, status)
         raise error from None
     workers.leave()
@@ -67,15 +72,15 @@ class Workers:
     Parameters
     ----------
     engine : ParameterServer, Horovod or None
-        What adds up; None for a process alone, in which all of this costs nothing.
+        Computes the sums; None for a single process, in which all of this costs nothing.
 
     Attributes
     ----------
     rank : int
-        Counted from 0. Worker 0 alone logs and saves.
+        Counted from 0. Only worker 0 logs and saves.
     count : int
     local_rank : int
-        Which GPU of this machine ``--gpu`` means.
+        The GPU of this machine that is this worker's, where each has one.
     """
 
     def __init__(self, engine=None):
@@ -87,36 +92,36 @@ class Workers:
 
     @property
     def is_first(self):
-        """Whether this worker logs and saves."""
+        """True for the one worker that logs and saves."""
         return self.rank == 0
 
     def local_kvstore(self, kvstore):
-        """What adds up the gradients of this worker's own devices, for ``--kvstore``."""
+        """Return the kvstore that adds up the gradients of this worker's own devices."""
         return 'device' if self.engine else kvstore
 
     def share(self, items):
-        """This worker's part of a list that all workers have."""
+        """Return this worker's part of a list that all workers have."""
         return items[self.rank :: self.count]
 
     def sum(self, arrays, name='gradients'):
-        """Replace arrays by their sums over the workers; not waited for.
+        """Replace arrays by their sums over the workers, without waiting for the result.
 
         Parameters
         ----------
         arrays : list of list of mxnet.nd.NDArray
-            The same shapes and types in the same order on each worker; of each array a list of
-            its copies on this worker's devices.
+            For each array, its copies on this worker's devices. Shapes, types and their order are
+            the same on all workers.
         name : str
-            Under a name there is one sum of an array's shape and type at a time.
+            Arrays of the same shape and type are summed one after the other under a name.
         """
         if self.engine:
             for number, copies in enumerate(arrays):
                 key = f'{name} {number} {copies[0].dtype.__name__} {copies[0].shape}'
-                # The first layers come first: the next step needs them first.
+                # The next step needs the first layers first.
                 self.engine.sum(key, copies, priority=-number)
 
     def broadcast(self, arrays):
-        """Replace arrays by those of worker 0, and wait for them; see :meth:`sum`."""
+        """Replace arrays by those of worker 0 and wait for them; see :meth:`sum`."""
         if not self.engine:
             return
         for copies in arrays:
@@ -127,11 +132,11 @@ class Workers:
             copies[0].wait_to_read()
 
     def broadcast_parameters(self, model):
-        """Give a model the parameters that it has on worker 0."""
+        """Replace the parameters of a model by those of worker 0."""
         self.broadcast([parameter.list_data() for parameter in model.collect_params().values()])
 
     def sum_numpy(self, array):
-        """The sum over the workers of a NumPy array of float32 or float64."""
+        """Return the sum over the workers of a NumPy array of float32 or float64."""
         if not self.engine:
             return array
         import mxnet as mx
@@ -141,33 +146,33 @@ class Workers:
         return whole.asnumpy()
 
     def gather_numbers(self, number):
-        """This worker's whole number and those of the others, as a list in the order of ranks."""
+        """Return the whole numbers of all workers as a list in the order of their ranks."""
         numbers = np.zeros(self.count)
         numbers[self.rank] = number
         return self.sum_numpy(numbers).astype(int).tolist()
 
     def gather(self, arrays, count, shape):
-        """The arrays of all workers, where each has :meth:`share` of them; not waited for.
+        """Return the arrays of all workers, of which each has its :meth:`share`, without waiting.
 
         Parameters
         ----------
         arrays : list of mxnet.nd.NDArray
-            Of float32.
+            This worker's, of float32.
         count : int
-            How many all workers have.
+            The number of arrays of all workers together.
         shape : tuple of int
-            Of the largest; others have fewer rows.
+            That of the largest array; the others may have fewer rows.
 
         Returns
         -------
         list of mxnet.nd.NDArray
-            All of this shape, but with the bits that one process would have made.
+            All of this shape, and bit for bit what a single process has.
         """
         if not self.engine:
             return arrays
         import mxnet as mx
 
-        # One table of a size for all steps, so that one sum of it comes after the other.
+        # The same table serves all steps, so that its sums are computed one after the other.
         table = self.tables.setdefault((count, *shape), mx.nd.zeros((count, *shape)))
         table[:] = 0
         for row, array in zip(self.share(range(count)), arrays):
@@ -176,14 +181,14 @@ class Workers:
         return [table[row].copy() for row in range(count)]
 
     def from_first(self, function):
-        """What a function without arguments gives on worker 0, the only one that calls it.
+        """Call a function without arguments on worker 0 only, and return its result on all.
 
-        Where it fails with a sentence, all workers do so.
+        A ToolkitError that it raises is raised on all workers.
 
         Returns
         -------
         object
-            On the other workers as it comes back from JSON.
+            On the other workers, the result after a round trip through JSON.
         """
         if not self.engine:
             return function()
@@ -208,13 +213,14 @@ class Workers:
         return result if self.is_first else message['result']
 
     def check_same(self, what, value):
-        """Refuse to go on, on all workers, where one has another value than worker 0.
+        """Raise ToolkitError on all workers where one has another value than worker 0.
 
         Parameters
         ----------
         what : str
+            A name for the value.
         value : object
-            Fit for JSON.
+            Anything that JSON can represent.
         """
         if not self.engine:
             return
@@ -226,13 +232,23 @@ class Workers:
             )
 
     def remember_saved(self, clause):
-        """Remember what is on the disk, to be told where one of the others is lost."""
+        """Remember what is on disk, for the message that another process is lost.
+
+        Parameters
+        ----------
+        clause : str
+            Such as ``the last good checkpoint is out/0000005.params``.
+        """
         if self.engine:
-            self.engine.kept = clause
+            self.engine.saved = clause
+
+    def barrier(self):
+        """Wait until all workers have come here."""
+        self.gather_numbers(0)
 
     def leave(self):
-        """Wait for the others at the end of the work."""
-        self.gather_numbers(0)
+        """Wait for the others and leave together with them."""
+        self.barrier()
         self.engine.leave()
 
 

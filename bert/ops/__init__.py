@@ -1,7 +1,7 @@
 """Operators in C++ that replace the slow ones of MXNet on the CPU.
 
-Each source file says what it computes. MXNet loads them through its interface for external
-operators; :mod:`bert.ops.build` compiles them at first use. Where that cannot be, models run on
+Each source file begins with what it computes. MXNet loads the operators through its interface for
+external ones; :mod:`bert.ops.build` compiles them at first use. Where that fails, models run on
 MXNet's own operators, with the same results.
 """
 
@@ -14,18 +14,18 @@ import numpy as np
 from bert.ops import build
 from bert.system import machine
 
-# The numbers of a seed: as many random bits.
+# How many random bits a seed has, one number for each.
 SEED_SIZE = 64
 
 
 @functools.lru_cache(maxsize=None)
 def available():
-    """Build the operators if need be and load them into MXNet.
+    """Build the operators if necessary and load them into MXNet.
 
     Returns
     -------
     bool
-        False where MXNet's own operators must do; the log says why, once.
+        False where MXNet's own operators have to be used; the log says why, once.
     """
     import mxnet as mx
 
@@ -42,35 +42,34 @@ def available():
 
 
 def serve(array):
-    """Whether the operators compute with arrays like this one: float32, on the CPU."""
+    """Return whether the operators take an array: one of float32 on the CPU."""
     return array.dtype == np.float32 and serve_on([array.context])
 
 
 def serve_on(contexts):
-    """Whether the operators serve a context, or all of a list: the CPU, where they can be built."""
+    """Return whether the operators can be used in a context or in all of a list of contexts."""
     contexts = contexts if isinstance(contexts, (list, tuple)) else [contexts]
     return all(ctx.device_type.startswith('cpu') for ctx in contexts) and available()
 
 
 def seed(F):
-    """Random bits for the dropouts of one forward pass, from MXNet's generator.
+    """Draw random bits for the dropouts of one forward pass from MXNet's generator.
 
     Returns
     -------
     (64,) array
-        0 or 2 in training; in evaluation ones, by which the operators know that nothing is to be
-        dropped.
+        Zeros and twos in training; ones in evaluation, which mean that nothing is dropped.
     """
     return F.BlockGrad(F.Dropout(F.ones((SEED_SIZE,)), p=0.5))
 
 
 def layer_norm(F, data, gamma, beta, epsilon):
-    """LayerNorm over the last axis of ``data``; ``gamma`` and ``beta`` have its length."""
+    """Apply LayerNorm over the last axis of ``data``; ``gamma`` and ``beta`` have its length."""
     return F.bert_layer_norm(data, F.identity(gamma), F.identity(beta), epsilon=epsilon)
 
 
 def dropout_add_layer_norm(F, data, residual, gamma, beta, seed, epsilon, rate, site):
-    """``LayerNorm(dropout(data) + residual)``.
+    """Compute ``LayerNorm(dropout(data) + residual)``.
 
     Parameters
     ----------
@@ -79,7 +78,7 @@ def dropout_add_layer_norm(F, data, residual, gamma, beta, seed, epsilon, rate, 
     seed : (64,) array
         See :func:`seed`.
     site : int
-        Tells the dropouts of one forward pass apart.
+        A number that is different for each dropout of a forward pass.
     """
     return F.bert_dropout_add_layer_norm(
         data,
@@ -94,7 +93,7 @@ def dropout_add_layer_norm(F, data, residual, gamma, beta, seed, epsilon, rate, 
 
 
 def self_attention(F, projections, valid_length, seed, heads, rate, site):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2) over the valid positions.
+    """Compute multi-head self-attention (Vaswani et al. 2017, section 3.2) over valid positions.
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ def self_attention(F, projections, valid_length, seed, heads, rate, site):
 
 
 def attention(F, queries, keys_values, valid_length, seed, heads, rate, site):
-    """Multi-head attention of some queries, all of them valid.
+    """Compute multi-head attention of some queries, all of which are valid.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def attention(F, queries, keys_values, valid_length, seed, heads, rate, site):
 
 
 def cross_entropy(F, scores, labels):
-    """Softmax cross entropy, and the class with the highest score.
+    """Compute the softmax cross entropy, and the class with the highest score.
 
     Parameters
     ----------
@@ -144,17 +143,17 @@ def cross_entropy(F, scores, labels):
 
 
 def has_dense():
-    """Whether :func:`dense` can be used: the processor and the compiler have AMX."""
+    """Return whether :func:`dense` can be used: it needs AMX in processor and compiler."""
     import mxnet as mx
 
     return available() and machine.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
 
 
 def dense(F, data, weight, bias):
-    """A dense layer over the last axis, whose products have inputs rounded to bfloat16.
+    """Apply a dense layer to the last axis, with the inputs of its products rounded to bfloat16.
 
-    It overwrites the gradients of parameters, also where grad_req is 'add'; an identity between
-    would take as long as a seventh of the layer.
+    It overwrites the gradients of parameters even where grad_req is 'add': an identity in between
+    would prevent that, but take a seventh of the layer's time.
 
     Parameters
     ----------
@@ -165,18 +164,18 @@ def dense(F, data, weight, bias):
     Returns
     -------
     (..., units) array
-        float32, as all the others.
+        Of float32, like all the others.
     """
     return F.bert_dense(data, weight, bias)
 
 
 def sum_of_squares(F, arrays):
-    """The sum of the squares of all elements of all arrays, of shape (1,)."""
+    """Return the sum of the squares of all elements of all arrays, of shape (1,)."""
     return F.bert_sum_of_squares(*arrays, count=len(arrays))
 
 
 def adam(F, weights, gradients, means, variances, rates, factor, beta1, beta2, epsilon, scale):
-    """One update of :class:`bert.training.optimizer.BERTAdam`, in place.
+    """Do one update of :class:`bert.training.optimizer.BERTAdam` in place.
 
     Parameters
     ----------
@@ -184,7 +183,7 @@ def adam(F, weights, gradients, means, variances, rates, factor, beta1, beta2, e
     rates : (N, 2) array
         Learning rate and weight decay of each weight.
     factor : (1,) array
-        Multiplies the gradients; where it is 0 or not finite, nothing is changed.
+        Multiplies the gradients; if it is 0 or not finite, nothing is changed.
     scale : float
         Multiplies the step, but not the weight decay.
     """

@@ -8,7 +8,7 @@ from bert.system.errors import ToolkitError
 
 
 def main():
-    """Build, and say where the library is."""
+    """Build the operators and print the path of the library."""
     Parser(__doc__).parse_args()
     environment.check_mxnet()
     try:

@@ -9,7 +9,7 @@
 
 namespace {
 
-// Elements that a thread takes at a time.
+// Elements that a thread processes at a time.
 constexpr int64_t kChunk = 1 << 16;
 
 struct Chunk {
@@ -59,7 +59,7 @@ MXReturnValue adam(const Attributes& attributes, Tensors* in, Tensors* out, cons
   const auto scale = static_cast<float>(number(attributes, "scale"));
   const float* rates = (*in)[0].data<float>();
   const float factor = *(*in)[1].data<float>();
-  // Like MXNet's own: a gradient that overflowed leaves weights and moments as they are.
+  // As in MXNet's own updates, a gradient that overflowed leaves weights and moments as they are.
   const bool applied = std::isfinite(factor) && factor != 0;
   *(*out)[0].data<float>() = applied;
   if (!applied) return MX_SUCCESS;
@@ -115,7 +115,7 @@ REGISTER_OP(bert_sum_of_squares)
       return MX_SUCCESS;
     });
 
-// The output is 1, or 0 if the factor was not finite or 0: MXNet wants an operator to have one.
+// MXNet requires an output; it is 1, or 0 if nothing was updated as the factor was 0 or not finite.
 REGISTER_OP(bert_adam)
     .setForward(adam, "cpu")
     .setParseAttrs([](const Attributes& attributes, int* inputs, int* outputs) {

@@ -4,31 +4,31 @@
 //   p = softmax(q k^T / sqrt(d)), out = dropout(p) v
 //
 // over the valid positions only; out and all gradients are 0 at the others (bert_self_attention).
-// bert_attention has separate queries, all of them valid. With e the dropout
-// factors and g = (d_out v^T) * e, the gradients are
+// bert_attention has separate queries, all of which are valid. With e the dropout factors and
+// g = (d_out v^T) * e, the gradients are
 //
 //   d_s = p * (g - rowsum(p * g))
 //   d_q = d_s k / sqrt(d), d_k = d_s^T q / sqrt(d), d_v = (p * e)^T d_out.
 //
-// Queries are handled in blocks whose scores stay in the cache; the backward pass computes the
-// scores again.
+// Queries are processed in blocks whose scores stay in the cache; the backward pass recomputes the
+// scores.
 #include "matrix.h"
 #include "operator.h"
 #include "random.h"
 
 namespace {
 
-// Queries of a block: a multiple of 8, so that the masks of a block start with a new tile.
+// Queries in a block: a multiple of 8, so that the masks of a block start with a new tile.
 constexpr int64_t kQueries = 32;
 
-// One of queries, keys or values, or of their gradients: (length, batch, columns) of which this is
-// the part from `column`.
+// The queries, keys or values, or their gradients: the part from `column` on of an array of shape
+// (length, batch, columns).
 template <typename Float>
 struct Part {
   Float* data;
   int64_t columns, column;
 
-  // The first position of a head, and the distance to the next position.
+  // Where the numbers of a head begin at position 0.
   Float* head(int64_t row, int64_t first_column) const {
     return data + row * columns + column + first_column;
   }
@@ -38,7 +38,7 @@ struct Problem {
   int64_t queries, length, batch, heads, width;  // width of a head
   Part<const float> q, k, v;
   const float* valid_length;  // (batch,)
-  bool padded_queries;        // whether queries from the valid length on are padding
+  bool padded_queries;        // queries from the valid length on are padding
   const Dropout* dropout;
 
   int64_t units() const { return heads * width; }
@@ -49,7 +49,7 @@ struct Problem {
     const int64_t keys = valid_keys(row);
     return padded_queries || keys == 0 ? std::min(queries, keys) : queries;
   }
-  // Distance of the queries in the dropout masks.
+  // The distance between queries in the dropout masks.
   int64_t pitch() const { return round_up(length, 16); }
 };
 
@@ -70,7 +70,7 @@ struct Workspace {
 };
 thread_local Workspace workspace;
 
-// Set rows `first` to `last` of an array with that distance between them to 0.
+// Set rows `first` to `last` of an array to 0; rows are `stride` apart.
 void fill_rows(float* rows, int64_t stride, int64_t first, int64_t last, int64_t width) {
   for (int64_t i = first; i < last; ++i) std::fill_n(rows + i * stride, width, 0.0f);
 }
@@ -191,7 +191,7 @@ void backward_head(const Problem& problem, int64_t row, int64_t head, const floa
   fill_rows(v_gradient.head(row, column), kv_stride, n, problem.length, width);
 }
 
-// Work through all heads of all rows, over the threads.
+// Process all heads of all rows in parallel.
 template <typename Work>
 void each_head(const Problem& problem, const Work& work) {
 #pragma omp parallel for schedule(dynamic)
@@ -200,13 +200,13 @@ void each_head(const Problem& problem, const Work& work) {
   }
 }
 
-// The inputs of both operators, in the order in which MXNet hands them in.
+// The inputs of both operators, in the order in which MXNet passes them.
 struct Inputs {
   MXTensor *queries, *keys_values, *valid_length, *seed;
-  bool together;  // whether queries, keys and values were projected together, into one array
+  bool together;  // queries, keys and values are projected together, into one array
 };
 
-// `first` is the place of the first input among the tensors, `count` how many they are.
+// `first` is the index of the first input among the tensors, `count` the number of inputs.
 Inputs find_inputs(Tensors& tensors, size_t first, size_t count) {
   const bool together = count == 3;
   MXTensor* x = tensors.data() + first;
@@ -255,7 +255,7 @@ MXReturnValue backward(const Attributes& attributes, Tensors* in, Tensors* out,
   fill_zeros((*out)[out->size() - 2]);  // the valid lengths
   fill_zeros((*out)[out->size() - 1]);  // the seed
   if (!wanted(d_queries) && !wanted(d_keys_values)) return MX_SUCCESS;
-  // What nobody wants must still be put somewhere.
+  // A gradient that is not wanted still needs a place to be written to.
   std::vector<float> unwanted;
   const auto place = [&](MXTensor& gradient) {
     if (wanted(gradient)) return gradient.data<float>();
@@ -272,7 +272,7 @@ MXReturnValue backward(const Attributes& attributes, Tensors* in, Tensors* out,
   return MX_SUCCESS;
 }
 
-// For setParseAttrs, which takes no function that remembers something.
+// A template, as setParseAttrs takes no function with a state.
 template <int kInputs>
 MXReturnValue parse_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   *inputs = kInputs;

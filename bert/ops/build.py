@@ -1,4 +1,4 @@
-"""Compile the operators for the processor at hand, and keep them in a cache."""
+"""Compile the operators for this machine's processor and keep them in a cache."""
 
 import contextlib
 import hashlib
@@ -16,13 +16,13 @@ from bert.system import machine
 from bert.system.files import replacing
 
 SOURCES = Path(__file__).parent
-# For the processor at hand: what is built elsewhere is not loaded, see `cache_key`.
+# -march=native: a library built for another processor is not loaded, see `cache_key`.
 FLAGS = ['-std=c++17', '-O3', '-march=native', '-fno-math-errno', '-fopenmp', '-fPIC', '-w']
 COMPILERS = ('g++', 'c++', 'clang++')
 
 
 class BuildError(Exception):
-    """The operators cannot be built here, with the reason."""
+    """The reason why the operators cannot be built here."""
 
 
 def build():
@@ -50,7 +50,7 @@ def build():
 
 
 def find_compiler():
-    """The C++ compiler: that of ``CXX``, or the first of :data:`COMPILERS`."""
+    """Return the C++ compiler: that of ``CXX``, or the first of :data:`COMPILERS`."""
     names = [os.environ['CXX']] if os.environ.get('CXX') else COMPILERS
     for name in names:
         path = shutil.which(name)
@@ -60,12 +60,12 @@ def find_compiler():
 
 
 def mxnet_folder():
-    """Where MXNet is installed, without importing it."""
+    """Return the folder of MXNet, without importing it."""
     return Path(importlib.util.find_spec('mxnet').submodule_search_locations[0])
 
 
 def cache_folder():
-    """Where the libraries are kept."""
+    """Return the folder in which the libraries are kept."""
     root = os.environ.get('XDG_CACHE_HOME')
     if not root:
         try:
@@ -76,14 +76,14 @@ def cache_folder():
 
 
 def source_files():
-    """The C++ files, those of MXNet's interface included."""
+    """Return the C++ files, including those of MXNet's interface."""
     mxnet = mxnet_folder()
     interface = [mxnet / 'src' / 'lib_api.cc', mxnet / 'include' / 'mxnet' / 'lib_api.h']
     return sorted(SOURCES.glob('*.cc')) + sorted(SOURCES.glob('*.h')) + interface
 
 
 def cache_key(compiler):
-    """A name for what is built from these sources, by this compiler, for this processor."""
+    """Return a name for what this compiler builds from the sources for this processor."""
     version = subprocess.run([compiler, '--version'], capture_output=True, check=False).stdout
     mxnet = (mxnet_folder() / 'libinfo.py').read_bytes()  # names its version
     parts = [' '.join(FLAGS).encode(), version, mxnet, processor().encode()]
@@ -92,13 +92,13 @@ def cache_key(compiler):
 
 
 def processor():
-    """What ``-march=native`` depends on: the model and the instructions of the processor."""
+    """Return the processor's model and instruction sets, on which ``-march=native`` depends."""
     return f'{machine.processor_name()} {" ".join(sorted(machine.processor_flags()))} '
 
 
 @contextlib.contextmanager
 def locked(path):
-    """Let one process at a time build; the others wait and find the library."""
+    """Hold a lock on a file while the block runs, so that one process at a time builds."""
     import fcntl
 
     with open(path, 'w') as file:
@@ -107,7 +107,7 @@ def locked(path):
 
 
 def compile_library(compiler, library):
-    """Compile all sources side by side, link them, and put the library in its place."""
+    """Compile all sources in parallel, link them, and put the library in its place."""
     sources = [path for path in source_files() if path.suffix == '.cc']
     include = f'-I{mxnet_folder() / "include"}'
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def compile_library(compiler, library):
 
 
 def run(command):
-    """Run a compiler; what it says of a failure is the error."""
+    """Run a compiler; raise BuildError, with what it printed, where it fails."""
     done = subprocess.run(command, capture_output=True, check=False, encoding='utf8')
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ['']

@@ -10,10 +10,10 @@
 
 namespace {
 
-// Scores that a thread turns into exponentials at a time.
+// Scores whose exponentials a thread computes at a time.
 constexpr int64_t kPart = 1024;
 
-// The sum of exp(score - highest); where `out` is given, the exponentials go there.
+// The sum of exp(score - highest); the exponentials are written to `out` if it is not null.
 float sum_exponentials(const float* scores, int64_t classes, float highest, float* out) {
   float sum = 0;
   for (int64_t start = 0; start < classes; start += kPart) {
@@ -33,7 +33,7 @@ float sum_exponentials(const float* scores, int64_t classes, float highest, floa
   return sum;
 }
 
-// A label out of range means the nearest class, as in MXNet's `pick`.
+// A label out of range stands for the nearest class, as in MXNet's `pick`.
 int64_t class_of(float label, int64_t classes) {
   return std::min(classes - 1, std::max(int64_t{0}, static_cast<int64_t>(label)));
 }
@@ -52,7 +52,7 @@ MXReturnValue cross_entropy(const Attributes&, Tensors* in, Tensors* out, const 
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     const float* s = scores + row * classes;
-    const int64_t first = std::min(highest_class(s, classes), classes - 1);  // NaN is found nowhere
+    const int64_t first = std::min(highest_class(s, classes), classes - 1);  // NaN is never found
     const int64_t label = class_of(labels[row], classes);
     best[row] = static_cast<float>(first);
     loss[row] = std::log(sum_exponentials(s, classes, s[first], nullptr)) + s[first] - s[label];

@@ -5,10 +5,10 @@
 //
 // and the gradients are
 //
-//   d_data = r(d_out) r(weight), d_weight = r(d_out)^T r(data), d_bias = sum of d_out over all rows.
+//   d_data = r(d_out) r(weight), d_weight = r(d_out)^T r(data), d_bias = sum of d_out over rows.
 //
-// All arrays are float32, and so are all sums. Where the compiler or the processor has no AMX, there
-// is no such operator.
+// All arrays and all sums are float32. The operator does not exist if the compiler or the processor
+// lacks AMX.
 #ifdef __AMX_BF16__
 #include <immintrin.h>
 
@@ -16,20 +16,21 @@
 
 namespace {
 
-// A tile of an operand is 16 rows of 32 numbers along the inner axis, in pairs of 32 bits; of the
-// right operand it is transposed, 16 pairs of 16 columns. A tile of the product is 16 x 16 float32.
+// A tile of the left operand is 16 rows of 32 numbers along the inner axis, in pairs of 32 bits. A
+// tile of the right operand is transposed: 16 pairs of 16 columns. A tile of the product is 16 x 16
+// float32.
 constexpr int64_t kEdge = 16, kDepth = 32;
 struct alignas(64) Tile {
   __m512i lines[kEdge];
 };
 
-// One block of the product: 2 x 2 tiles, which with two tiles of each operand fill the registers.
+// A block of the product is 2 x 2 tiles, which with two tiles of each operand fill the registers.
 constexpr int64_t kBlock = 2 * kEdge;
-// The rows of a task are so many that their tiles stay in the second cache.
+// Bytes of the tiles of a task: they stay in the second-level cache.
 constexpr int64_t kCache = 1 << 19;
 
-// The left operand (outer, inner), or the right one (inner, outer). Along one of the two axes the
-// numbers lie side by side; along the other they are `stride` apart.
+// The left operand (outer, inner) or the right one (inner, outer). Along one of the two axes the
+// numbers are contiguous; along the other they are `stride` apart.
 struct Operand {
   const float* data;
   int64_t outer, inner, stride;
@@ -49,7 +50,7 @@ __m512i rounded(__m512 a, __m512 b) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
 }
 
-// 16 x 16 numbers of 32 bits: squares of 2 x 2, 4 x 4, 8 x 8, then the whole.
+// Transpose 16 x 16 numbers of 32 bits: squares of 2 x 2, 4 x 4, 8 x 8, then the whole.
 void transpose(Tile& tile) {
   __m512i *r = tile.lines, t[kEdge];
   for (int i = 0; i < 16; i += 2) {
@@ -74,8 +75,8 @@ void transpose(Tile& tile) {
   }
 }
 
-// The tiles of 16 rows of the left operand, or 16 columns of the right one, zeros beyond its edges.
-// With `sums`, where the outer axis is contiguous, also the sums over the inner axis.
+// Write the tiles of 16 rows of the left operand or 16 columns of the right one, with zeros beyond
+// its edges. With `sums`, which requires a contiguous outer axis, also sum over the inner axis.
 void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, float* sums) {
   const __m512i kInterleave = _mm512_set_epi16(
       31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
@@ -110,13 +111,13 @@ void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, float* 
   if (sums) _mm512_mask_storeu_ps(sums + start, first(width), sum);
 }
 
-// A block of the product, from two panels of each operand, plus a row of numbers.
+// A block of the product, computed from two panels of each operand, plus a row of numbers.
 struct alignas(64) Block {
   float numbers[kBlock][kBlock];
 };
 void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bias, Block& c) {
   constexpr int64_t kLine = 64, kRow = sizeof(float) * kBlock;
-  asm volatile("" ::: "memory");  // what was written is to be there: the tile loads do not say so
+  asm volatile("" ::: "memory");  // complete all writes: the tile loads declare no reads
   _tile_loadd(0, bias, 0);
   _tile_loadd(1, bias + kEdge, 0);
   _tile_loadd(2, bias, 0);
@@ -137,8 +138,8 @@ void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bi
   _tile_stored(3, c.numbers[kEdge] + kEdge, kRow);
 }
 
-// Put a block, or what of it is inside, into its place. The product is larger than the caches:
-// whole lines go past them, which spares reading the lines first.
+// Write the part of a block that is inside the product to its place. The product is larger than the
+// caches: whole cache lines bypass them, which saves reading the lines first.
 void store_block(const Block& block, int64_t height, int64_t width, float* place, int64_t stride) {
   const bool whole = width >= kBlock && reinterpret_cast<uintptr_t>(place) % 64 == 0 && stride % kEdge == 0;
   const __mmask16 low = first(width), high = first(width - kEdge);
@@ -155,7 +156,7 @@ void store_block(const Block& block, int64_t height, int64_t width, float* place
   }
 }
 
-// The shapes of the eight registers, for ldtilecfg: each 16 lines of 64 bytes.
+// The shapes of the eight registers for ldtilecfg: 16 lines of 64 bytes each.
 struct alignas(64) TileConfiguration {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -175,8 +176,8 @@ struct Workspace {
 };
 thread_local Workspace workspace;
 
-// c = a b + bias, of (a.outer, b.outer); `bias` may be null. With `a_sums`, also the sums of the
-// left operand over the inner axis.
+// c = a b + bias, of shape (a.outer, b.outer); `bias` may be null. With `a_sums`, also sum the left
+// operand over the inner axis.
 void multiply(const Operand& a, const Operand& b, const float* bias, float* c, float* a_sums) {
   const int64_t depth = a.depth(), rows = a.outer, columns = b.outer;
   Tile* a_tiles = workspace.tiles((a.panels() + b.panels()) * depth);
@@ -254,7 +255,7 @@ REGISTER_OP(bert_dense)
     .setInferShape([](const Attributes&, Shapes* in, Shapes* out) {
       const auto& data = (*in)[0];
       auto& weight = (*in)[1];
-      // Before Gluon has initialised a layer, its number of inputs is not known, which is -1.
+      // Until Gluon has initialised a layer, its number of inputs is unknown, written as -1.
       if (!data.empty() && weight.size() == 2 && weight[1] == -1u) weight[1] = data.back();
       if (data.empty() || weight.size() != 2 || data.back() != weight[1] || weight[1] == 0 ||
           (*in)[2] != std::vector<unsigned>{weight[0]}) {

@@ -1,4 +1,4 @@
-// LayerNorm (Ba et al. 2016), alone and after a dropout and a residual connection.
+// LayerNorm (Ba et al. 2016), by itself and after a dropout and a residual connection.
 //
 //   s = dropout(data) + residual          (bert_layer_norm: s = data)
 //   x = (s - mean(s)) / sqrt(var(s) + eps)
@@ -10,7 +10,7 @@
 //   d_data = dropout(d_s), d_residual = d_s
 //   d_gamma = sum of d_out * x, d_beta = sum of d_out   over all rows.
 //
-// The backward pass computes s and x again: a row is in the cache by then, and no memory is spent.
+// The backward pass recomputes s and x while a row is in the cache, which saves storing them.
 #include <omp.h>
 
 #include "operator.h"
@@ -18,7 +18,7 @@
 
 namespace {
 
-// Rows go to the threads in blocks, whose dropout masks start with a new tile.
+// Threads take rows in blocks, whose dropout masks start with a new tile.
 constexpr int64_t kBlock = 8;
 
 struct Row {
@@ -41,7 +41,7 @@ struct Inputs {
   const float *data, *residual, *gamma, *beta;
   int64_t rows, units, pitch;
   float epsilon;
-  const Dropout* dropout;  // null where nothing is dropped
+  const Dropout* dropout;  // null if nothing is dropped
 
   // s of one row; `factors` are the row's dropout factors.
   void sum(int64_t row, const float* factors, float* s) const {
@@ -60,7 +60,7 @@ struct Inputs {
     }
   }
 
-  // Call work(row, s, factors) for all rows, over the threads.
+  // Call work(row, s, factors) for all rows in parallel.
   template <typename Work>
   void each_row(const Work& work) const {
 #pragma omp parallel
@@ -91,7 +91,7 @@ void forward(const Inputs& in, float* out) {
   });
 }
 
-// Each of the gradients may be null.
+// Any of the gradients may be null.
 void backward(const Inputs& in, const float* d_out, float* d_data, float* d_residual,
               float* d_gamma, float* d_beta) {
   const int64_t units = in.units;

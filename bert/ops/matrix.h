@@ -1,4 +1,4 @@
-// Products of matrices so small that they stay in the cache.
+// Products of matrices that are small enough to stay in the cache.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,9 @@
 #include "vector.h"
 
 #ifdef __AVX512F__
-constexpr int kTileRows = 8;  // of the product, held in registers: 8 x 2 of 32
+constexpr int kTileRows = 8;  // of the product, which 8 x 2 of the 32 registers hold
 #else
-constexpr int kTileRows = 4;  // 4 x 2 of 16
+constexpr int kTileRows = 4;  // 4 x 2 of the 16
 #endif
 
 // A tile of the product, kRows x (kVectors * kVector).
@@ -65,7 +65,7 @@ inline void multiply(int64_t rows, int64_t columns, int64_t inner, const float* 
   }
 }
 
-// Copy rows x width to contiguous rows, multiplied; zeros from `width` to `padded`.
+// Copy rows x width, scaled, to contiguous rows; fill with zeros from `width` to `padded`.
 inline void pack(const float* from, int64_t stride, int64_t rows, int64_t width, float factor,
                  float* to, int64_t padded) {
   for (int64_t i = 0; i < rows; ++i, from += stride, to += padded) {
@@ -75,10 +75,10 @@ inline void pack(const float* from, int64_t stride, int64_t rows, int64_t width,
   }
 }
 
-// Copy rows x width as width x rows, multiplied; zeros from `rows` to `padded`.
+// Copy rows x width, scaled, as width x rows; fill with zeros from `rows` to `padded`.
 inline void pack_transposed(const float* from, int64_t stride, int64_t rows, int64_t width,
                             float factor, float* to, int64_t padded) {
-  // In squares, so that the lines which are written stay in the cache.
+  // In squares, so that the lines written to stay in the cache.
   for (int64_t start = 0; start < rows; start += kVector) {
     const int64_t stop = std::min(rows, start + kVector);
     for (int64_t j = 0; j < width; ++j) {

@@ -1,4 +1,4 @@
-// What the operators share: reading their attributes, and telling MXNet of their shapes and types.
+// Shared by the operators: reading attributes, and checking the shapes and types of arrays.
 #pragma once
 
 #include <algorithm>
@@ -19,21 +19,21 @@ using Tensors = std::vector<MXTensor>;
 using Types = std::vector<int>;
 using Shapes = std::vector<std::vector<unsigned>>;
 
-// Whether a text begins with a number; with a point in it whatever the locale of the program.
+// Whether a text begins with a number, with a decimal point whatever the program's locale.
 inline bool read_number(const std::string& text, double& value) {
   std::istringstream stream(text);
   stream.imbue(std::locale::classic());
   return static_cast<bool>(stream >> value);
 }
 
-// `require` has checked by then that the attribute is there, and a number.
+// `require` has checked before that the attribute is there and is a number.
 inline double number(const Attributes& attributes, const char* name) {
   double value = 0;
   read_number(attributes.at(name), value);
   return value;
 }
 
-// For setParseAttrs: refuse a call that lacks an attribute.
+// For setParseAttrs: reject a call in which an attribute is missing.
 inline MXReturnValue require(const Attributes& attributes, std::initializer_list<const char*> names) {
   for (const char* name : names) {
     if (!attributes.count(name)) {
@@ -49,7 +49,7 @@ inline MXReturnValue require(const Attributes& attributes, std::initializer_list
   return MX_SUCCESS;
 }
 
-// For setInferType: everything is float32, inputs that have no type yet (below 0) included.
+// For setInferType: everything is float32, including inputs that have no type yet (below 0).
 inline MXReturnValue float32_only(const Attributes&, Types* inputs, Types* outputs) {
   for (int& type : *inputs) {
     if (type < 0) type = kFloat32;
@@ -67,7 +67,7 @@ inline MXReturnValue wrong_shape(const char* what) {
   return MX_FAIL;
 }
 
-// MXNet gives no memory to the gradient of an input that needs none.
+// MXNet allocates no memory for a gradient that is not needed.
 inline bool wanted(MXTensor& gradient) { return gradient.data_ptr != nullptr; }
 
 inline void fill_zeros(MXTensor& gradient) {

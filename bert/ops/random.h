@@ -1,5 +1,5 @@
-// Dropout masks from a counter-based generator: any element's bits can be computed again at any
-// time by any thread, so the backward pass needs no stored mask.
+// Dropout masks from a counter-based generator: any thread can recompute the bits of any element at
+// any time, so the backward pass needs no stored mask.
 #pragma once
 
 #include <cmath>
@@ -8,14 +8,14 @@
 
 #include "operator.h"
 
-// A tile is what one call generates: 16 blocks of the generator side by side, 8 numbers each.
+// A tile is what one call generates: 16 blocks of the generator side by side, of 8 numbers each.
 constexpr int kLanes = 16, kTile = 8 * kLanes;
 typedef uint32_t Lanes __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 typedef uint16_t Numbers __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
 // Threefry4x32 with 13 rounds; 12 pass all of BigCrush (Salmon et al. 2011, "Parallel random
-// numbers: as easy as 1, 2, 3", table 2). Philox, from the same paper, needs products of 64 bits,
-// which vector units are slow at.
+// numbers: as easy as 1, 2, 3", table 2). Philox, from the same paper, needs 64-bit products, which
+// are slow on vector units.
 inline void threefry(const uint32_t (&key)[4], Lanes (&x)[4]) {
   constexpr int kRounds = 13;
   constexpr int kRotations[8][2] = {{10, 26}, {11, 21}, {13, 27}, {23, 5},
@@ -54,12 +54,12 @@ inline void random_tile(uint64_t seed, uint32_t site, uint32_t plane, uint32_t t
   }
 }
 
-// One dropout of the model. MXNet does not tell an external operator whether it trains; its own
-// Dropout, of 64 ones and with rate 0.5, does: in evaluation they stay ones, in training they
-// become 64 random bits that follow mx.random.seed.
+// One dropout of the model. An external operator cannot ask MXNet whether it is training, so the
+// seed is the result of MXNet's own Dropout, applied to 64 ones with rate 0.5: in evaluation they
+// stay ones, in training they become 64 random bits that follow mx.random.seed.
 class Dropout {
  public:
-  // `site` tells the dropouts of one step apart.
+  // `site` is different for each dropout of a step.
   Dropout(MXTensor& seed, double rate, uint32_t site) : site_(site) {
     const float* values = seed.data<float>();
     for (int64_t i = 0; i < seed.size(); ++i) {
@@ -72,12 +72,12 @@ class Dropout {
   }
 
   bool active() const { return active_; }
-  // What a kept element is multiplied by, so that the expectation stays.
+  // The factor of the elements that are kept, which preserves the expectation.
   float scale() const { return scale_; }
 
-  // The factors, `scale()` or 0, of `rows` rows of a plane, from row `first`. Rows are `pitch`
-  // apart, a multiple of 16; rows `first` and `rows` are multiples of 8, but `rows` at the end.
-  // `factors` has room for whole tiles.
+  // Write the factors, `scale()` or 0, of `rows` rows of a plane, from row `first` on. `pitch`, the
+  // distance between rows, is a multiple of 16; `first` and, except at the end, `rows` are
+  // multiples of 8. `factors` has room for whole tiles.
   void fill(uint32_t plane, int64_t first, int64_t rows, int64_t pitch, float* factors) const {
     const int64_t start = first * pitch / kTile, stop = ((first + rows) * pitch + kTile - 1) / kTile;
     const float scale = scale_;

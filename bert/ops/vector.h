@@ -1,4 +1,4 @@
-// Vectors of floats as wide as the processor's registers, and the exponential of the softmax.
+// Vectors of floats as wide as the processor's registers, and the exponential for the softmax.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ typedef int32_t Integers __attribute__((vector_size(kVector * sizeof(int32_t))))
 inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
 inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 
-// exp(x) for x <= 0 within 2 units in the last place: 2^n * 2^f with |f| <= 1/2, the latter by
-// the Taylor series of exp(f ln 2). Below the smallest normal number it is 0. NaN stays NaN.
+// exp(x) for x <= 0 within 2 units in the last place: 2^n * 2^f with |f| <= 1/2, where 2^f is the
+// Taylor series of exp(f ln 2). Results below the smallest normal number are 0. NaN stays NaN.
 inline Vector exponential(Vector x) {
   constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23: adding it rounds
   const Vector n = (x * 1.44269504f + kToInteger) - kToInteger;
@@ -35,8 +35,8 @@ inline Vector exponential(Vector x) {
   return x < -87.0f ? Vector{} : y;
 }
 
-// Turn a row of scores into exp(score - max), zeros from `valid` to `padded`, a multiple of
-// kVector; their sum. It is NaN where a score is NaN or infinity, or all are minus infinity.
+// Replace a row of scores by exp(score - max), and by zeros from `valid` to `padded`, a multiple of
+// kVector; return their sum. It is NaN if a score is NaN or infinity, or all are minus infinity.
 inline float exponentials(float* scores, int64_t valid, int64_t padded) {
   std::fill(scores + valid, scores + padded, -std::numeric_limits<float>::infinity());
   Vector highest = vector_at(scores);

@@ -1,1 +1,1 @@
-"""The ground floor: errors, files, the machine and its processes."""
+"""The ground floor: errors, files, the environment, the machine and its processes."""

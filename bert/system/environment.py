@@ -1,7 +1,7 @@
-"""What MXNet 1.9.1 needs of the process before it is imported, and whether it can run at all.
+"""What MXNet 1.9.1 needs before it is imported, and a check that it can be imported.
 
 :func:`prepare` runs when :mod:`bert` is imported and does only what must come before
-``import mxnet``. The checks are separate: a script calls them once it knows what it was asked for.
+``import mxnet``. A script calls :func:`check_mxnet` once its flags have proved valid.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bert.system.errors import ToolkitError
 
-# In loading order: a library comes after those that it links against.
+# In loading order: each library comes after the ones it links against.
 CUDA_LIBRARIES = (
     'cuda_runtime/lib/libcudart.so.11.0',
     'cuda_nvrtc/lib/libnvrtc.so.11.2',
@@ -39,8 +39,8 @@ def prepare():
 def set_thread_count():
     """Use the physical cores that this process may run on, unless ``OMP_NUM_THREADS`` is set.
 
-    MXNet's own choice, half of the logical processors, leaves half of the cores idle on machines
-    without hyper-threading. OpenMP reads the variable once, when MXNet is loaded.
+    MXNet would take half of the logical processors, which leaves half of the cores idle on
+    machines without hyper-threading. OpenMP reads the variable once, when MXNet is loaded.
     """
     if 'OMP_NUM_THREADS' not in os.environ:
         import psutil
@@ -52,19 +52,19 @@ def set_thread_count():
 
 
 def preload_cuda_libraries():
-    """Load the CUDA 11 libraries of the ``cu112`` extra, which MXNet would not find by itself."""
+    """Load the CUDA 11 libraries of the ``cu112`` extra, which MXNet does not find by itself."""
     for folder in sys.path:
         nvidia = Path(folder) / 'nvidia'
         if (nvidia / CUDA_LIBRARIES[0]).exists():
             for library in CUDA_LIBRARIES:
-                # One that is absent may be installed system-wide: MXNet's import says if not.
+                # A missing one may be installed system-wide; if not, importing MXNet will fail.
                 with contextlib.suppress(OSError):
                     ctypes.CDLL(str(nvidia / library), ctypes.RTLD_GLOBAL)
             return
 
 
 def supply_numpy_bool():
-    """Give numpy 1.24 and later the alias ``numpy.bool`` that MXNet looks up on import."""
+    """Add the alias ``numpy.bool``, which numpy 1.24 removed and MXNet looks up on import."""
     import numpy
 
     if 'bool' not in vars(numpy):
@@ -72,7 +72,7 @@ def supply_numpy_bool():
 
 
 def installed_wheels():
-    """Names of the installed distributions that provide ``mxnet``, sorted."""
+    """Return the names of the installed distributions that provide ``mxnet``, sorted."""
     return sorted(
         {
             name.lower().replace('_', '-')
@@ -84,7 +84,7 @@ def installed_wheels():
 
 
 def check_mxnet():
-    """Refuse to go on where MXNet cannot be imported, saying what to install."""
+    """Raise ToolkitError where MXNet cannot be imported, with what to install."""
     wheels = installed_wheels()
     if not wheels:
         raise ToolkitError(

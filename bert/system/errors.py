@@ -1,16 +1,16 @@
-"""TODO"""
+"""The exceptions that end a program with one sentence and an exit status."""
 
 import signal
 
-# A sentence with more than this came from a file, not from this project.
+# A longer sentence quotes a file: this project writes none of that length.
 LONGEST_SENTENCE = 2000
 
 
 class ToolkitError(Exception):
-    """Something the user can mend, told in one sentence; ends the program with status 1.
+    """A problem that the user can fix, in one sentence; ends the program with status 1.
 
-    Sentences quote what stands in files, so here they become a line of limited length, without
-    the control characters that could move a terminal's cursor.
+    Sentences quote the contents of files, so the constructor turns them into one line of limited
+    length, without the control characters that could move a terminal's cursor.
     """
 
     status = 1
@@ -31,7 +31,7 @@ class UsageError(ToolkitError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM or SIGINT, where nothing waits for it: the program ends as soon as it has cleaned up.
+    """SIGTERM or SIGINT that no code is waiting for: the program cleans up and ends.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stopped(ToolkitError):
-    """The program did what a signal asked for: the conventional status, 128 and its number."""
+    """A stop that a signal requested; the status is the conventional 128 plus its number."""
 
     def __init__(self, signum, sentence):
         super().__init__(f'stopped by {signal.Signals(signum).name}: {sentence}')

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and errors that name the file and line."""
+"""Files that are either complete or absent, and errors that name the file and line."""
 
 import contextlib
 import glob
@@ -16,10 +16,10 @@ from bert.system.errors import ToolkitError
 def replacing(path):
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
-    The data is flushed to the disk first, so that a crash leaves the old file or the new one.
-    After an error nothing of the new file is left; one of the disk or the folder is told as one
-    of ``path``. A folder that is missing is not made: it may have been removed, and with it what
-    a program wrote before.
+    The data is flushed to disk first, so that a crash leaves either the old file or the new one.
+    After an error nothing of the new file is left; an error of the disk or the folder names
+    ``path``. A missing folder is not created: it may have been removed, and with it what the
+    program wrote before.
     """
     path = Path(path)
     try:
@@ -32,7 +32,7 @@ def replacing(path):
         yield temporary
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read; give what open() would have given.
+        # mkstemp makes files that only their owner can read; set the mode that open() gives.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -47,7 +47,10 @@ def replacing(path):
 
 
 def remove_leftovers(path):
-    """Remove what killed processes left of :func:`replacing`, while nobody writes ``path``."""
+    """Remove the temporary files that killed processes left beside ``path``.
+
+    Call it only while no other process is writing ``path`` with :func:`replacing`.
+    """
     path = Path(path)
     for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*.tmp'):
         with contextlib.suppress(FileNotFoundError):
@@ -58,9 +61,8 @@ def remove_leftovers(path):
 def replacing_folder(path):
     """Yield a new folder beside ``path`` that becomes ``path`` when the block succeeds.
 
-    A folder cannot take the place of another in one step: after a crash between the two renames
-    there is none, and whoever made it has to make it again. The folder that it is in is made where
-    it is missing.
+    A folder cannot replace another one in a single step: after a crash between the two renames
+    there is neither, and the caller has to make it again. A missing parent folder is created.
     """
     path = Path(path)
     temporary, old = (path.with_name(f'.{path.name}.{kind}.tmp') for kind in ('new', 'old'))
@@ -81,7 +83,7 @@ def replacing_folder(path):
                 old.rename(path)
             raise
     except ToolkitError as error:
-        # The new folder's name is of no use to anybody.
+        # The temporary name would mean nothing to the user.
         error.args = (str(error).replace(str(temporary), str(path)),)
         raise
     finally:
@@ -90,9 +92,9 @@ def replacing_folder(path):
 
 
 def copy_file(source, path):
-    """Give a file a second name, or where the file system has no such thing, copy it.
+    """Hard-link a file to a second path, or copy it where the file system cannot link.
 
-    The two must not be written to; what replaces one of them leaves the other as it is.
+    Neither may be written to in place; replacing one of them leaves the other as it is.
     """
     with replacing(path) as temporary:
         temporary.unlink()
@@ -103,10 +105,10 @@ def copy_file(source, path):
 
 
 def append_line(path, text):
-    """Add a line to a file, at once.
+    """Append a line to a file.
 
-    Logs and metrics grow by it: to write them anew for each line would take longer and longer. A
-    crash may leave half a line at the end, which whoever goes on with the file removes.
+    This is for logs and metrics, which would take longer and longer to rewrite for each line. A
+    crash may leave half a line at the end, which the run that continues the file removes.
     """
     try:
         with open(path, 'a', encoding='utf8') as file:
@@ -116,18 +118,18 @@ def append_line(path, text):
 
 
 def write_text(path, text):
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a text file as UTF-8, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding='utf8')
 
 
 def write_json(path, value):
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
 def read_json(path):
-    """The object in a JSON file; a file that is no JSON object is an error that names it."""
+    """Return the object in a JSON file; raise ToolkitError where the file is no JSON object."""
     value = None
     with contextlib.suppress(ValueError):
         value = parse_json(read_text(path))
@@ -137,13 +139,13 @@ def read_json(path):
 
 
 def parse_json(text):
-    """The value of a JSON text from anywhere.
+    """Return the value of a JSON text from an untrusted source.
 
     Raises
     ------
     ValueError
-        Where it is no JSON, nested too deeply, has a number of thousands of digits, or half of a
-        surrogate pair, which no file could take.
+        If the text is not JSON, is nested too deeply, has a number of thousands of digits, or
+        contains half of a surrogate pair, which cannot be written as UTF-8.
     """
     try:
         value = json.loads(text)
@@ -155,7 +157,7 @@ def parse_json(text):
 
 
 def read_text(path):
-    """A whole text file; invalid UTF-8 is an error that names file and line."""
+    """Return the text of a file; raise ToolkitError, with the line, where it is not UTF-8."""
     data = Path(path).read_bytes()
     try:
         return data.decode('utf-8-sig')
@@ -165,12 +167,12 @@ def read_text(path):
 
 
 def sha256(path):
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     return hash_file(path, hashlib.sha256())
 
 
 def hash_file(path, digest):
-    """Feed a file of any size to a ``hashlib`` digest; its result in hexadecimal."""
+    """Feed a file of any size to a ``hashlib`` digest and return the result in hexadecimal."""
     with open(path, 'rb') as file:
         for block in iter(lambda: file.read(2**20), b''):
             digest.update(block)

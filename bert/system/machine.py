@@ -1,4 +1,4 @@
-"""TODO"""
+"""The processor and the GPUs: what they are, and what MXNet can do with them."""
 
 import contextlib
 import ctypes
@@ -8,13 +8,13 @@ from importlib import metadata
 
 from bert.system.environment import installed_wheels
 
-# The compute capabilities that the mxnet-cu112 1.9.1 wheel can serve. It holds machine code for
-# 5.0, 6.0, 7.0, 8.0 and 8.6 and no PTX; code serves later minor versions of the same major one.
+# The compute capabilities that the mxnet-cu112 1.9.1 wheel supports. It contains machine code for
+# 5.0, 6.0, 7.0, 8.0 and 8.6 and no PTX; code runs on later minor versions of the same major one.
 LOWEST_CAPABILITY, HIGHEST_CAPABILITY = (5, 0), (8, 9)
 
 
 def gpu_problem(indices, driver=None):
-    """Why MXNet cannot run on these GPUs, as a sentence, or None if it can.
+    """Return why MXNet cannot run on these GPUs, as a sentence, or None if it can.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def gpu_problem(indices, driver=None):
         driver = driver or ctypes.CDLL('libcuda.so.1')
     except OSError:
         return 'no NVIDIA driver is installed (libcuda.so.1 was not found)'
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+    count = _count_gpus(driver)
+    if count is None:
         return 'the NVIDIA driver finds no GPU'
     for index in indices:
-        if index >= count.value:
-            return f'there is no GPU {index}: the driver finds {count.value}'
+        if index >= count:
+            return f'there is no GPU {index}: the driver finds {count}'
         capability = _compute_capability(driver, index)
         if not LOWEST_CAPABILITY <= capability <= HIGHEST_CAPABILITY:
             return (
@@ -50,7 +50,7 @@ def gpu_problem(indices, driver=None):
 
 
 def describe():
-    """What a result depends on beside its settings, for a report.
+    """Describe what the results of a run depend on beside its settings.
 
     Returns
     -------
@@ -74,19 +74,19 @@ def describe():
 
 
 def processor_name():
-    """What the processor calls itself."""
+    """Return the model name of the processor."""
     import platform
 
     return read_cpuinfo('model name') or platform.processor() or platform.machine()
 
 
 def processor_flags():
-    """The names of the processor's instructions, as a set; empty where Linux does not tell."""
+    """Return the set of the processor's instruction sets; empty where Linux does not list them."""
     return set((read_cpuinfo('flags') or read_cpuinfo('Features')).split())
 
 
 def read_cpuinfo(name):
-    """What Linux says of the first processor under this name, or an empty string."""
+    """Return an entry of the first processor in ``/proc/cpuinfo``, or an empty string."""
     with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf8') as file:
         for line in file:
             if line.split(':')[0].strip() == name:
@@ -95,24 +95,28 @@ def read_cpuinfo(name):
 
 
 def gpu_names(driver=None):
-    """The names of all GPUs that the NVIDIA driver finds; none where there is no driver."""
+    """Return the names of all GPUs that the NVIDIA driver finds; none where there is no driver."""
     try:
         driver = driver or ctypes.CDLL('libcuda.so.1')
     except OSError:
         return []
-    count, name, device = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    names = []
-    for index in range(count.value):
+    name, device, names = ctypes.create_string_buffer(256), ctypes.c_int(), []
+    for index in range(_count_gpus(driver) or 0):
         driver.cuDeviceGet(ctypes.byref(device), index)
         driver.cuDeviceGetName(name, len(name), device)
         names.append(name.value.decode(errors='replace'))
     return names
 
 
+def _count_gpus(driver):
+    """Return the number of GPUs, or None where the driver cannot say."""
+    count = ctypes.c_int()
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return None if failed else count.value
+
+
 def _compute_capability(driver, index):
-    """(major, minor) of one GPU; 75 and 76 are the CUDA driver's numbers of the two attributes."""
+    """Return (major, minor) of one GPU; the driver numbers the two attributes 75 and 76."""
     device, value, capability = ctypes.c_int(), ctypes.c_int(), []
     driver.cuDeviceGet(ctypes.byref(device), index)
     for attribute in (75, 76):
@@ -121,13 +125,13 @@ def _compute_capability(driver, index):
     return tuple(capability)
 
 
-# From Linux's arch_prctl(2): a program must ask before it uses the registers of AMX.
+# From Linux's arch_prctl(2): a program must ask before it may use the registers of AMX.
 ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA = 158, 0x1023, 18
 
 
 @functools.lru_cache(maxsize=None)
 def has_matrix_unit():
-    """Whether the processor has the matrix unit AMX, and Linux lets this process use it."""
+    """Return whether the processor has the matrix unit AMX and Linux lets this process use it."""
     if 'amx_bf16' not in processor_flags():
         return False
     return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, AMX_TILE_DATA) == 0
@@ -136,8 +140,8 @@ def has_matrix_unit():
 def prepare_bfloat16():
     """Let MXNet's oneDNN use the matrix unit AMX, if there is one.
 
-    This oneDNN, 2.4, leaves it alone unless told, and then its products in bfloat16 take longer
-    than those in float32. It reads the variable before its first product.
+    Version 2.4 does not use it by default, and then its bfloat16 products take longer than those
+    in float32. It reads the variable before its first product.
     """
     if has_matrix_unit():
         os.environ.setdefault('DNNL_MAX_CPU_ISA', 'AVX512_CORE_AMX')

@@ -1,7 +1,7 @@
-"""Reading ``.npz`` files that may come from anywhere.
+"""Reading ``.npz`` files from untrusted sources.
 
-``numpy.load`` believes what such a file says of its sizes, and takes the memory for them before it
-has read a byte. Here they are checked against each other and against the size of the file first.
+``numpy.load`` trusts the sizes that such a file declares, and allocates memory for them before it
+reads a byte. Here they are first checked against each other and against the size of the file.
 Nothing is unpickled.
 """
 
@@ -15,13 +15,13 @@ import zlib
 
 import numpy as np
 
-# What a file may unpack to: as many times its own size, or this many bytes if that is more.
-# Shards of short texts, padded to 512 tokens, have been seen to deflate about 50 times.
+# A file may unpack to this many times its own size, or to this many bytes if that is more. Shards
+# of short texts, padded to 512 tokens, have been seen to compress to a fiftieth.
 LARGEST_RATIO = 100
 ALWAYS_ALLOWED = 64 * 2**20
-# Others can ask for gigabytes to unpack a few bytes.
+# Other methods can need gigabytes of memory to unpack a few bytes.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What zipfile, zlib and numpy raise for damaged files.
+# The exceptions that zipfile, zlib and numpy raise for damaged files.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,7 +31,7 @@ DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
-    RuntimeError,  # RecursionError and NotImplementedError too
+    RuntimeError,  # with RecursionError and NotImplementedError
     SyntaxError,
     TypeError,
     ValueError,
@@ -39,7 +39,7 @@ DAMAGE = (
 
 
 class Damaged(Exception):
-    """The file is not what it should be; the message says why, in a few words."""
+    """A file that is not a valid one of its kind; the message says why, in a few words."""
 
 
 class Arrays:
@@ -56,7 +56,7 @@ class Arrays:
         return [name[: -len('.npy')] for name in names if name.endswith('.npy')]
 
     def read(self, name):
-        """One array.
+        """Return one array.
 
         Raises
         ------
@@ -89,7 +89,7 @@ def open_npz(path):
     Raises
     ------
     Damaged
-        Where it is none. An ``OSError`` is left to the caller.
+        If it is not one. An ``OSError`` is left to the caller.
     """
     with contextlib.ExitStack() as stack:
         with _as_damaged('not an .npz file, or not a whole one'):
@@ -98,7 +98,7 @@ def open_npz(path):
 
 
 def _check_header(member, size):
-    """Refuse a ``.npy`` file of ``size`` bytes that promises more or fewer."""
+    """Raise ValueError where a ``.npy`` file of ``size`` bytes declares more or fewer."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -118,7 +118,7 @@ def _as_damaged(what):
     try:
         yield
     except OSError as error:
-        # zipfile seeks where a damaged directory points: that is no fault of the disk.
+        # zipfile seeks to where a damaged directory points, which is not a fault of the disk.
         if error.errno != errno.EINVAL:
             raise
         raise Damaged(what) from None

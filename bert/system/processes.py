@@ -1,4 +1,4 @@
-"""Worker processes: they heed their parent, not the signals of a terminal, and end with it."""
+"""Child processes: their signals, their environment, and how they end with their parent."""
 
 import ctypes
 import multiprocessing
@@ -7,23 +7,26 @@ import signal
 import sys
 import threading
 
+POLL = 0.05  # seconds between two checks of running programs
+PR_SET_PDEATHSIG = 1  # Linux's prctl: choose the signal that is sent when the parent has ended
+
 
 def ignore_signals():
-    """Begin a worker process that leaves SIGTERM and SIGINT to its parent."""
+    """Set up a worker process that leaves SIGTERM and SIGINT to its parent."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 
 def heed_signals():
-    """Begin a worker process that cleans up after SIGTERM or SIGINT, and ends without a word."""
+    """Set up a worker process that ends silently after SIGTERM or SIGINT, once cleaned up."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
     end_with_parent()
 
 
 def end_with_parent():
-    """End this process when its parent has ended, even one that was killed."""
+    """End this process when its parent has ended, even if the parent was killed."""
 
     def follow():
         multiprocessing.parent_process().join()
@@ -33,33 +36,31 @@ def end_with_parent():
 
 
 def stop_children(kill=False):
-    """Ask the worker processes of this one to end, or kill them."""
+    """Terminate the worker processes of this one, or kill them."""
     for child in multiprocessing.active_children():
         child.kill() if kill else child.terminate()
 
 
-POLL = 0.05  # seconds between two looks at the runs
-PR_SET_PDEATHSIG = 1  # Linux's prctl: choose the signal that comes when the parent has ended
-
-
 def child_environment(devices, slot, jobs):
-    """The environment of a run: of several at once each has its share of the threads, and its GPU.
+    """Return the environment of one of several simultaneous runs: its share of threads, its GPU.
 
     Parameters
     ----------
     devices : list of int
-        One for each of the ``jobs`` slots, or empty.
+        The GPU of each of the ``jobs`` slots, or empty.
     slot : int
-        Which of them the run has, counted from 0.
+        The slot of the run, counted from 0.
+    jobs : int
+        How many runs there are at a time.
     """
     variables = dict(os.environ)
     if jobs > 1:
-        # What one run alone would use: the physical cores, unless the user chose otherwise.
+        # What a single run uses: the physical cores, unless the user chose otherwise.
         threads = variables['OMP_NUM_THREADS'].partition(',')[0]
         share = int(threads) // jobs if threads.isdigit() else 1
         variables['OMP_NUM_THREADS'] = str(max(share, 1))
         if devices:
-            # The numbers count within what the user lets this script see.
+            # The numbers count within the GPUs that the user lets this program see.
             visible = variables.get('CUDA_VISIBLE_DEVICES')
             names = visible.split(',') if visible else {devices[slot]: str(devices[slot])}
             variables['CUDA_VISIBLE_DEVICES'] = names[devices[slot]]
@@ -67,9 +68,9 @@ def child_environment(devices, slot, jobs):
 
 
 def kill_with_parent():
-    """A function for a new process to call, so that it ends when this one is killed.
+    """Return a ``preexec_fn`` for a new process, so that it is killed when this one ends.
 
-    Only Linux has this; elsewhere it is None, and an orphan goes on until it is done.
+    Only Linux has this; elsewhere it is None, and an orphan runs until it is done.
     """
     if sys.platform != 'linux':
         return None
@@ -78,7 +79,7 @@ def kill_with_parent():
 
 
 def leave_at_once(status):
-    """End the process and nothing else."""
+    """Flush the output and end the process, without any other clean-up."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Reading labelled text: GLUE's TSV files, and own TSV, CSV and JSON-lines files."""
+"""Reading labelled text: GLUE's TSV files, and a user's own TSV, CSV and JSON-lines files."""
 
 import csv
 import io
@@ -24,14 +24,14 @@ class Examples(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a file, as a list or, if its columns have names, a dict."""
+    """One row of a file: a list of cells, or a dict if the columns have names."""
 
     line: int  # counted from 1
     cells: object
 
 
 def glue_folder():
-    """The folder that ``GLUE_DIR`` names."""
+    """Return the folder that ``GLUE_DIR`` names."""
     folder = os.environ.get('GLUE_DIR')
     if not folder:
         raise UsageError(
@@ -47,7 +47,7 @@ def glue_folder():
 
 
 def read_glue(folder, task, split):
-    """The examples of one split of a GLUE task.
+    """Read one split of a GLUE task.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def read_glue(folder, task, split):
     Raises
     ------
     ToolkitError
-        With file and line, where a row is short, a label unknown or the text not UTF-8.
+        With file and line, if a row is too short, a label is unknown or the text is not UTF-8.
     """
     path = Path(folder) / split.path
     if not path.is_file():
@@ -69,14 +69,14 @@ def read_glue(folder, task, split):
 
 
 def read_own(task, split):
-    """The examples of one of the user's own files; the extension tells its format."""
+    """Read one of the user's own files, in the format of its extension; return Examples."""
     path = Path(split.path)
     rows = read_rows(path)
     return _examples(path, rows, split, task.labels)
 
 
 def find_labels(path, column):
-    """The labels that occur in a file, sorted: as numbers if all of them are whole numbers.
+    """Return the labels that occur in a file, sorted: as numbers if all are whole numbers.
 
     Returns
     -------
@@ -93,12 +93,12 @@ def find_labels(path, column):
 
 
 def read_rows(path):
-    """The rows of a TSV, CSV or JSON-lines file whose columns have names.
+    """Read the rows of a TSV, CSV or JSON-lines file whose columns have names.
 
     Returns
     -------
     list of Row
-        With a dict of str to str a row.
+        Their cells are a dict of str to str, or to any value in a JSON-lines file.
     """
     path = Path(path)
     readers = {'.tsv': _named_tsv_rows, '.csv': _csv_rows, '.jsonl': _json_rows}
@@ -114,13 +114,14 @@ def read_rows(path):
 
 
 def write_predictions(path, source, predictions):
-    """Write the rows of ``source`` with one more column, ``prediction``, in the same format.
+    """Write the rows of ``source`` with a further column, ``prediction``, in the same format.
 
     Parameters
     ----------
     path, source : path-like
         With the same extension.
     predictions : list of str
+        One for each row.
     """
     rows = [
         {**row.cells, 'prediction': prediction}
@@ -129,7 +130,7 @@ def write_predictions(path, source, predictions):
     if Path(source).suffix.lower() == '.jsonl':
         text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
     elif Path(source).suffix.lower() == '.tsv':
-        # Not by the csv module, which refuses some characters where it may not quote.
+        # Without the csv module, which refuses some characters where it may not quote.
         lines = [list(rows[0]), *(row.values() for row in rows)]
         text = ''.join('\t'.join(cells) + '\n' for cells in lines)
     else:
@@ -149,7 +150,7 @@ def write_predictions(path, source, predictions):
 
 
 def _tsv_rows(path):
-    """Rows of a TSV file as lists. GLUE never quotes, and only a newline ends a row."""
+    """Return the rows of a TSV file as lists. GLUE never quotes; only a newline ends a row."""
     lines = read_text(path).split('\n')
     if lines[-1] == '':
         lines.pop()
@@ -213,7 +214,7 @@ def _check_header(path, names):
 
 
 def _cell(path, row, column):
-    """The text in one column of a row."""
+    """Return the text in one column of a row."""
     try:
         cell = row.cells[column]
     except IndexError:
@@ -257,7 +258,7 @@ def _numbers(path, rows, cells):
             value = float(cell)
         except ValueError:
             value = math.nan
-        # Some numbers are finite until they are float32.
+        # Some finite numbers are infinite in float32.
         if not abs(value) <= LARGEST:
             raise ToolkitError(f'{path}:{row.line}: the label {cell!r} is not a number')
         values.append(value)

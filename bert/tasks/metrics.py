@@ -1,45 +1,45 @@
-"""The metrics of GLUE, over a whole set at once."""
+"""The metrics of GLUE, computed over a whole set at once."""
 
 import numpy as np
 
 
 def accuracy(labels, predictions):
-    """Share of right answers."""
+    """Return the share of right answers."""
     from sklearn.metrics import accuracy_score
 
     return accuracy_score(labels, predictions)
 
 
 def f1(labels, predictions):
-    """F1 of class 1."""
+    """Return the F1 score of class 1."""
     from sklearn.metrics import f1_score
 
     return f1_score(labels, predictions, zero_division=0)
 
 
 def f1_macro(labels, predictions):
-    """Mean of the F1 of each class."""
+    """Return the mean of the F1 scores of all classes."""
     from sklearn.metrics import f1_score
 
     return f1_score(labels, predictions, average='macro', zero_division=0)
 
 
 def mcc(labels, predictions):
-    """Matthews correlation coefficient."""
+    """Return the Matthews correlation coefficient."""
     from sklearn.metrics import matthews_corrcoef
 
     return matthews_corrcoef(labels, predictions)
 
 
 def pearsonr(labels, predictions):
-    """Pearson correlation; 0 where one side is constant, or a single value."""
+    """Return the Pearson correlation; 0 where one side is constant or a single value."""
     from scipy.stats import pearsonr as correlation
 
     return _correlation(correlation, labels, predictions)
 
 
 def spearmanr(labels, predictions):
-    """Spearman rank correlation; 0 where one side is constant, or a single value."""
+    """Return the Spearman rank correlation; 0 where one side is constant or a single value."""
     from scipy.stats import spearmanr as correlation
 
     return _correlation(correlation, labels, predictions)
@@ -58,7 +58,7 @@ METRICS = {
 
 
 def compute(names, labels, predictions):
-    """Each named metric.
+    """Compute the named metrics.
 
     Parameters
     ----------
@@ -74,5 +74,5 @@ def compute(names, labels, predictions):
 
 
 def describe(values):
-    """Metrics as the original scripts log them: ``accuracy:0.8873,f1:0.9160``."""
+    """Format metrics as the original scripts log them: ``accuracy:0.8873,f1:0.9160``."""
     return ','.join(f'{name}:{value:.4f}' for name, value in values.items())

@@ -20,21 +20,21 @@ class Split:
     text_columns: tuple  # one or two
     label_column: Optional[object] = None  # None: no labels
     has_header: bool = True
-    name: str = ''  # tells the dev sets of MNLI apart
-    submission: str = ''  # the file that GLUE's server wants for a test set
-    rows: Optional[int] = None  # as GLUE hands it out
+    name: str = ''  # distinguishes the dev sets of MNLI
+    submission: str = ''  # the file that GLUE's server expects for a test set
+    rows: Optional[int] = None  # the number in the published file
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its files, its labels and how it is measured."""
+    """The files of a task, its labels and its metrics."""
 
     name: str
     train: Split
     dev: Tuple[Split, ...]
     test: Tuple[Split, ...]
-    labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None: a number is predicted
-    metrics: Tuple[str, ...] = ('accuracy',)  # the first one chooses the best epoch
+    labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None in regression
+    metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
 
     @property
     def is_regression(self):
@@ -48,7 +48,7 @@ class Task:
 
 
 def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **keywords):
-    """A row of the table below, for tasks that have one dev and one test set."""
+    """Make a row of the table below for a task that has one dev and one test set."""
     train, dev, test = rows
     answers = f'{folder}.tsv'
     return Task(
@@ -63,12 +63,12 @@ def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **
 
 ENTAILMENT = ('entailment', 'not_entailment')
 NLI = ('neutral', 'entailment', 'contradiction')
-# The published logs of GluonNLP have the metrics of GLUE (Wang et al. 2018, table 1).
+# The metrics are those of GLUE (Wang et al. 2018, table 1) and of GluonNLP's published logs.
 _COLA = _glue('CoLA', (3,), 1, (8551, 1043, 1063), test_columns=(1,), metrics=('mcc',))
 TASKS = {
     task.name: task
     for task in [
-        # CoLA alone has no header, but in its test set.
+        # Only CoLA has no headers, except in its test set.
         replace(
             _COLA,
             train=replace(_COLA.train, has_header=False),
@@ -97,7 +97,7 @@ TASKS = {
             test=(
                 Split('MNLI/test_matched.tsv', (8, 9), submission='MNLI-m.tsv', rows=9796),
                 Split('MNLI/test_mismatched.tsv', (8, 9), submission='MNLI-mm.tsv', rows=9847),
-                # The diagnostic set has no training data: MNLI's model answers it.
+                # The diagnostic set has no training data: a model of MNLI predicts it.
                 Split('diagnostic/diagnostic.tsv', (1, 2), submission='AX.tsv', rows=1104),
             ),
             labels=NLI,
@@ -111,20 +111,21 @@ OTHER_NAMES = {'SST': 'SST-2'}
 
 
 def own_task(train, dev, test, text_columns, label_column, regression, metric, labels):
-    """Describe a task of the user's own files.
+    """Make a task of a user's own files.
 
     Parameters
     ----------
     train, dev, test : str or None
-        The files.
+        Paths; None where there is no such file.
     text_columns : sequence of str
-        One or two names.
-    label_column : str or None
+        The names of one column or two.
+    label_column : str
     regression : bool
+        True where the labels are numbers.
     metric : sequence of str or None
-        None: accuracy, or both correlations.
+        Names of metrics; None means the usual ones.
     labels : sequence of str or None
-        In the order of the class ids.
+        In the order of the class ids; None in regression.
     """
     columns = tuple(text_columns)
     default = ['pearsonr', 'spearmanr'] if regression else ['accuracy']
@@ -139,11 +140,13 @@ def own_task(train, dev, test, text_columns, label_column, regression, metric, l
 
 
 def check_metrics(names, labels):
-    """Refuse a metric that does not fit the labels; ``labels`` is None for a number.
+    """Return names of metrics as a tuple; raise UsageError for one that does not fit the labels.
 
-    Returns
-    -------
-    tuple of str
+    Parameters
+    ----------
+    names : sequence of str
+    labels : sequence of str or None
+        None in regression.
     """
     for name in names:
         if (labels is None) != (name in ('pearsonr', 'spearmanr')):

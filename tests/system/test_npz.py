@@ -1,4 +1,4 @@
-"""Files of arrays against ``numpy.load``, and what they may not promise."""
+"""Files of arrays, compared with ``numpy.load``, and what they must not declare."""
 
 import io
 import struct
@@ -62,14 +62,14 @@ def test_a_name_that_is_missing(path):
         ((), '<U536870911', b'abc'),
     ],
 )
-def test_more_or_less_than_there_is(tmp_path, shape, descr, body):
+def test_a_header_that_declares_more_or_less(tmp_path, shape, descr, body):
     write(tmp_path / 'a.npz', member(shape, descr, body))
     expected = f'bytes are promised and {len(body)} are there)'
     assert reason(tmp_path / 'a.npz').endswith(expected)
 
 
 @pytest.mark.parametrize('descr', ['|O', [('a', '<i4')], '(3,)i4'])
-def test_other_things_than_numbers_and_text(tmp_path, descr):
+def test_arrays_of_other_things_than_numbers_and_text(tmp_path, descr):
     write(tmp_path / 'a.npz', member((0,), descr))
     assert reason(tmp_path / 'a.npz').startswith('the array a cannot be read (')
 
@@ -80,7 +80,7 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_a_small_file_of_many_zeros(tmp_path, monkeypatch):
-    """The limit is on all arrays together."""
+    """The limit applies to all arrays together."""
     write(tmp_path / 'a.npz', member((10**5,), body=bytes(10**5)))
     with npz.open_npz(tmp_path / 'a.npz') as arrays:
         assert not arrays.read('a').any()
@@ -102,7 +102,7 @@ def test_other_versions_of_the_format(tmp_path):
     assert 'format' in reason(tmp_path / 'a.npz')
 
 
-def test_no_zip_file(tmp_path):
+def test_a_file_that_is_not_a_zip_file(tmp_path):
     out = io.BytesIO()
     np.save(out, np.arange(3))
     (tmp_path / 'a.npz').write_bytes(out.getvalue())
@@ -112,7 +112,7 @@ def test_no_zip_file(tmp_path):
 
 
 def test_a_directory_that_points_outside_of_the_file(path):
-    """zipfile then seeks to a negative place, which the system calls an invalid argument."""
+    """zipfile then seeks to a negative position, which the system calls an invalid argument."""
     data = bytearray(path.read_bytes())
     end = data.rindex(b'PK\5\6')
     data[end + 12 : end + 16] = struct.pack('<I', 2**31)  # the size of the directory

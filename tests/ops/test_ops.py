@@ -1,4 +1,4 @@
-"""The fused operators, each against its equations in NumPy with float64, and their dropout."""
+"""The fused operators, compared with their equations in NumPy with float64, and their dropout."""
 
 import json
 import os
@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from bert import ops
+from bert.model import load_bert
 from bert.model.encoder import speed_up
-from bert.model.loading import load_bert
+from bert.model.parameters import named
 from bert.training.optimizer import BERTAdam
 from bert.training.update import global_norm
 
 import mxnet as mx  # isort: skip
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
 NO_DROPOUT = np.ones(ops.SEED_SIZE)
 EPSILON = 1e-5
 
@@ -30,35 +32,35 @@ def _need_operators():
 
 
 def need(name):
-    """Skip what this processor or compiler lacks."""
+    """Skip the test of an operator that this processor or compiler does not support."""
     if name == 'dense' and not ops.has_dense():
         pytest.skip('there is no matrix unit for bfloat16')
 
 
 def normal(*shape, seed=0, scale=1.0):
-    """Normal numbers, the same each time, that float32 holds exactly."""
+    """Return fixed normal numbers that float32 represents exactly."""
     numbers = np.random.default_rng([seed, *shape]).normal(0, scale, shape)
     return numbers.astype(np.float32).astype(np.float64)
 
 
 def bits(seed):
-    """What :func:`bert.ops.seed` gives in training."""
+    """Return a seed like those of :func:`bert.ops.seed` in training."""
     return 2.0 * np.random.default_rng(seed).integers(0, 2, ops.SEED_SIZE)
 
 
 def run(function, *inputs, head=None, grad_req='write', times=1):
-    """The output of an operator and its gradients for the head gradient, as NumPy arrays.
+    """Return the output of an operator and its gradients for a head gradient as NumPy arrays.
 
     Parameters
     ----------
     grad_req : str or list of str
-        Of all inputs, or of each.
+        That of all inputs, or of each.
     times : int
-        How many times the backward pass is done.
+        How often the backward pass is done.
 
     Returns
     -------
-    array, list of arrays, None where grad_req is null
+    array, list of arrays (None where grad_req is null)
     """
     arrays = [mx.nd.array(array) for array in inputs]
     wanted = [grad_req] * len(arrays) if isinstance(grad_req, str) else grad_req
@@ -73,7 +75,7 @@ def run(function, *inputs, head=None, grad_req='write', times=1):
 
 
 def assert_close(found, expected, rtol=1e-5):
-    """Within ``rtol`` of the largest element, NaN where NaN is expected."""
+    """Compare within ``rtol`` of the largest element; NaN must be where NaN is expected."""
     assert found.shape == expected.shape
     scale = np.nanmax(np.abs(expected), initial=0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * scale + 1e-30)
@@ -85,7 +87,7 @@ def assert_all_close(found, expected, rtol=1e-5):
         assert_close(array, other, rtol)
 
 
-# The references: each gives the output and the function from the head gradient to the gradients.
+# The references: each returns the output, and a function from the head gradient to the gradients.
 
 
 def layer_norm(data, gamma, beta):
@@ -172,7 +174,7 @@ def cross_entropy(scores, labels):
 
 
 def bfloat16(array):
-    """Rounded to the nearest number with 8 significant bits, ties to even ones."""
+    """Round to the nearest number with 8 significant bits, ties to even."""
     bits = np.asarray(array, np.float32).view(np.uint32).astype(np.uint64)
     rounded = bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1)) & np.uint64(0xFFFF0000)
     return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
@@ -187,7 +189,7 @@ def dense(data, weight, bias):
     return bfloat16(data) @ bfloat16(weight).T + bias, gradients
 
 
-# The operators with the settings of the tests, as functions of arrays.
+# The operators as functions of arrays, with the settings of the tests.
 
 
 def fused_layer_norm(data, gamma, beta):
@@ -246,7 +248,7 @@ def test_gradients_of_the_references():
             np.testing.assert_allclose(gradient, expected, atol=1e-8)
 
 
-# One element; around the vectors of 8 and 16, the blocks of 8 rows and the tiles of 128 elements.
+# One element; sizes around vectors of 8 and 16, blocks of 8 rows and tiles of 128 elements.
 ROWS_AND_UNITS = [(1, 1), (1, 2), (7, 5), (8, 15), (9, 16), (17, 33), (3, 127), (2, 128), (5, 129)]
 ROWS_AND_UNITS += [(64, 31), (13, 384), (512, 7), (2, 1000)]
 
@@ -258,7 +260,7 @@ def test_layer_norm(rows, units):
     expected, gradients = layer_norm(*inputs)
     found, found_gradients = run(fused_layer_norm, *inputs, head=head)
     assert_close(found, expected)
-    # With one element or two, x is 0 or 1 and what remains of d_data is rounding.
+    # With one element or two, x is 0 or 1, and d_data is only rounding.
     if units > 2:
         assert_close(found_gradients[0], gradients(head)[0])
     assert_all_close(found_gradients[1:], gradients(head)[1:])
@@ -291,8 +293,8 @@ def test_dropout_add_layer_norm(rows, units, rate):
     assert not found_gradients[4].any()  # of the seed
 
 
-# (length, batch, heads, width of a head, valid lengths): one element, empty and full rows, around
-# the blocks of 32 queries and the vectors of 8 and 16, the longest sequences.
+# (length, batch, heads, width of a head, valid lengths): one element, empty and full rows, sizes
+# around the blocks of 32 queries and the vectors of 8 and 16, the longest sequences.
 ATTENTIONS = [
     (1, 1, 1, 1, [1]),
     (1, 1, 1, 1, [0]),
@@ -310,7 +312,7 @@ ATTENTIONS = [
 
 
 def head_factors(seed, site, batch, heads, queries, keys, rate):
-    """Dropout factors of attention weights, (batch, heads, queries, keys)."""
+    """Return dropout factors of attention weights, (batch, heads, queries, keys)."""
     planes = [
         dropout_factors(seed, site, plane, queries, keys, rate) for plane in range(batch * heads)
     ]
@@ -328,7 +330,7 @@ def test_self_attention(length, batch, heads, width, valid, rate):
     found, (gradient, *others) = run(function, projections, valid, seed, head=head)
     assert_close(found, expected)
     assert_close(gradient, gradients(head)[0])
-    # Nothing at the padding, and no gradient for the lengths and the seed.
+    # The padding, the lengths and the seed have no gradients, and the padding no output.
     for row, number in enumerate(valid):
         assert not found[number:, row].any()
         assert not gradient[number:, row].any()
@@ -381,8 +383,8 @@ def test_the_first_of_equal_classes_is_the_best():
     assert best.asnumpy() == 33
 
 
-def test_labels_out_of_range_are_those_of_pick():
-    """MXNet's ``pick`` takes the nearest class, and drops the fraction."""
+def test_labels_out_of_range_are_treated_as_by_pick():
+    """MXNet's ``pick`` takes the nearest class and drops the fraction."""
     scores, labels = normal(6, 5), np.array([-1, 5, 100, 1.7, -0.5, 4])
     found, (gradient, _) = run(fused_loss, scores, labels)
     stock, (stock_gradient, _) = run(
@@ -393,8 +395,8 @@ def test_labels_out_of_range_are_those_of_pick():
     np.testing.assert_allclose(found, cross_entropy(scores, labels)[0], rtol=1e-5)
 
 
-# (rows, inputs, units): one element, around the tiles of 16 and 32 and the blocks of 32 rows; more
-# rows than a task has.
+# (rows, inputs, units): one element, sizes around the tiles of 16 and 32 and the blocks of 32 rows;
+# more rows than a task has.
 DENSE = [(1, 1, 1), (1, 2, 3), (5, 31, 15), (16, 32, 16), (17, 33, 17), (31, 15, 33), (33, 64, 32)]
 DENSE += [(48, 100, 70), (130, 3, 260), (8, 768, 2), (600, 512, 40), (70, 5000, 20), (40, 20, 3000)]
 
@@ -432,7 +434,7 @@ def test_dense_rounds_to_the_nearest_and_ties_to_even():
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 @pytest.mark.parametrize('column', [0, 15, 31, 39])
-def test_dense_gives_what_is_not_finite_where_a_row_is_not(bad, column):
+def test_dense_propagates_numbers_that_are_not_finite(bad, column):
     need('dense')
     data = normal(20, 40)
     data[17, column] = bad
@@ -443,7 +445,7 @@ def test_dense_gives_what_is_not_finite_where_a_row_is_not(bad, column):
 
 
 def test_sum_of_squares():
-    # Chunks are of 65,536 elements.
+    # Chunks have 65,536 elements.
     shapes = [(1,), (3, 5), (65535,), (65536,), (65537,), (2, 70000)]
     arrays = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     for some in (arrays, arrays[:1], arrays[1:2]):
@@ -454,7 +456,7 @@ def test_sum_of_squares():
 
 @np.errstate(invalid='ignore')  # a factor may be infinite
 def run_adam(factor, shapes, scale=1.7, epsilon=1e-3):
-    """Arrays before and after one step, and what the equations give."""
+    """Return arrays before and after one step, and the results of the equations."""
     kinds = [[normal(*s, seed=k) for s in shapes] for k in range(4)]  # weights, gradients, moments
     kinds[3] = [array**2 for array in kinds[3]]
     rates = np.abs(normal(len(shapes), 2, seed=9))
@@ -481,7 +483,7 @@ def test_adam():
 
 
 @pytest.mark.parametrize('factor', [0.0, np.inf, -np.inf, np.nan])
-def test_adam_leaves_everything_where_the_factor_is_not_usable(factor):
+def test_adam_changes_nothing_where_the_factor_is_unusable(factor):
     before, found, _ = run_adam(factor, [(5,), (2, 40000)])
     for kind, other in zip(found, before):
         for array, same in zip(kind, other):
@@ -502,14 +504,14 @@ def test_layer_norm_of_large_and_tiny_numbers(scale):
 
 
 def test_layer_norm_of_numbers_far_from_0():
-    """The variance is that of the differences from the mean, not a difference of squares."""
+    """The variance is the mean of squared differences, not a difference of squares."""
     inputs = normal(4, 64) + 1000, np.ones(64), np.zeros(64)
     assert_close(run(fused_layer_norm, *inputs)[0], layer_norm(*inputs)[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize('score', [1e4, -1e4, 1e-4, 0.0, 100.0])
 def test_attention_with_large_and_tiny_scores(score):
-    """One score far from the others, at the first key, in the middle and at the last."""
+    """One score is far from the others: at the first key, in the middle, at the last."""
     for key in (0, 13, 20):
         projections = normal(21, 1, 24, scale=0.5)
         projections[:, 0, 0] = np.sqrt(8)  # the first number of all queries
@@ -594,7 +596,7 @@ def test_cross_entropy_gives_nan_where_all_scores_are_infinite():
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
-def test_sum_of_squares_tells_of_numbers_that_are_not_finite(bad):
+def test_sum_of_squares_propagates_numbers_that_are_not_finite(bad):
     for position in (0, 65540, 65549):
         array = normal(65550)
         array[position] = bad
@@ -602,7 +604,7 @@ def test_sum_of_squares_tells_of_numbers_that_are_not_finite(bad):
         np.testing.assert_equal(found.asnumpy()[0], np.float32(bad))
 
 
-# What is asked of the gradients.
+# Requests of gradients.
 
 CALLS = {
     'layer_norm': (fused_layer_norm, (normal(9, 21), normal(21), normal(21, seed=1))),
@@ -621,8 +623,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize('name', CALLS)
-def test_an_input_without_gradient_leaves_the_others(name):
-    """grad_req null for each input in turn, and for all but each."""
+def test_an_input_without_gradient_does_not_change_the_others(name):
+    """grad_req is null for each input in turn, then for all but that input."""
     need(name)
     function, inputs = CALLS[name]
     head = normal(*run(function, *inputs)[0].shape, seed=7)
@@ -639,7 +641,7 @@ def test_an_input_without_gradient_leaves_the_others(name):
 
 
 def test_gradients_of_parameters_add_up():
-    """gamma and beta are parameters; with grad_req add, each backward pass adds."""
+    """With grad_req add, each backward pass adds to the gradients of gamma and beta."""
     for name, first in [('layer_norm', 1), ('dropout_add_layer_norm', 2)]:
         function, inputs = CALLS[name]
         head = normal(*inputs[0].shape, seed=7)
@@ -654,7 +656,7 @@ def test_gradients_of_parameters_add_up():
 
 
 def test_gradients_of_an_input_used_twice_add_up():
-    """MXNet adds what several operators say of one array; so does this one for both of its."""
+    """MXNet adds up the gradients of an array that several operators use."""
     x, gamma, beta = normal(9, 21), normal(21), normal(21, seed=1)
     head = normal(9, 21, seed=2)
 
@@ -675,8 +677,8 @@ def test_gradients_of_an_input_used_twice_add_up():
 
 
 @pytest.mark.parametrize('name', ['dropout_add_layer_norm', 'self_attention', 'attention'])
-def test_a_seed_of_ones_is_no_dropout(name):
-    """The very same bits as with rate 0."""
+def test_a_seed_of_ones_means_no_dropout(name):
+    """The results have the same bits as with rate 0."""
     maker = globals()[f'fused_{name}']
     settings = (2,) if name.endswith('attention') else ()
     inputs = CALLS[name][1][:-1]
@@ -744,11 +746,11 @@ def threefry(counter, key, rounds=13):
 
 
 def dropout_factors(seed, site, plane, rows, columns, rate):
-    """The factors of a (rows, columns) plane: 0, or what keeps the expectation.
+    """Return the factors of a (rows, columns) plane: 0, or what preserves the expectation.
 
-    A row takes the next multiple of 16 numbers of 16 bits; 128 of them come from 16 calls of the
-    generator side by side: the low halves of their first words, the high halves, and so on. The key
-    is the seed, the site and the plane.
+    A row takes 16-bit numbers, their count rounded up to a multiple of 16; 128 of them come from 16
+    calls of the generator side by side: the low halves of their first words, the high halves, and
+    so on. The key is made of the seed, the site and the plane.
     """
     threshold = round(rate * 65536)
     if threshold == 0:
@@ -782,13 +784,13 @@ def dropout_factors(seed, site, plane, rows, columns, rate):
     ],
 )
 def test_the_generator_gives_the_published_numbers(counter, key, words):
-    """Those of the generator's own distribution, Random123, for 13 rounds."""
+    """They are from the distribution of the generator, Random123, for 13 rounds."""
     counter, key, words = ([int(word, 16) for word in t.split()] for t in (counter, key, words))
     np.testing.assert_array_equal(threefry(np.array(counter), key), words)
 
 
 def masks(rows, units, seed, rate, site=0):
-    """The factors that the fused dropout of a LayerNorm uses, from its two gradients."""
+    """Return the dropout factors of a fused LayerNorm, computed from its two gradients."""
     inputs = np.ones((rows, units)), normal(rows, units), np.ones(units), np.zeros(units), seed
     function = fused_dropout_add_layer_norm(rate, site)
     _, (d_data, d_residual, *_) = run(function, *inputs, head=normal(rows, units, seed=1))
@@ -799,7 +801,7 @@ def masks(rows, units, seed, rate, site=0):
 @pytest.mark.parametrize(('rows', 'units'), [(1, 1), (9, 15), (8, 16), (17, 130), (300, 384)])
 @pytest.mark.parametrize('rate', [0.1, 0.5, 0.9])
 def test_dropout_factors_are_those_of_threefry(rows, units, rate):
-    """Exactly: the gradient of the data is that of the residual times the factor."""
+    """The gradient of the data is exactly that of the residual times the factor."""
     inputs = np.ones((rows, units)), normal(rows, units), np.ones(units), np.zeros(units)
     for seed, site in [(bits(1), 0), (bits(2), 35), (2 * NO_DROPOUT, 2**31)]:
         _, (d_data, d_residual, *_) = run(
@@ -811,7 +813,7 @@ def test_dropout_factors_are_those_of_threefry(rows, units, rate):
 
 @pytest.mark.parametrize('length', [1, 31, 100])
 def test_attention_drops_by_the_factors_of_threefry_in_both_directions(length):
-    """Scores of 0 and values that are the identity give the dropped weights themselves."""
+    """With scores of 0 and the identity as values, the output is the dropped weights."""
     batch, heads, seed = 2, 2, bits(3)
     projections = np.zeros((length, batch, 3, heads, length))
     projections[:, :, 2] = np.eye(length)[:, None, None]
@@ -838,7 +840,7 @@ def test_the_rate_of_dropout(rate):
     for seed in range(3):
         kept = masks(512, 1000, bits(seed), rate) > 0
         assert stats.binomtest(int((~kept).sum()), kept.size, rate).pvalue > 1e-3
-        # Neither rows nor columns have a rate of their own.
+        # The rate does not depend on the row or the column.
         for axis in (0, 1):
             dropped, count = (~kept).sum(axis=axis), kept.shape[axis]
             scores = (dropped - rate * count) / np.sqrt(rate * (1 - rate) * count)
@@ -846,7 +848,7 @@ def test_the_rate_of_dropout(rate):
 
 
 def test_masks_are_independent():
-    """Those of other sites, seeds and heads, and neighbours within one, by chi-square tests."""
+    """Compare other sites, seeds and heads, and neighbours in a mask, by chi-square tests."""
     one_bit = bits(1)
     one_bit[40] = 2 - one_bit[40]
     base = masks(256, 1024, bits(1), 0.3) > 0
@@ -861,15 +863,18 @@ def test_masks_are_independent():
         assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
+FOLDERS = [str(HERE), str(HERE.parent)]  # of this file and of conftest.py
+
+
 def threads_environment(threads):
-    """So many threads, which sleep where they wait: there may be fewer cores."""
+    """Return an environment with threads that sleep while they wait, as cores may be fewer."""
     return {**os.environ, 'OMP_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive'}
 
 
 THREADS = """
 import sys
 import numpy as np
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import test_ops
 test_ops.ops.available()
 np.savez(sys.argv[1], **test_ops.results())
@@ -877,7 +882,7 @@ np.savez(sys.argv[1], **test_ops.results())
 
 
 def results():
-    """Outputs and gradients of large enough inputs that several threads work on them."""
+    """Return outputs and gradients of inputs that are large enough for several threads."""
     found = {}
     rows, seed = normal(203, 70), bits(5)
     norm = rows, normal(203, 70, seed=1), normal(70), normal(70, seed=1), seed
@@ -904,18 +909,18 @@ def results():
     return found
 
 
-def test_any_number_of_threads_gives_the_same(tmp_path):
-    """The same masks and outputs; and with the same number of threads the same bits of all."""
+def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
+    """Only sums over rows may differ, in rounding; equal numbers of threads give equal bits."""
     runs = [1, 2, 3, 5, 3]
     processes = []
     for i, threads in enumerate(runs):
-        code = THREADS.format(tests=str(ROOT / 'tests'))
+        code = THREADS.format(folders=FOLDERS)
         environment = threads_environment(threads)
         command = [sys.executable, '-c', code, str(tmp_path / f'{i}.npz')]
         processes.append(subprocess.Popen(command, env=environment, cwd=ROOT))
     assert [process.wait(120) for process in processes] == [0] * len(runs)
     found = [dict(np.load(tmp_path / f'{i}.npz')) for i in range(len(runs))]
-    # Summed over the rows, which the threads share.
+    # Sums over the rows, which are divided among the threads.
     summed = {'d_norm2', 'd_norm3'}
     for other in found[1:]:
         assert other.keys() == found[0].keys()
@@ -933,7 +938,7 @@ import json
 import multiprocessing
 import sys
 import numpy as np
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from test_ops import CALLS, ops, run
 
 def numpy_alone(_):
@@ -952,12 +957,12 @@ print(json.dumps([*found, expected, operators(0)]))
 
 
 def test_forked_children_compute():
-    """As data workers do, after the operators ran in the parent with several threads.
+    """Data workers are forked after the operators ran in the parent with several threads.
 
-    NumPy is what they need. The operators run too: MXNet starts new threads after a fork.
+    They need only NumPy. The operators run too, as MXNet starts new threads after a fork.
     """
     environment = threads_environment(3)
-    command = [sys.executable, '-c', FORK.format(tests=str(ROOT / 'tests'))]
+    command = [sys.executable, '-c', FORK.format(folders=FOLDERS)]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, timeout=120, check=True, stdout=subprocess.PIPE
     )
@@ -967,7 +972,7 @@ def test_forked_children_compute():
     np.testing.assert_allclose(by_parent_later, by_parent, rtol=1e-6)
 
 
-# What is refused.
+# Refusals.
 
 LN = {'epsilon': EPSILON}
 DROPOUT = {'epsilon': EPSILON, 'rate': 0.1, 'site': 0}
@@ -1017,7 +1022,7 @@ REFUSED = [
 
 
 def refusal(name, arrays, attributes):
-    """The last line of what MXNet says; it repeats earlier errors above."""
+    """Return the last line of MXNet's message, which repeats earlier errors above."""
     with pytest.raises(mx.MXNetError) as error:
         out = getattr(mx.nd, f'bert_{name}')(*arrays, **attributes)
         (out[0] if isinstance(out, list) else out).wait_to_read()
@@ -1064,7 +1069,7 @@ def test_other_types_and_missing_attributes_are_refused(name):
 
 
 def test_an_empty_last_axis_is_refused_and_empty_batches_are_not():
-    """Possible only where MXNet has been told that 0 is a size."""
+    """Sizes of 0 exist only under ``np_shape``."""
     with mx.util.np_shape(True):
         sentence = refusal('layer_norm', [mx.nd.ones((2, 0)), mx.nd.ones(0), mx.nd.ones(0)], LN)
         assert sentence.endswith(': LayerNorm needs a last axis of size 1 or more')
@@ -1090,16 +1095,12 @@ def test_an_empty_last_axis_is_refused_and_empty_batches_are_not():
 def real_model(folder, fused):
     bert, _ = load_bert(str(folder))
     speed_up(bert, fused)
-    for block in bert.encoder.transformer_cells:
-        block.layer_norm.rate = block.ffn.layer_norm.rate = 0.0
-        block.attention_cell._dropout = block._dropout = block.ffn._dropout = 0.0
-    bert.encoder._dropout = 0.0
     bert.hybridize(static_alloc=True)
     return bert
 
 
 def real_loss(bert):
-    """Of 4 rows, of which each has its own length, as a function of all outputs."""
+    """Return a loss of all outputs without dropout, for 4 rows of different lengths."""
     rng = np.random.default_rng(1)
     ids, lengths = rng.integers(1000, 20000, (4, 33)), np.array([33, 1, 16, 27])
     ids[np.arange(33) >= lengths[:, None]] = 0
@@ -1118,17 +1119,16 @@ def test_a_real_model_has_the_same_gradients(minilm):
     for fused in (False, True):
         bert = real_model(minilm, fused)
         losses.append(real_loss(bert))
-        parameters = bert._collect_params_with_prefix()
-        gradients.append({name: p.grad().asnumpy() for name, p in parameters.items()})
+        gradients.append({name: p.grad().asnumpy() for name, p in named(bert).items()})
     assert abs(losses[1] - losses[0]) < 1e-5 * max(abs(losses[0]), 1)
     for name, expected in gradients[0].items():
-        # The gradient of a key's bias is 0 but for rounding.
+        # The gradient of a key's bias is 0 apart from rounding.
         scale = np.abs(expected).max() if 'proj_key.bias' not in name else 1
         np.testing.assert_allclose(gradients[1][name], expected, atol=1e-5 * scale, err_msg=name)
 
 
 def test_three_steps_of_a_real_model_are_the_same(minilm, monkeypatch):
-    """Forward, backward, the global norm and BERTAdam, with both kinds of operators."""
+    """Forward, backward, the global norm and BERTAdam agree for both kinds of operators."""
     losses, norms, weights = [], [], []
     for fused in (False, True):
         with monkeypatch.context() as patch:
@@ -1136,7 +1136,7 @@ def test_three_steps_of_a_real_model_are_the_same(minilm, monkeypatch):
                 patch.setattr(ops, 'available', lambda: False)
             bert = real_model(minilm, fused)
             parameters = list(bert.collect_params().values())
-            # With a large epsilon, as else the step of a gradient near 0 is that of its rounding.
+            # A large epsilon, without which rounding decides the step of a gradient near 0.
             optimizer = BERTAdam(learning_rate=1e-5, wd=0.01, epsilon=1e-3)
             trainer = mx.gluon.Trainer(parameters, optimizer, update_on_kvstore=False)
             losses.append([])

@@ -1,4 +1,4 @@
-"""Reading labelled text, and the sentence for each kind of bad input."""
+"""Labelled text in GLUE's files and in own files, and the sentence for each kind of bad input."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def own(path, columns=('text',), label='label', labels=('a', 'b')):
 
 
 def test_quotes_and_odd_line_ends_are_text(tmp_path):
-    """GLUE's files are never quoted, and U+2028 or a form feed ends no row."""
+    """GLUE's files are never quoted, and U+2028 or a form feed does not end a row."""
     rows = '1\t1\t2\t"Yes, he said.\t"\n0\t1\t2\ta\u2028b\x0c\x85c\t""d""\n'
     examples = read_mrpc(tmp_path, HEADER + rows)
     assert examples.texts == [('"Yes, he said.', '"'), ('a\u2028b\x0c\x85c', '""d""')]
@@ -51,7 +51,7 @@ def test_byte_order_mark_and_crlf(tmp_path, end):
 
 
 def test_more_columns_than_needed_are_allowed(tmp_path):
-    """QNLI and others have been served with and without further columns."""
+    """QNLI and others have been published with and without further columns."""
     assert read_mrpc(tmp_path, HEADER + '1\t1\t2\tone\ttwo\tmore\n').texts == [('one', 'two')]
 
 
@@ -75,7 +75,7 @@ def test_bad_glue_files(tmp_path, content, sentence):
 
 
 @pytest.mark.parametrize('label', ['x', '', 'nan', 'inf', '1,5'])
-def test_a_score_that_is_no_number(tmp_path, label):
+def test_a_score_that_is_not_a_number(tmp_path, label):
     task = TASKS['STS-B']
     row = '\t'.join(['0'] * 7 + ['one', 'two', label])
     write(tmp_path / 'STS-B' / 'train.tsv', f'header\n{row}\n')
@@ -116,6 +116,128 @@ def test_glue_dir(tmp_path, monkeypatch):
         f'GLUE_DIR={wrong} is not a folder: download_glue_data.py --data_dir {wrong} makes and '
         'fills it'
     )
+
+
+# The header of each file as GLUE serves it, '' where there is none, and a row.
+HEADERS = {
+    'CoLA/train.tsv': ('', 'gj04\t0\t*\tTEXT'),
+    'CoLA/dev.tsv': ('', 'gj04\t1\t\tTEXT'),
+    'CoLA/test.tsv': ('index\tsentence', '0\tTEXT'),
+    'SST-2/train.tsv': ('sentence\tlabel', 'TEXT\t1'),
+    'SST-2/dev.tsv': ('sentence\tlabel', 'TEXT\t0'),
+    'SST-2/test.tsv': ('index\tsentence', '0\tTEXT'),
+    'MRPC/train.tsv': ('Quality\t#1 ID\t#2 ID\t#1 String\t#2 String', '1\t7\t8\tTEXT\tSECOND'),
+    'MRPC/dev.tsv': ('Quality\t#1 ID\t#2 ID\t#1 String\t#2 String', '0\t7\t8\tTEXT\tSECOND'),
+    'MRPC/test.tsv': ('index\t#1 ID\t#2 ID\t#1 String\t#2 String', '0\t7\t8\tTEXT\tSECOND'),
+    'STS-B/train.tsv': (
+        'index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore',
+        '0\tnews\tMSR\t2012\t1\tnone\tnone\tTEXT\tSECOND\t3.800',
+    ),
+    'STS-B/dev.tsv': (
+        'index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore',
+        '0\tnews\tMSR\t2012\t1\tnone\tnone\tTEXT\tSECOND\t0.000',
+    ),
+    'STS-B/test.tsv': (
+        'index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2',
+        '0\tnews\tMSR\t2012\t1\tnone\tnone\tTEXT\tSECOND',
+    ),
+    'QQP/train.tsv': (
+        'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate',
+        '1\t2\t3\tTEXT\tSECOND\t1',
+    ),
+    'QQP/dev.tsv': (
+        'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate',
+        '1\t2\t3\tTEXT\tSECOND\t0',
+    ),
+    'QQP/test.tsv': ('id\tquestion1\tquestion2', '0\tTEXT\tSECOND'),
+    'MNLI/train.tsv': (
+        'index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t'
+        'sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label',
+        '0\t1\t2\tfiction\tb\tb\tp\tp\tTEXT\tSECOND\tneutral\tneutral',
+    ),
+    **{
+        f'MNLI/dev_{kind}.tsv': (
+            'index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t'
+            'sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tlabel2\tlabel3\t'
+            'label4\tlabel5\tgold_label',
+            '0\t1\t2\tfiction\tb\tb\tp\tp\tTEXT\tSECOND\tneutral\tneutral\tneutral\tneutral\t'
+            'neutral\tcontradiction',
+        )
+        for kind in ('matched', 'mismatched')
+    },
+    **{
+        f'MNLI/test_{kind}.tsv': (
+            'index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t'
+            'sentence1_parse\tsentence2_parse\tsentence1\tsentence2',
+            '0\t1\t2\tfiction\tb\tb\tp\tp\tTEXT\tSECOND',
+        )
+        for kind in ('matched', 'mismatched')
+    },
+    'diagnostic/diagnostic.tsv': ('index\tsentence1\tsentence2', '0\tTEXT\tSECOND'),
+    'QNLI/train.tsv': ('index\tquestion\tsentence\tlabel', '0\tTEXT\tSECOND\tentailment'),
+    'QNLI/dev.tsv': ('index\tquestion\tsentence\tlabel', '0\tTEXT\tSECOND\tnot_entailment'),
+    'QNLI/test.tsv': ('index\tquestion\tsentence', '0\tTEXT\tSECOND'),
+    'RTE/train.tsv': ('index\tsentence1\tsentence2\tlabel', '0\tTEXT\tSECOND\tentailment'),
+    'RTE/dev.tsv': ('index\tsentence1\tsentence2\tlabel', '0\tTEXT\tSECOND\tnot_entailment'),
+    'RTE/test.tsv': ('index\tsentence1\tsentence2', '0\tTEXT\tSECOND'),
+    'WNLI/train.tsv': ('index\tsentence1\tsentence2\tlabel', '0\tTEXT\tSECOND\t1'),
+    'WNLI/dev.tsv': ('index\tsentence1\tsentence2\tlabel', '0\tTEXT\tSECOND\t0'),
+    'WNLI/test.tsv': ('index\tsentence1\tsentence2', '0\tTEXT\tSECOND'),
+}
+
+
+def all_splits():
+    return [
+        (task, split) for task in TASKS.values() for split in (task.train, *task.dev, *task.test)
+    ]
+
+
+def test_every_file_of_glue_belongs_to_a_split():
+    assert sorted(split.path for _, split in all_splits()) == sorted(HEADERS)
+
+
+@pytest.mark.parametrize(
+    ('task', 'split'), all_splits(), ids=lambda value: getattr(value, 'path', '')
+)
+def test_reading_a_file_in_the_layout_of_glue(tmp_path, task, split):
+    header, row = HEADERS[split.path]
+    path = tmp_path / split.path
+    path.parent.mkdir()
+    lines = [header] * bool(header) + [row.replace('TEXT', f'text {i}') for i in range(3)]
+    path.write_text('\n'.join(lines) + '\n')
+    examples = files.read_glue(tmp_path, task, split)
+    second = ('SECOND',) if 'SECOND' in row else ()
+    assert examples.texts == [(f'text {i}', *second) for i in range(3)]
+    if split in task.test:
+        assert examples.labels is None
+        return
+    # The label is the last cell, except in MRPC (the first) and CoLA (the second).
+    column = {'MRPC': 0, 'CoLA': 1}.get(task.name, -1)
+    label = row.split('\t')[column]
+    for number in examples.labels:
+        if task.is_regression:
+            assert number == pytest.approx(float(label))
+        else:
+            assert task.labels[number] == label
+
+
+@pytest.mark.parametrize(
+    ('name', 'rows'),
+    [('MRPC', (3668, 408, 1725)), ('CoLA', (8551, 1043, 1063)), ('STS-B', (5749, 1500, 1379))],
+)
+def test_row_counts_of_the_real_files(real_glue, name, rows):
+    task = TASKS[name]
+    found = [
+        len(files.read_glue(real_glue, task, split).texts)
+        for split in (task.train, *task.dev, *task.test)
+    ]
+    assert tuple(found) == rows
+
+
+def test_share_of_ones_in_the_real_files(real_glue):
+    """Of MRPC's dev pairs 279 of 408 are paraphrases, 68 %: a well-known majority baseline."""
+    task = TASKS['MRPC']
+    assert files.read_glue(real_glue, task, task.dev[0]).labels.sum() == 279
 
 
 # --- a user's own files
@@ -196,12 +318,12 @@ def test_bad_files(tmp_path, name, content, sentence):
 @pytest.mark.parametrize(
     ('content', 'line'),
     [
-        ('text,label\none,a\n"two,b\n', 3),  # a quote that is never closed
+        ('text,label\none,a\n"two,b\n', 3),  # a quote that is not closed
         ('text,label\n"one" more,a\n', 2),  # text after a closing quote
         ('text,label\none,a\n' + 'x' * 200000 + ',a\n', 3),  # longer than the library takes
     ],
 )
-def test_what_is_not_csv(tmp_path, content, line):
+def test_a_file_that_is_not_csv(tmp_path, content, line):
     path = write(tmp_path / 'd.csv', content)
     with pytest.raises(ToolkitError) as caught:
         own(path)
@@ -252,7 +374,7 @@ def test_labels_are_found_and_sorted(tmp_path, cells, labels):
     assert files.find_labels(path, 'label') == labels
 
 
-def test_one_label_is_no_task(tmp_path):
+def test_a_single_label_is_refused(tmp_path):
     path = write(tmp_path / 'd.csv', 'label\nyes\nyes\n')
     with pytest.raises(ToolkitError) as caught:
         files.find_labels(path, 'label')
@@ -285,7 +407,7 @@ def test_predictions_beside_the_rows(tmp_path, extension):
         with open(path, encoding='utf8', newline='') as file:
             assert list(csv.DictReader(file)) == expected
     if extension == 'tsv':
-        # As it was, with one more column: nothing quoted.
+        # The same with one more column, and nothing quoted.
         lines = source.read_text(encoding='utf8').split('\n')[:-1]
         added = ['prediction', 'a', 'b', 'c,"']
         text = ''.join(f'{line}\t{cell}\n' for line, cell in zip(lines, added))
@@ -294,7 +416,7 @@ def test_predictions_beside_the_rows(tmp_path, extension):
 
 @pytest.mark.parametrize('name', ['d.tsv', 'd.csv'])
 def test_odd_characters_in_predicted_rows(tmp_path, name):
-    """A NUL or a lone carriage return in a cell is a character like others."""
+    """A NUL or a lone carriage return in a cell is a character like any other."""
     text = 'a\rb' if name == 'd.csv' else 'a\x00b\rc'
     cell = f'"{text}"' if name == 'd.csv' else text
     source = write(tmp_path / name, f'text\n{cell}\nlast\n')

@@ -1,4 +1,4 @@
-"""The metrics, against their formulas and cases worked by hand."""
+"""The metrics, compared with their formulas and with cases worked by hand."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_correlations_against_their_formulas():
         return x @ y / np.sqrt((x @ x) * (y @ y))
 
     def ranks(x):
-        """Of equal values, the mean of their ranks."""
+        """Return the ranks; equal values have the mean of theirs."""
         return np.array([(x < value).sum() + ((x == value).sum() + 1) / 2 for value in x])
 
     values = metrics.compute(['pearsonr', 'spearmanr'], labels, predictions)

@@ -1,4 +1,4 @@
-"""Building the operators: when, where, by one process at a time, and doing without."""
+"""Building the operators, in one process at a time, and doing without them."""
 
 import logging
 import os
@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from bert import ops
-from bert.model.loading import load_bert
+from bert.model import load_bert
 from bert.ops import build
 
 import mxnet as mx  # isort: skip
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-# Called as a compiler is: it answers for its version, notes each call, and takes a while.
+# A substitute for a compiler: it prints its version, logs each call, and takes a while.
 COMPILER = """#!/bin/sh
 if [ "$1" = --version ]; then echo 'a compiler, {version}'; exit; fi
 echo "$*" >> '{folder}/calls'
@@ -42,7 +40,7 @@ def write_compiler(folder, version=1):
 
 @pytest.fixture(scope='module', autouse=True)
 def built():
-    """Whether the operators can be built: asked before a test changes the environment."""
+    """Whether the operators can be built, determined before a test changes the environment."""
     return ops.available()
 
 
@@ -56,7 +54,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch, cache):
-    """The path of a compiler that only writes what it was asked for."""
+    """The path of a compiler that only writes its target."""
     path = write_compiler(tmp_path / 'compiler')
     monkeypatch.setenv('CXX', str(path))
     return path
@@ -72,7 +70,7 @@ def test_a_library_is_built_once(compiler, cache, caplog):
     library = build.build()
     assert library.read_text() == 'built\n'
     assert library.parent.parent == cache
-    # One call for each source, MXNet's own among them, and one to link.
+    # One call for each source, MXNet's own included, and one to link.
     compiled = [call for call in calls(compiler) if ' -c ' in call]
     assert len(compiled) == len(list(build.SOURCES.glob('*.cc'))) + 1
     assert any('lib_api.cc' in call for call in compiled)
@@ -134,7 +132,7 @@ def change_mxnet(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     'change', [change_flags, change_compiler, change_processor, change_source, change_mxnet]
 )
-def test_the_cache_keeps_what_differs_apart(compiler, monkeypatch, tmp_path, change):
+def test_the_cache_key_depends_on_everything_that_matters(compiler, monkeypatch, tmp_path, change):
     key = build.cache_key(str(compiler))
     assert build.cache_key(str(compiler)) == key
     change(monkeypatch, tmp_path)
@@ -146,7 +144,7 @@ def test_the_processor_is_known_by_its_instructions():
     assert processor
     if Path('/proc/cpuinfo').exists() and 'flags' in Path('/proc/cpuinfo').read_text():
         assert ' sse2 ' in processor
-    assert 'MHz' not in processor  # which changes all the time
+    assert 'MHz' not in processor  # which changes constantly
 
 
 def no_compiler(monkeypatch, cache):
@@ -187,7 +185,7 @@ def damaged_library(monkeypatch, cache):
 
 
 def another_library(monkeypatch, cache):
-    """A library, but not of operators."""
+    """A library without operators."""
     if not shutil.which('cc'):
         pytest.skip('no C compiler')
     library = cache / build.cache_key(build.find_compiler()) / 'bert_ops.so'
@@ -201,8 +199,8 @@ FAILURES += [damaged_library, another_library]
 
 
 @pytest.mark.parametrize('fail', FAILURES)
-def test_without_a_library_mxnet_computes(built, cache, monkeypatch, caplog, fail):
-    """One log line says why, and nothing is raised."""
+def test_without_a_library_mxnets_own_operators_are_used(built, cache, monkeypatch, caplog, fail):
+    """One log line gives the reason, and nothing is raised."""
     if fail in (damaged_library, another_library) and not built:
         pytest.skip('no compiler whose library could be damaged')
     caplog.set_level(logging.INFO)
@@ -217,7 +215,7 @@ def test_without_a_library_mxnet_computes(built, cache, monkeypatch, caplog, fai
 @pytest.mark.parametrize(
     ('value', 'stock'), [('1', True), ('yes', True), ('0', False), ('', False)]
 )
-def test_the_variable_asks_for_mxnets_own(cache, compiler, monkeypatch, caplog, value, stock):
+def test_the_variable_selects_mxnets_own(cache, compiler, monkeypatch, caplog, value, stock):
     monkeypatch.setenv('BERT_STOCK_OPS', value)
     caplog.set_level(logging.INFO)
     loaded = []
@@ -234,9 +232,9 @@ MODEL = """
 import logging
 import sys
 logging.basicConfig(level=logging.INFO, format='%(message)s')
-import bert
+from bert.model import load_bert
 import mxnet as mx
-model, _ = bert.model.loading.load_bert(sys.argv[1])
+model, _ = load_bert(sys.argv[1])
 tokens = mx.nd.array([[5, 6, 7, 8], [9, 10, 0, 0]]), mx.nd.zeros((2, 4)), mx.nd.array([4, 2])
 for _ in range(2):
     pooled = model(*tokens)[1]
@@ -245,7 +243,7 @@ print(pooled.asnumpy().tolist())
 
 
 def test_a_model_without_compiler_gives_the_same_numbers(cache, tiny_bert):
-    """In a process of its own, as a user without a compiler runs it."""
+    """It runs in a new process, as for a user without a compiler."""
     done = subprocess.run(
         [sys.executable, '-c', MODEL, str(tiny_bert)],
         cwd=ROOT,
@@ -273,25 +271,25 @@ def run_module(*arguments, cwd=ROOT, **variables):
     )
 
 
-def test_the_module_builds_ahead(compiler, cache):
+def test_the_module_builds_the_library(compiler, cache):
     done = run_module()
     assert done.returncode == 0, done.stderr
     assert done.stdout == f'{build.build()}\n'
     assert len(calls(compiler)) == len(list(build.SOURCES.glob('*.cc'))) + 2
 
 
-def test_the_module_says_in_one_sentence_that_it_cannot(cache):
+def test_the_module_reports_a_failure_in_one_sentence(cache):
     done = run_module(CXX='false')
     assert (done.returncode, done.stdout) == (1, '')
     (line,) = done.stderr.splitlines()
     assert line.endswith("error: the operators cannot be built, MXNet's own will do: false failed")
-    done = run_module(XDG_CACHE_HOME=__file__)  # which is no folder
+    done = run_module(XDG_CACHE_HOME=__file__)  # not a folder
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert 'Not a directory' in done.stderr
 
 
 def test_an_installed_package_has_the_sources_and_builds(built, cache, tmp_path):
-    """What setup.py would install, far from the clone, builds with the real compiler and loads."""
+    """The files that setup.py installs, far from the clone, can be built and loaded."""
     pytest.importorskip('setuptools')
     if not built:
         pytest.skip('no compiler')
@@ -308,7 +306,7 @@ def test_an_installed_package_has_the_sources_and_builds(built, cache, tmp_path)
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     names = {path.name for path in (folder / 'bert' / 'ops').iterdir() if path.is_file()}
     assert names == {path.name for path in build.SOURCES.iterdir() if path.is_file()}
-    # The same sources: the key of the clone's library.
+    # The sources are the same, and so is the cache key.
     done = run_module(cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f'{build.build()}\n'

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the sentences about those that cannot be read."""
+"""Files that are complete or absent, and the sentences about unreadable ones."""
 
 import errno
 import json
@@ -76,7 +76,7 @@ def test_json_survives_the_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', '"text"', '3', 'null', '[' * 100000])
-def test_what_is_no_json_object_is_told_by_name(tmp_path, text):
+def test_a_file_without_a_json_object_is_named(tmp_path, text):
     path = tmp_path / 'config.json'
     path.write_text(text)
     with pytest.raises(ToolkitError) as caught:
@@ -84,27 +84,27 @@ def test_what_is_no_json_object_is_told_by_name(tmp_path, text):
     assert str(caught.value) == f'{path}: not a JSON object'
 
 
-def test_invalid_utf8_is_told_with_file_and_line(tmp_path):
+def test_invalid_utf8_is_reported_with_file_and_line(tmp_path):
     path = tmp_path / 'text'
     path.write_bytes(b'one\ntwo\nthr\xffee\n')
     with pytest.raises(ToolkitError) as caught:
         files.read_text(path)
     assert str(caught.value) == f'{path}:3: not valid UTF-8'
-    # A sequence that the end of the file cuts off stands in the last line.
+    # A sequence that the end of the file cuts off is in the last line.
     path.write_bytes('one\né'.encode()[:-1])
     with pytest.raises(ToolkitError) as caught:
         files.read_text(path)
     assert str(caught.value) == f'{path}:2: not valid UTF-8'
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_not_text(tmp_path):
     path = tmp_path / 'text'
     path.write_bytes(b'\xef\xbb\xbfone\r\n')
     assert files.read_text(path) == 'one\r\n'
 
 
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
-    """The second of the two renames fails: the old folder is put back."""
+    """When the second of the two renames fails, the old folder is put back."""
     target = tmp_path / 'model'
     target.mkdir()
     (target / 'old').write_text('')
@@ -121,10 +121,10 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob('*')] == ['model', 'old']
 
 
-# --- what a disk refuses
+# --- errors of the disk
 
 
-def test_a_folder_that_vanished_is_not_made_again(tmp_path):
+def test_a_folder_that_vanished_is_not_created_again(tmp_path):
     path = tmp_path / 'gone' / 'file'
     for write in (files.write_text, files.append_line):
         with pytest.raises(ToolkitError) as caught:
@@ -142,15 +142,15 @@ def test_a_folder_that_vanishes_meanwhile(tmp_path):
     assert str(caught.value) == f'{path}: could not be written (No such file or directory)'
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
-    """As write() says it: the error has no file name."""
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    """The error of write() has no file name."""
     path = tmp_path / 'file'
     path.write_text('old')
     with pytest.raises(ToolkitError) as caught, files.replacing(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert str(caught.value) == f'{path}: could not be written (No space left on device)'
     assert path.read_text() == 'old' and os.listdir(tmp_path) == ['file']
-    # One of another file is that file's.
+    # An error of another file keeps its name.
     with pytest.raises(FileNotFoundError, match='other'), files.replacing(path):
         (tmp_path / 'other').read_text()
 
@@ -159,14 +159,14 @@ def test_errors_in_a_new_folder_name_the_folder_to_be(tmp_path):
     target = tmp_path / 'model'
     with pytest.raises(ToolkitError) as caught, files.replacing_folder(target) as temporary:
         files.write_text(temporary / 'missing' / 'file', 'text')
-    told = f'{target}/missing/file: could not be written (No such file or directory)'
-    assert str(caught.value) == told
+    sentence = f'{target}/missing/file: could not be written (No such file or directory)'
+    assert str(caught.value) == sentence
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('can_link', [True, False])
 def test_copy_file(tmp_path, monkeypatch, can_link):
-    """Replacing one of the two leaves the other as it is."""
+    """Replacing one of the two leaves the other unchanged."""
     if not can_link:
         monkeypatch.setattr(os, 'link', lambda *_: (_ for _ in ()).throw(OSError('no links')))
     source, copy = tmp_path / 'source', tmp_path / 'copy'

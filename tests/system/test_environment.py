@@ -1,0 +1,165 @@
+"""The preparations for importing MXNet, and the check that it can be imported."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from bert.system import environment
+from bert.system.errors import ToolkitError
+
+
+def python(code, **environ):
+    """Return the output of a new interpreter; a value of None removes a variable."""
+    env = {**os.environ, **environ}
+    env = {name: value for name, value in env.items() if value is not None}
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        env=env,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return result.stdout.strip()
+
+
+THREADS = "import os, bert; print(os.environ['OMP_NUM_THREADS'])"
+
+
+def test_thread_count_of_the_user_is_kept():
+    assert python(THREADS, OMP_NUM_THREADS='7') == '7'
+
+
+def test_thread_count_is_that_of_the_physical_cores():
+    import psutil
+
+    allowed = os.sched_getaffinity(0)
+    physical = psutil.cpu_count(logical=False) or len(allowed)
+    assert python(THREADS, OMP_NUM_THREADS=None) == str(min(len(allowed), physical))
+    # A process that may run on only one processor gets one thread.
+    one = f'import os; os.sched_setaffinity(0, [{min(allowed)}]); {THREADS}'
+    assert python(one, OMP_NUM_THREADS=None) == '1'
+
+
+@pytest.mark.parametrize(
+    ('allowed', 'physical', 'expected'),
+    [(8, 4, '4'), (2, 4, '2'), (8, None, '8')],
+)
+def test_thread_count_with_other_processors(monkeypatch, allowed, physical, expected):
+    import psutil
+
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(allowed)))
+    monkeypatch.setattr(psutil, 'cpu_count', lambda logical: physical)
+    environment.set_thread_count()
+    assert os.environ['OMP_NUM_THREADS'] == expected
+
+
+def test_numpy_bool_is_there_and_importing_bert_does_not_import_mxnet():
+    code = (
+        'import sys, bert, numpy\n'
+        "print(numpy.bool is numpy.bool_, numpy.array([1], numpy.bool).dtype, 'mxnet' in "
+        'sys.modules)'
+    )
+    assert python(code) == 'True bool False'
+
+
+def test_an_existing_numpy_bool_is_kept(monkeypatch):
+    import numpy
+
+    monkeypatch.setattr(numpy, 'bool', 'as it was')
+    environment.supply_numpy_bool()
+    assert numpy.bool == 'as it was'
+
+
+class FakeDistribution:
+    def __init__(self, name):
+        self.metadata = {'Name': name}
+
+
+@pytest.mark.parametrize(
+    ('names', 'sentence'),
+    [
+        (['numpy', 'mxnet'], None),
+        (['mxnet_cu112', 'mxnet-bert-toolkit'], None),
+        (['mxnet', 'mxnet', None], None),
+        (
+            ['numpy', 'mxnet-bert-toolkit'],
+            "MXNet is not installed: pip install 'mxnet==1.9.1' for CPU, or pip install "
+            "'.[cu112]' in the toolkit's folder for NVIDIA GPUs",
+        ),
+        (
+            ['MXNet', 'mxnet_cu112'],
+            'mxnet and mxnet-cu112 are both installed, and overwrite each other: pip uninstall '
+            'mxnet mxnet-cu112, then install only one of them',
+        ),
+    ],
+)
+def test_exactly_one_wheel(monkeypatch, names, sentence):
+    found = [FakeDistribution(name) for name in names]
+    monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
+    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: None)  # the driver is there
+    if sentence is None:
+        environment.check_mxnet()
+    else:
+        with pytest.raises(ToolkitError) as caught:
+            environment.check_mxnet()
+        assert str(caught.value) == sentence
+
+
+def test_the_gpu_build_needs_the_driver(monkeypatch):
+    def missing(name):
+        raise OSError(f'{name}: cannot open shared object file')
+
+    found = [FakeDistribution('mxnet-cu112')]
+    monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
+    monkeypatch.setattr(environment.ctypes, 'CDLL', missing)
+    with pytest.raises(ToolkitError, match='mxnet-cu112 needs the NVIDIA driver'):
+        environment.check_mxnet()
+
+
+def test_cuda_libraries_are_loaded_in_order_from_the_first_folder(tmp_path, monkeypatch):
+    loaded = []
+
+    def fake(path, mode=ctypes.DEFAULT_MODE):
+        if not os.path.exists(path):
+            raise OSError(path)
+        loaded.append((os.path.relpath(path, tmp_path), mode))
+
+    first, second = tmp_path / 'one', tmp_path / 'two'
+    for folder in (first, second):
+        for library in environment.CUDA_LIBRARIES:
+            path = folder / 'nvidia' / library
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    # A missing one may be a system library: the others are loaded nevertheless.
+    (first / 'nvidia' / 'nccl' / 'lib' / 'libnccl.so.2').unlink()
+    monkeypatch.setattr(ctypes, 'CDLL', fake)
+    monkeypatch.setattr(sys, 'path', [str(tmp_path / 'nothing'), str(first), str(second)])
+    environment.preload_cuda_libraries()
+    names = [name for name, _ in loaded]
+    assert all(name.startswith('one/nvidia/') for name in names)
+    assert len(names) == len(set(names)) == len(environment.CUDA_LIBRARIES) - 1
+    assert {mode for _, mode in loaded} == {ctypes.RTLD_GLOBAL}
+    # Each comes after those it links against (readelf -d of the CUDA 11 libraries).
+    position = {os.path.basename(name).split('.so')[0]: i for i, name in enumerate(names)}
+    for library, needed in [
+        ('libcublas', 'libcublasLt'),
+        ('libcusolver', 'libcublas'),
+        ('libcusolver', 'libcublasLt'),
+        ('libcusolver', 'libcusparse'),
+        ('libcudnn', 'libcublas'),
+    ]:
+        assert position[needed] < position[library]
+
+
+def test_nothing_is_preloaded_where_there_is_nothing(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(ctypes, 'CDLL', lambda *args: loaded.append(args))
+    monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+    environment.preload_cuda_libraries()
+    assert loaded == []
