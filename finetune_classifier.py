@@ -132,7 +132,6 @@ def choose_task(args, labels):
         test=args.test_file,
         text_columns=args.text_columns,
         label_column=args.label_column,
-        regression=labels is None,
         metric=args.metric,
         labels=labels,
     )

@@ -110,7 +110,7 @@ TASKS = {
 OTHER_NAMES = {'SST': 'SST-2'}
 
 
-def own_task(train, dev, test, text_columns, label_column, regression, metric, labels):
+def own_task(train, dev, test, text_columns, label_column, metric, labels):
     """Make a task of a user's own files.
 
     Parameters
@@ -120,21 +120,19 @@ def own_task(train, dev, test, text_columns, label_column, regression, metric, l
     text_columns : sequence of str
         The names of one column or two.
     label_column : str
-    regression : bool
-        True where the labels are numbers.
     metric : sequence of str or None
         Names of metrics; None means the usual ones.
     labels : sequence of str or None
-        In the order of the class ids; None in regression.
+        In the order of the class ids; None in regression, where the labels are numbers.
     """
     columns = tuple(text_columns)
-    default = ['pearsonr', 'spearmanr'] if regression else ['accuracy']
+    default = ['accuracy'] if labels else ['pearsonr', 'spearmanr']
     return Task(
         name=OWN,
         train=train and Split(train, columns, label_column),
         dev=(Split(dev, columns, label_column),) if dev else (),
         test=(Split(test, columns),) if test else (),
-        labels=None if regression else tuple(labels),
+        labels=labels and tuple(labels),
         metrics=check_metrics(metric or default, labels),
     )
 
@@ -151,9 +149,9 @@ def check_metrics(names, labels):
     for name in names:
         if (labels is None) != (name in ('pearsonr', 'spearmanr')):
             kind = 'a number is' if labels is None else 'classes are'
-            raise UsageError(f'--metric {name} does not fit: {kind} predicted')
+            raise UsageError(f'the metric {name} does not fit: {kind} predicted')
         if name == 'f1' and len(labels) != 2:
             raise UsageError(
-                f'--metric f1 is for two labels, not {len(labels)}; f1_macro is for any number'
+                f'the metric f1 is for two labels, not {len(labels)}; f1_macro is for any number'
             )
     return tuple(names)

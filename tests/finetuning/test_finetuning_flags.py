@@ -5,7 +5,8 @@ import builtins
 import pytest
 
 from bert.checkpoints import hub, zoo
-from bert.finetuning.flags import build_flags, parse_args
+from bert.finetuning.flags import parse_args
+from bert.finetuning.parser import build_flags
 
 
 def test_parsing_reads_no_model_and_fetches_nothing(monkeypatch, tiny_bert, tmp_path):
@@ -20,7 +21,7 @@ def test_parsing_reads_no_model_and_fetches_nothing(monkeypatch, tiny_bert, tmp_
         assert args.task_name is None  # it may be remembered
         assert parse_args(['--bert_model', source]).task_name == 'MRPC'
     with pytest.raises(AssertionError):
-        open('file')
+        open('file')  # noqa: SIM115
 
 
 def test_every_role_is_that_of_flags_that_exist():

@@ -65,7 +65,6 @@ OWN = {
     'test': None,
     'text_columns': ['text'],
     'label_column': 'label',
-    'regression': False,
     'metric': None,
     'labels': ['a', 'b', 'c'],
 }
@@ -85,7 +84,7 @@ def test_own_task():
 
 
 def test_own_regression_task():
-    task = table.own_task(**{**OWN, 'regression': True, 'labels': None})
+    task = table.own_task(**{**OWN, 'labels': None})
     assert task.is_regression
     assert task.metrics == ('pearsonr', 'spearmanr')
     assert (task.dev, task.test) == ((), ())
@@ -105,9 +104,13 @@ def test_metrics_that_fit():
 @pytest.mark.parametrize(
     ('name', 'labels', 'sentence'),
     [
-        ('accuracy', None, '--metric accuracy does not fit: a number is predicted'),
-        ('pearsonr', ['a', 'b'], '--metric pearsonr does not fit: classes are predicted'),
-        ('f1', ['a', 'b', 'c'], '--metric f1 is for two labels, not 3; f1_macro is for any number'),
+        ('accuracy', None, 'the metric accuracy does not fit: a number is predicted'),
+        ('pearsonr', ['a', 'b'], 'the metric pearsonr does not fit: classes are predicted'),
+        (
+            'f1',
+            ['a', 'b', 'c'],
+            'the metric f1 is for two labels, not 3; f1_macro is for any number',
+        ),
     ],
 )
 def test_metrics_that_do_not_fit(name, labels, sentence):

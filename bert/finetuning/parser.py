@@ -1,0 +1,231 @@
+"""The parser of finetune_classifier.py: its flags, and what each is for."""
+
+from bert.cli.flags import Parser, add_device_flags, fraction, positive_float, positive_int, seed
+from bert.distributed.flags import add_kvstore_flag
+from bert.tasks.metrics import METRICS
+from bert.tasks.table import OTHER_NAMES, TASKS
+
+DESCRIPTION = (
+    'Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result.'
+)
+EPILOG = """\
+examples:
+  GLUE_DIR=glue_data finetune_classifier.py --task_name MRPC --batch_size 32 --lr 2e-5
+  finetune_classifier.py --train_file train.csv --dev_file dev.csv \\
+      --text_columns question answer --label_column good --bert_model DIR
+  finetune_classifier.py --only_inference --bert_model output_dir --test_file new.csv \\
+      --output_dir answers
+"""
+
+
+def build_flags():
+    """Build the parser.
+
+    The roles of the flags:
+
+    - ``remembered``: a fine-tuned model remembers it, and --only_inference takes it from there;
+    - ``may_change``: another start of the same run may have it otherwise, since what it names is
+      compared itself: the data, the weights, the devices;
+    - ``own``: it describes own data in place of a GLUE task;
+    - ``source``: it names a model; ``model``: it decides which weights a run begins with;
+    - ``run``: glue.py chooses it for each run;
+    - ``indifferent``: the results do not depend on it.
+    """
+    parser = Parser(DESCRIPTION, epilog=EPILOG)
+
+    data = parser.add_argument_group('data')
+    parser.flag(
+        data,
+        '--task_name',
+        roles='remembered run',
+        choices=[*TASKS, *OTHER_NAMES],
+        help='GLUE task; its files are in the folder that the variable GLUE_DIR names '
+        '(default: MRPC)',
+    )
+    parser.flag(
+        data,
+        '--train_file',
+        roles='own may_change',
+        help='own data in place of a GLUE task: .tsv, .csv or .jsonl',
+    )
+    parser.flag(
+        data, '--dev_file', roles='own may_change', help='own data to evaluate on after each epoch'
+    )
+    parser.flag(
+        data, '--test_file', roles='own may_change', help='own data to predict; needs no labels'
+    )
+    parser.flag(
+        data,
+        '--text_columns',
+        roles='own remembered',
+        nargs='+',
+        metavar='NAME',
+        help='the one or two columns with the text',
+    )
+    parser.flag(
+        data,
+        '--label_column',
+        roles='own remembered',
+        metavar='NAME',
+        help='the column with the label',
+    )
+    parser.flag(
+        data,
+        '--regression',
+        roles='own remembered',
+        action='store_true',
+        help='the label is a number, not a class',
+    )
+    parser.flag(
+        data,
+        '--metric',
+        roles='own remembered',
+        nargs='+',
+        choices=METRICS,
+        help='metrics for own data; the first one chooses the best epoch '
+        '(default: accuracy, or pearsonr spearmanr)',
+    )
+    parser.flag(
+        data,
+        '--max_len',
+        roles='remembered',
+        type=positive_int,
+        default=128,
+        help='tokens of a sentence or pair at most, with the special ones',
+    )
+
+    model = parser.add_argument_group('model')
+    parser.flag(
+        model,
+        '--bert_model',
+        roles='source model may_change',
+        default='bert_12_768_12',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
+        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
+        'or an --output_dir of this script',
+    )
+    parser.flag(
+        model,
+        '--bert_dataset',
+        roles='model may_change',
+        default='book_corpus_wiki_en_uncased',
+        help="what the zoo's model was pre-trained on",
+    )
+    parser.flag(
+        model,
+        '--pretrained_bert_parameters',
+        roles='source model may_change',
+        metavar='SOURCE',
+        help='other BERT weights: a Gluon .params file for the vocabulary of --bert_model; or what '
+        '--bert_model takes, which then comes with sizes, vocabulary and casing in its place',
+    )
+    parser.flag(
+        model,
+        '--model_parameters',
+        roles='source model may_change',
+        metavar='SOURCE',
+        help='the same of a fine-tuned model, classifier included',
+    )
+    casing = model.add_mutually_exclusive_group()
+    parser.flag(
+        casing,
+        '--do_lower_case',
+        roles='may_change',
+        action='store_true',
+        help='lower-case the text, whatever the model says of itself',
+    )
+    parser.flag(
+        casing,
+        '--cased',
+        roles='may_change',
+        action='store_true',
+        help='keep capitals, whatever the model says of itself',
+    )
+
+    training = parser.add_argument_group('training')
+    parser.flag(training, '--epochs', type=positive_int, default=3, help='passes over the data')
+    parser.flag(
+        training, '--training_steps', type=positive_int, help='updates in all, in place of --epochs'
+    )
+    parser.flag(
+        training,
+        '--early_stop',
+        type=positive_int,
+        metavar='EPOCHS',
+        help='stop after as many epochs without a better dev metric',
+    )
+    parser.flag(
+        training, '--batch_size', type=positive_int, default=32, help='rows a batch, on each device'
+    )
+    parser.flag(
+        training,
+        '--accumulate',
+        type=positive_int,
+        default=1,
+        help='batches whose gradients are added up before an update',
+    )
+    parser.flag(
+        training, '--optimizer', default='bertadam', help="bertadam, or the name of one of MXNet's"
+    )
+    parser.flag(training, '--lr', type=positive_float, default=5e-5, help='peak learning rate')
+    parser.flag(
+        training, '--epsilon', type=positive_float, default=1e-6, help="the optimizer's epsilon"
+    )
+    parser.flag(
+        training,
+        '--bias_correction',
+        action='store_true',
+        help="add Adam's bias correction to bertadam",
+    )
+    parser.flag(
+        training,
+        '--warmup_ratio',
+        type=fraction,
+        default=0.1,
+        help='share of the updates in which the learning rate rises',
+    )
+    parser.flag(
+        training, '--seed', roles='run', type=seed, default=2, help='of the order, head and dropout'
+    )
+    add_device_flags(parser, training, roles='run may_change')
+    add_kvstore_flag(parser, training, roles='may_change')
+
+    output = parser.add_argument_group('evaluation and output')
+    parser.flag(
+        output,
+        '--dev_batch_size',
+        roles='indifferent',
+        type=positive_int,
+        default=8,
+        help='rows a batch in evaluation',
+    )
+    parser.flag(
+        output,
+        '--only_inference',
+        action='store_true',
+        help='no training: evaluate and predict with --model_parameters, or with a --bert_model '
+        'that this script made',
+    )
+    parser.flag(
+        output,
+        '--log_interval',
+        roles='indifferent',
+        type=positive_int,
+        default=10,
+        help='updates between log lines',
+    )
+    parser.flag(
+        output,
+        '--output_dir',
+        roles='run may_change',
+        default='./output_dir',
+        help='where results go',
+    )
+    parser.flag(
+        output,
+        '--resume',
+        roles='run may_change',
+        action='store_true',
+        help='go on where the run in --output_dir stood, if there is one; its flags must be given',
+    )
+    return parser
