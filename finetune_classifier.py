@@ -22,7 +22,7 @@ from bert.tasks.files import find_labels
 from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
 from bert.tasks.table import TASKS, own_task
 from bert.training import schedule
-from bert.training.batches import padding_share, training_batches
+from bert.training.batches import cut, padding_share, training_batches
 from bert.training.failures import naming_step
 from bert.training.folder import identify
 from bert.training.run import started, stop_signal
@@ -332,14 +332,12 @@ def build_updater(model, plan, contexts, workers, args):
 
 def log_training_set(lengths, updates, batch_size):
     """Log the size of the training set, and how much of its batches is padding."""
-    from bert.finetuning.step import micro_batches
-
-    share = padding_share(lengths, micro_batches(updates, batch_size))
+    parts = [part for rows in updates for part in cut(rows, batch_size)]
     logging.info(
         'training on %d rows, %d updates an epoch, %.1f%% padding',
         len(lengths),
         len(updates),
-        100 * share,
+        100 * padding_share(lengths, parts),
     )
 
 

@@ -3,6 +3,7 @@
 import mxnet as mx
 
 from bert.text.encoding import pad_batch
+from bert.training.batches import cut
 from bert.training.devices import spread
 
 
@@ -55,15 +56,6 @@ def forward_backward(model, loss_function, inputs, labels, ctx, scale):
     return loss, outputs
 
 
-def micro_batches(batches, batch_size):
-    """Cut the rows of each update into batches that fit a device."""
-    return [
-        rows[start : start + batch_size]
-        for rows in batches
-        for start in range(0, len(rows), batch_size)
-    ]
-
-
 def gradients(model, loss_function, dataset, rows, batch_size, contexts, scale, workers):
     """Compute the gradients of one update, spread over workers and their devices.
 
@@ -87,7 +79,7 @@ def gradients(model, loss_function, dataset, rows, batch_size, contexts, scale, 
     list of ((1,) sum of losses, (B, classes) outputs, (B,) labels)
         One a batch, those of all workers.
     """
-    parts = micro_batches([rows], batch_size)
+    parts = cut(rows, batch_size)
     losses, outputs = [], []
     for part, ctx, weight in spread(parts, contexts, workers, filler=rows[:1]):
         inputs, labels = pad_batch(dataset.encoded, part), dataset.labels[part]

@@ -26,7 +26,7 @@ def training_batches(lengths, batch_size, rng):
     batches = []
     for start in range(0, len(order), size):
         pool = order[start : start + size]
-        batches += _cut(pool[np.argsort(lengths[pool], kind='stable')], batch_size)
+        batches += cut(pool[np.argsort(lengths[pool], kind='stable')], batch_size)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -61,10 +61,10 @@ def bucketed_updates(lengths, batch_size, parts, num_buckets, by_token, rng):
         rows = np.concatenate([rest, order[bucket == number]])
         size = batch_size // lengths[rows].max() if by_token else batch_size
         whole = len(rows) // (size * parts) * (size * parts)
-        updates += [_cut(update, size) for update in _cut(rows[:whole], size * parts)]
+        updates += [cut(update, size) for update in cut(rows[:whole], size * parts)]
         rest = rows[whole:]
     if len(rest):
-        updates.append(_cut(rest, size))
+        updates.append(cut(rest, size))
     return [updates[i] for i in rng.permutation(len(updates))]
 
 
@@ -75,10 +75,11 @@ def evaluation_batches(lengths, batch_size):
     -------
     list of (B,) arrays of int
     """
-    return _cut(np.argsort(lengths, kind='stable'), batch_size)
+    return cut(np.argsort(lengths, kind='stable'), batch_size)
 
 
-def _cut(rows, batch_size):
+def cut(rows, batch_size):
+    """Cut rows, in their order, into batches; the last one may be smaller."""
     return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
 
