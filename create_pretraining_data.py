@@ -33,9 +33,9 @@ from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
 DESCRIPTION = """
-Make masked-LM and next-sentence training data from text: a sentence a line, a blank line between
-documents (the end of a file ends a document too). Every sentence of an output is paired with the
-following text or with that of another document of the same output.
+Make masked-LM and next-sentence training data from text with one sentence per line and a blank line
+between documents (the end of a file also ends a document). Every sentence of an output is paired
+with the following text or with text of another document of the same output.
 """
 
 

@@ -1,4 +1,4 @@
-"""The stream of updates, each of some batches, that a source of instances becomes."""
+"""Batches of pre-training instances: the stream of updates that a source is cut into."""
 
 import contextlib
 import itertools
@@ -56,7 +56,7 @@ def make_batch(arrays, rows):
 
 
 class Cut(NamedTuple):
-    """How to cut the rows of a unit into updates, as arguments of :func:`bucketed_updates`."""
+    """The way to cut the rows of a unit into updates: arguments of :func:`bucketed_updates`."""
 
     batch_size: int
     parts: int

@@ -39,7 +39,7 @@ def smallest_integer(largest):
 
 
 class Span(NamedTuple):
-    """The bytes ``start`` to ``stop`` of a text file, a number of whole documents."""
+    """The bytes from ``start`` up to ``stop`` of a text file: whole documents."""
 
     path: str
     start: int
@@ -256,7 +256,7 @@ def _line_number(path, position):
 
 
 def encode_lines(lines, encode, repeatable=True):
-    """Encode lines, each different word of them only once: words are repeated often in text.
+    """Encode lines; each different word is encoded only once, since text repeats its words.
 
     A space, unlike other white space, ends a word for every tokenizer here, whatever its context.
 

@@ -1,4 +1,4 @@
-"""Data generation: what one shard is made from, and making it, in any process on any machine."""
+"""Data generation: the plan of one shard, and making it in any process on any machine."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ CORPUS_TOKENS = 2**23
 
 
 class Tokenization(NamedTuple):
-    """How a line becomes tokens."""
+    """The way from a line of text to tokens, named like the command-line flags."""
 
     lower: bool
     tokenized: bool
@@ -33,7 +33,7 @@ class Tokenization(NamedTuple):
 
 
 class ShardPlan(NamedTuple):
-    """Everything that one shard depends on; it can be pickled."""
+    """Everything that a shard depends on. It can be pickled."""
 
     path: Path
     number: int
@@ -146,7 +146,7 @@ def build_encoder(vocab, tokenization, rng):
 
 
 def shard_settings(plan):
-    """Return what a shard records of how it was made; without paths, as its bytes must not vary."""
+    """Return what a shard records about how it was made; no paths, which would change its bytes."""
     tokenization = plan.tokenization._asdict()
     return {
         **plan.recipe._asdict(),

@@ -25,7 +25,7 @@ BLOCK_TOKENS = 2**19
 
 
 class Recipe(NamedTuple):
-    """How instances are made, named like the command-line flags."""
+    """The settings that instances are made with, named like the command-line flags."""
 
     max_seq_length: int = 128
     max_predictions_per_seq: int = 20
@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
 
 
 class Symbols(NamedTuple):
-    """What masking needs to know about a vocabulary."""
+    """The properties of a vocabulary that masking depends on."""
 
     cls: int
     sep: int
@@ -177,7 +177,7 @@ def truncate(pairs, limit, rng):
 
     The longer segment, or B if they are equally long, loses its first or its last token, each with
     probability one half, until the pair fits. So the number of tokens that a segment loses is
-    fixed, and how many of those at its start is a binomial variable.
+    fixed, and the number of those at its start is a binomial variable.
 
     Worked example: lengths 9 and 4, limit 8. A drops to 4, and nothing is left to remove. Lengths
     9 and 6, limit 8: A drops to 6, then B and A take turns until both have 4.

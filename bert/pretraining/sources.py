@@ -1,4 +1,4 @@
-"""Where pre-training instances come from: shards, or text that is made into instances meanwhile.
+"""The sources of pre-training instances: shards, or text that is made into them meanwhile.
 
 A source has *units*, each of a few thousand instances or more that are shuffled together: some
 shards, or a piece of text. The order of the units, and the rows that meet in a batch, depend only
