@@ -8,8 +8,7 @@ import os
 import re
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
 from pathlib import Path
 
 from bert.checkpoints import zoo
@@ -303,7 +302,7 @@ def make_here(plans, workers, bar):
     """
     plans[0].path.parent.mkdir(parents=True, exist_ok=True)
     if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
+        with futures.ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
             try:
                 return submit_all(plans, executor, bar)
             except KeyboardInterrupt:
@@ -335,23 +334,23 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
 
     ``check_workers`` is called every few seconds, to raise errors that no future would raise.
     """
-    pending = futures = [executor.submit(make_shard_in_worker, plan) for plan in plans]
+    pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
     try:
         while pending:
-            done, pending = wait(pending, timeout=2, return_when=FIRST_COMPLETED)
+            done, pending = futures.wait(pending, timeout=2, return_when=futures.FIRST_COMPLETED)
             for future in done:
                 future.result()
                 bar.update(100)
             check_workers()
-    except BrokenProcessPool:
+    except futures.BrokenExecutor:
         raise ToolkitError(
             'a worker process was killed, perhaps for want of memory: take fewer --num_workers '
             'or more --num_outputs'
         ) from None
     finally:
-        for future in futures:
+        for future in submitted:
             future.cancel()
-    return [future.result() for future in futures]
+    return [future.result() for future in submitted]
 
 
 def summarize(plans, tallies, seconds):
