@@ -8,14 +8,23 @@ import os
 import re
 import time
 from collections import Counter
+from concurrent import futures
 from pathlib import Path
 
 from bert.checkpoints import zoo
-from bert.checkpoints.zoo import OTHER_SPELLINGS, ZOO_SHA1, zoo_data_set
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, fraction, positive_float, positive_int, seed
+from bert.cli.flags import Parser, positive_float, positive_int, seed
 from bert.cli.program import run
-from bert.pretraining.generation import Task, Tokenization, make_shard
+from bert.pretraining.corpus import find_files, share_out
+from bert.pretraining.flags import add_recipe_flags, check_max_seq_length
+from bert.pretraining.generation import (
+    ShardPlan,
+    Tokenization,
+    make_shard,
+    make_shard_in_worker,
+    with_absolute_paths,
+)
+from bert.pretraining.instances import Recipe
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
 from bert.system.processes import heed_signals, stop_children
@@ -23,13 +32,14 @@ from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
 DESCRIPTION = """
-Make masked-LM and next-sentence training data from text: a sentence a line, a blank line between
-documents (the end of a file ends a document too). Every sentence of an output is paired with the
-following text or with that of another document of the same output.
+Make masked-LM and next-sentence training data from text with one sentence per line and a blank line
+between documents (the end of a file also ends a document). Every sentence of an output is paired
+with the following text or with text of another document of the same output.
 """
 
 
 def parse_args(argv=None):
+    """Parse the flags, and check them as far as possible without reading files."""
     parser = Parser(DESCRIPTION)
     parser.add_argument(
         '--input_file', required=True, metavar='GLOBS', help='text files: comma-separated globs'
@@ -80,7 +90,7 @@ def parse_args(argv=None):
         '--dataset_name',
         metavar='NAME',
         dest='dataset_name',
-        choices=[*ZOO_SHA1, *OTHER_SPELLINGS],
+        choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS],
         help='a vocabulary of the model zoo: %(choices)s',
     )
     vocab.add_argument(
@@ -119,43 +129,13 @@ def parse_args(argv=None):
     )
 
     recipe = parser.add_argument_group('instances')
-    recipe.add_argument(
-        '--max_seq_length',
-        type=positive_int,
-        default=128,
-        metavar='N',
-        help='tokens of an instance at most, 5 or more',
-    )
-    recipe.add_argument(
-        '--max_predictions_per_seq',
-        type=positive_int,
-        default=20,
-        metavar='N',
-        help='masked tokens of an instance at most',
-    )
-    recipe.add_argument(
-        '--masked_lm_prob',
-        type=fraction,
-        default=0.15,
-        metavar='P',
-        help='masked share of the tokens',
-    )
-    recipe.add_argument(
-        '--short_seq_prob',
-        type=fraction,
-        default=0.1,
-        metavar='P',
-        help='share of documents that are cut into shorter instances',
-    )
+    add_recipe_flags(parser, recipe)
     recipe.add_argument(
         '--dupe_factor',
         type=positive_int,
-        default=10,
+        default=Recipe().dupe_factor,
         metavar='N',
         help='passes over the text, with different pairs and masks',
-    )
-    recipe.add_argument(
-        '--whole_word_mask', action='store_true', help='mask all tokens of a word or none'
     )
     recipe.add_argument('--random_seed', type=seed, default=12345, metavar='N', help='seed')
     parser.add_argument(
@@ -167,7 +147,7 @@ def parse_args(argv=None):
 
 
 def scheduler_address(text):
-    """HOST:PORT, perhaps with a protocol before it."""
+    """Check HOST:PORT, perhaps with a protocol before it."""
     if not re.fullmatch(r'((tcp|tls)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}', text):
         raise argparse.ArgumentTypeError(f'{text!r} is not HOST:PORT, such as 10.0.0.2:8786')
     return text
@@ -175,16 +155,12 @@ def scheduler_address(text):
 
 def check_args(args):
     """Refuse flags that contradict each other."""
-    if args.max_seq_length < 5:
-        raise UsageError(
-            f'--max_seq_length {args.max_seq_length}: at least 5, for [CLS] one token [SEP] '
-            'another [SEP]'
-        )
+    check_max_seq_length(args.max_seq_length)
     if args.output_file and args.num_outputs > 1:
         raise UsageError('--num_outputs goes with --output_dir; --output_file writes one file')
     if args.scheduler and args.num_workers:
         raise UsageError(
-            '--num_workers starts processes on this machine, --scheduler takes the workers that '
+            '--num_workers starts processes on this machine, --scheduler uses the workers that '
             'there are: drop one of them'
         )
     if args.scheduler and args.verbose:
@@ -202,12 +178,12 @@ def check_args(args):
 
 
 def main(argv=None):
-    """Make all outputs.
+    """Make all shards.
 
     Returns
     -------
     dict
-        The figures of the summary, and ``files``, the paths of the outputs.
+        The figures of the summary, and ``files``, the paths of the shards.
     """
     args = parse_args(argv)
     start_logging()
@@ -215,20 +191,17 @@ def main(argv=None):
         logging.getLogger().setLevel(logging.DEBUG)
     logging.info(args)
     start = time.perf_counter()
-    tasks = plan_tasks(args)
-    with progress(100 * len(tasks), 'instances', '%') as bar, without_leftovers(tasks):
+    plans = plan_shards(args)
+    with progress(100 * len(plans), 'instances', '%') as bar, without_leftovers(plans):
         if args.scheduler:
-            tallies = make_elsewhere(tasks, args.scheduler, bar)
+            tallies = make_elsewhere(plans, args.scheduler, bar)
         else:
-            tallies = make_all(tasks, choose_workers(args.num_workers, len(tasks)), bar)
-    return summarize(tasks, tallies, time.perf_counter() - start)
+            tallies = make_here(plans, choose_workers(args.num_workers, len(plans)), bar)
+    return summarize(plans, tallies, time.perf_counter() - start)
 
 
-def plan_tasks(args):
-    """The work to do, as a list of :class:`Task`; refuses early what would fail late."""
-    from bert.pretraining.corpus import find_files, share_out
-    from bert.pretraining.instances import Recipe
-
+def plan_shards(args):
+    """Return a list of :class:`ShardPlan`, after checking early what would otherwise fail late."""
     outputs = output_paths(args)
     inputs = find_files(args.input_file)
     vocab = choose_vocab(args)
@@ -244,13 +217,13 @@ def plan_tasks(args):
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe._fields})
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
     return [
-        Task(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
+        ShardPlan(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
         for i, (path, spans) in enumerate(zip(outputs, share_out(inputs, len(outputs))))
     ]
 
 
 def output_paths(args):
-    """The files to write, once it is clear that they can be written."""
+    """Return the files to write, after checking that they can be written."""
     suffix = '.rec' if args.format == 'recordio' else '.npz'
     if args.output_file:
         name = os.path.expanduser(args.output_file)
@@ -273,13 +246,13 @@ def output_paths(args):
 
 
 def choose_vocab(args):
-    """The vocabulary that the flags name."""
+    """Load the vocabulary that the flags name."""
     if args.sentencepiece:
         return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece))
     if args.dataset_name:
         return load_vocab(zoo.vocab_path(args.dataset_name))
     path = Path(os.path.expanduser(args.vocab_file))
-    data_set = zoo_data_set(path)
+    data_set = zoo.zoo_data_set(path)
     if data_set and not path.exists():
         present = zoo.vocab_path(data_set)
         logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
@@ -288,80 +261,28 @@ def choose_vocab(args):
 
 
 def choose_lower(args):
-    """Whether the text is lower-cased."""
+    """Decide whether to lower-case the text."""
     if args.sentencepiece:
         return not args.cased
-    return args.do_lower_case or 'uncased' in OTHER_SPELLINGS.get(
-        args.dataset_name, args.dataset_name or ''
-    )
+    data_set = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
+    return args.do_lower_case or 'uncased' in (data_set or '')
 
 
 def choose_workers(asked, outputs):
-    """The number of processes: no more than outputs, which cannot be divided."""
+    """Choose the number of processes: no more than outputs, since an output cannot be divided."""
     if not asked:
         has_affinity = hasattr(os, 'sched_getaffinity')
         asked = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
     return min(asked, outputs)
 
 
-def make_all(tasks, workers, bar):
-    """Make the outputs in this process, or in several.
-
-    Returns
-    -------
-    list of collections.Counter
-        One a task, as :func:`make_shard` counted.
-    """
-    tasks[0].path.parent.mkdir(parents=True, exist_ok=True)
-    if workers > 1:
-        from concurrent.futures import ProcessPoolExecutor
-
-        with ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
-            try:
-                return submit_all(tasks, executor, bar)
-            except KeyboardInterrupt:
-                stop_children()
-                raise
-    tallies = []
-    for i, task in enumerate(tasks):
-        tallies.append(
-            make_shard(task, lambda share, i=i: bar.update(int(100 * (i + share)) - bar.n))
-        )
-    return tallies
-
-
-def make_elsewhere(tasks, scheduler, bar):
-    """Make the outputs with the workers of a Dask scheduler; returns what make_all does."""
-    from bert.pretraining.dask import dask_executor
-
-    tasks = [with_absolute_paths(task) for task in tasks]
-    inputs = {span.path for task in tasks for span in task.spans}
-    inputs.update(filter(None, (task.tokenization.sentencepiece for task in tasks)))
-    with dask_executor(scheduler, tasks[0].path, sorted(inputs)) as (executor, watch, beacon):
-        return submit_all([task._replace(beacon=beacon) for task in tasks], executor, bar, watch)
-
-
-def with_absolute_paths(task):
-    """The same task in a process that has another working directory and home."""
-
-    def absolute(path):
-        return path and os.path.abspath(os.path.expanduser(path))
-
-    how = task.tokenization
-    return task._replace(
-        path=Path(absolute(task.path)),
-        spans=[span._replace(path=absolute(span.path)) for span in task.spans],
-        tokenization=how._replace(sentencepiece=absolute(how.sentencepiece)),
-    )
-
-
 @contextlib.contextmanager
-def without_leftovers(tasks):
-    """Remove, before and afterwards, what killed workers left of outputs half written."""
+def without_leftovers(plans):
+    """Remove half-written files that killed workers left, before and after the block."""
 
     def remove():
-        for task in tasks:
-            for path in (task.path, task.path.with_suffix('.idx')):
+        for plan in plans:
+            for path in (plan.path, plan.path.with_suffix('.idx')):
                 remove_leftovers(path)
 
     remove()
@@ -371,43 +292,69 @@ def without_leftovers(tasks):
         remove()
 
 
-def work(task):
-    """:func:`make_shard` for a worker process, which a signal ends, not only its task."""
-    try:
-        return make_shard(task)
-    except SystemExit as left:
-        os._exit(left.code)
+def make_here(plans, workers, bar):
+    """Make the shards in this process, or in several.
 
-
-def submit_all(tasks, executor, bar, watch=lambda: None):
-    """Make the outputs with a ``concurrent.futures.Executor``; the first error cancels the rest.
-
-    Meanwhile ``watch`` is called every few seconds, for it to raise what no future would tell.
+    Returns
+    -------
+    list of collections.Counter
+        One for each shard, from :func:`make_shard`.
     """
-    from concurrent.futures import FIRST_COMPLETED, wait
-    from concurrent.futures.process import BrokenProcessPool
+    plans[0].path.parent.mkdir(parents=True, exist_ok=True)
+    if workers > 1:
+        with futures.ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
+            try:
+                return submit_all(plans, executor, bar)
+            except KeyboardInterrupt:
+                stop_children()
+                raise
+    tallies = []
+    for i, plan in enumerate(plans):
 
-    pending = futures = [executor.submit(work, task) for task in tasks]
+        def on_progress(fraction, i=i):
+            bar.update(int(100 * (i + fraction)) - bar.n)
+
+        tallies.append(make_shard(plan, on_progress))
+    return tallies
+
+
+def make_elsewhere(plans, scheduler, bar):
+    """Make the shards with the workers of a Dask scheduler; see :func:`make_here`."""
+    from bert.pretraining.dask import dask_executor
+
+    plans = [with_absolute_paths(plan) for plan in plans]
+    inputs = {span.path for plan in plans for span in plan.spans}
+    inputs.update(filter(None, (plan.tokenization.sentencepiece for plan in plans)))
+    with dask_executor(scheduler, plans[0].path, sorted(inputs)) as (executor, check, beacon):
+        return submit_all([plan._replace(beacon=beacon) for plan in plans], executor, bar, check)
+
+
+def submit_all(plans, executor, bar, check_workers=lambda: None):
+    """Make the shards with a ``concurrent.futures.Executor``; the first error cancels the rest.
+
+    ``check_workers`` is called every few seconds, to raise errors that no future would raise.
+    """
+    pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
     try:
         while pending:
-            done, pending = wait(pending, timeout=2, return_when=FIRST_COMPLETED)
+            done, pending = futures.wait(pending, timeout=2, return_when=futures.FIRST_COMPLETED)
             for future in done:
                 future.result()
                 bar.update(100)
-            watch()
-    except BrokenProcessPool:
+            check_workers()
+    except futures.BrokenExecutor:
         raise ToolkitError(
             'a worker process was killed, perhaps for want of memory: take fewer --num_workers '
             'or more --num_outputs'
         ) from None
     finally:
-        for future in futures:
+        for future in submitted:
             future.cancel()
-    return [future.result() for future in futures]
+    return [future.result() for future in submitted]
 
 
-def summarize(tasks, tallies, seconds):
-    """Add up the outputs and log the sums."""
+def summarize(plans, tallies, seconds):
+    """Add up the tallies of the shards and log the sums."""
     total = sum(tallies, Counter())
     summary = {
         'instances': total['instances'],
@@ -417,10 +364,10 @@ def summarize(tasks, tallies, seconds):
         'random_next': total['random_next'] / total['instances'],
         'seconds': seconds,
         'instances_per_second': total['instances'] / seconds,
-        'files': [str(task.path) for task in tasks],
+        'files': [str(plan.path) for plan in plans],
     }
-    for task, tally in zip(tasks, tallies):
-        logging.info('wrote %s (%d instances)', task.path, tally['instances'])
+    for plan, tally in zip(plans, tallies):
+        logging.info('wrote %s (%d instances)', plan.path, tally['instances'])
     logging.info(
         'instances={instances}, mean length={mean_length:.1f}, padding={padding:.1%}, '
         'masked={masked:.1%}, random next={random_next:.1%}'.format(**summary)

@@ -1,6 +1,7 @@
 """Shared by the tests: real data where it is available, and tiny models."""
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -8,6 +9,9 @@ import shutil
 import signal
 import string
 import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +59,13 @@ def published_vocabularies():
 
 
 @pytest.fixture(scope='session')
+def real_corpus():
+    """The validation text of WikiText-2."""
+    folder = real_data('corpus', 'REAL_CORPUS', 'wikitext2-valid.txt')
+    return (folder / 'wikitext2-valid.txt').read_text(encoding='utf8')
+
+
+@pytest.fixture(scope='session')
 def published_logs():
     """The folder of GluonNLP's logs of early 2019, ``finetuned_mrpc.log`` and its like."""
     return real_data('published', 'PUBLISHED_LOG_DIR', 'finetuned_mrpc.log')
@@ -92,6 +103,39 @@ def root_logger():
             handler.close()
     logger.handlers[:] = handlers
     logger.setLevel(level)
+
+
+@pytest.fixture
+def zoo_server(monkeypatch):
+    """Serve a local model zoo; return its files by path, the requested paths and its address."""
+    files, requested = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requested.append(self.path)
+            self.send_response(200 if self.path in files else 404)
+            self.end_headers()
+            self.wfile.write(files.get(self.path, b''))
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}'
+    monkeypatch.setenv('MXNET_GLUON_REPO', address)
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    yield files, requested, address
+    server.shutdown()
+    server.server_close()
+
+
+def zipped(name, content):
+    """Return a zip file with one member."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 SPECIALS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']

@@ -7,36 +7,31 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-import zipfile
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / 'create_pretraining_data.py'
-sys.path.insert(0, str(ROOT))
+from conftest import ROOT, zipped
 
 import create_pretraining_data
 from bert.checkpoints.zoo import ZOO_SHA1
-from bert.pretraining import generation
-from bert.pretraining.corpus import Span
+from bert.pretraining import corpus, generation
+from bert.pretraining.corpus import Corpus, Span
+from bert.pretraining.instances import make_instances, symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
 from bert.system.errors import ToolkitError, UsageError
-from bert.text import sentencepiece as text_sentencepiece
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import SPECIAL_TOKENS, fingerprint, load_vocab
 
+SCRIPT = ROOT / 'create_pretraining_data.py'
 WORDS = ['the', 'cat', 'dog', 'sat', 'ran', 'under', 'hat', 'red', 'blue', 'old', 'new', 'it']
 TOKENS = [*SPECIAL_TOKENS.values(), '.', '##s', '##ly', *WORDS]
-# The original's command, less the names of its files.
+# The original's command without the names of its files.
 PRINTED = ['--do_lower_case', '--max_seq_length', '128', '--max_predictions_per_seq', '20']
 PRINTED += ['--dupe_factor', '5', '--masked_lm_prob', '0.15', '--short_seq_prob', '0.1']
 
@@ -55,7 +50,7 @@ def story(seed, documents=12):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder to work in, with vocab.txt, and three texts."""
+    """Work in a folder with vocab.txt and three texts; return its path."""
     monkeypatch.chdir(tmp_path)
     Path('vocab.txt').write_text('\n'.join(TOKENS) + '\n')
     for i in range(3):
@@ -71,7 +66,7 @@ def make(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt', lower=True)
 
 
 def unmasked(arrays):
-    """The instances as tokens, masks undone."""
+    """Return the token ids of the instances before masking."""
     ids = arrays['input_ids'].copy()
     row, slot = np.nonzero(arrays['masked_lm_weights'])
     ids[row, arrays['masked_lm_positions'][row, slot]] = arrays['masked_lm_ids'][row, slot]
@@ -127,7 +122,7 @@ def test_summary(here):
     )
 
 
-def test_settings_inside(here):
+def test_recorded_settings(here):
     summary = make('--output_dir', 'd', '--random_seed', '3', '--whole_word_mask')
     settings = read_settings('d/part-000.npz')
     assert settings.pop('vocab_fingerprint') == fingerprint(load_vocab('vocab.txt'))
@@ -160,7 +155,7 @@ def test_whole_words(here):
                 assert (position in masked) == (position - 1 in masked)
 
 
-# Names of files.
+# File names.
 
 
 @pytest.mark.parametrize(
@@ -225,7 +220,7 @@ def test_workers_make_no_difference(here, inputs):
 
 
 def texts(summary):
-    """The token ids of each output: unlike its bytes, they do not tell the seed."""
+    """Return the token ids of each output, which unlike its bytes do not contain the seed."""
     return [read_shard(path, load_vocab('vocab.txt'))['input_ids'] for path in summary['files']]
 
 
@@ -252,7 +247,7 @@ def test_equal_inputs_make_different_instances(here):
 
 
 class Inline(Executor):
-    """Runs a task when it is submitted; stands for any other kind of executor."""
+    """An executor that runs a task when it is submitted, in place of any other kind."""
 
     def __init__(self, error=None):
         self.error, self.submitted = error, 0
@@ -274,36 +269,36 @@ class Bar:
         self.n += step
 
 
+def plan(*flags):
+    return create_pretraining_data.plan_shards(create_pretraining_data.parse_args(flags))
+
+
 def test_any_executor(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    tasks = create_pretraining_data.plan_tasks(
-        create_pretraining_data.parse_args([*flags, '--num_outputs=3'])
-    )
+    plans = plan(*flags, '--num_outputs=3')
     os.mkdir('d')
     executor, bar = Inline(), Bar()
-    tallies = create_pretraining_data.submit_all(tasks, executor, bar)
+    tallies = create_pretraining_data.submit_all(plans, executor, bar)
     assert (executor.submitted, bar.n) == (3, 300)
-    assert tallies == create_pretraining_data.make_all(tasks, 1, Bar())
+    assert tallies == create_pretraining_data.make_here(plans, 1, Bar())
     for error, words in (
         (BrokenProcessPool(), 'a worker process was killed'),
         (ToolkitError('so it is'), 'so it is'),
     ):
         with pytest.raises(ToolkitError, match=words):
-            create_pretraining_data.submit_all(tasks, Inline(error), Bar())
+            create_pretraining_data.submit_all(plans, Inline(error), Bar())
 
 
 def test_an_output_of_much_text(here, monkeypatch):
-    """Its instances are those of one corpus after the other, of all documents in their order."""
-    from bert.pretraining import corpus
-    from bert.pretraining import instances as pretraining_data
-
-    monkeypatch.setattr(corpus, 'CORPUS_TOKENS', 800)
+    """It has the instances of one corpus after the other, of all documents in their order."""
+    monkeypatch.setattr(generation, 'CORPUS_TOKENS', 800)
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
-    (task,) = create_pretraining_data.plan_tasks(create_pretraining_data.parse_args(flags))
-    shown = []
-    tally = generation.make_shard(task, shown.append)
-    assert shown == sorted(shown) and len(shown) > 9 and shown[-1] == pytest.approx(1)
+    (only,) = plan(*flags)
+    fractions = []
+    tally = generation.make_shard(only, fractions.append)
+    assert fractions == sorted(fractions) and len(fractions) > 9
+    assert fractions[-1] == pytest.approx(1)
 
     vocab = load_vocab('vocab.txt')
     rng = np.random.default_rng([12345, 0])
@@ -315,13 +310,12 @@ def test_an_output_of_much_text(here, monkeypatch):
     ]
     for part in cut_slowly(documents, 800):
         sentences = [sentence for document in part for sentence in document]
-        whole = pretraining_data.Corpus(
+        whole = Corpus(
             ids=np.array([token for sentence in sentences for token in sentence], np.uint8),
             sentences=np.cumsum([0, *map(len, sentences)]),
             documents=np.cumsum([0, *map(len, part)]),
         )
-        symbols = pretraining_data.symbols_of(vocab)
-        blocks += pretraining_data.instances(whole, task.recipe, symbols, rng)[1]
+        blocks += make_instances(whole, only.recipe, symbols_of(vocab), rng)[1]
     assert len(blocks) > 2
     arrays = read_shard('x.npz', vocab)
     assert tally['instances'] == len(arrays['input_ids'])
@@ -330,7 +324,7 @@ def test_an_output_of_much_text(here, monkeypatch):
 
 
 def cut_slowly(documents, tokens):
-    """The first documents that have so many tokens, two at least, while as much is left."""
+    """Divide documents after two or more that have ``tokens`` tokens, if the rest has as many."""
     parts, part = [], []
     for i, document in enumerate(documents):
         part.append(document)
@@ -343,32 +337,31 @@ def cut_slowly(documents, tokens):
     return [*parts, part]
 
 
-def test_an_output_that_nobody_waits_for_any_more(here):
-    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    (task,) = create_pretraining_data.plan_tasks(create_pretraining_data.parse_args(flags))
+def test_an_output_that_is_no_longer_wanted(here):
+    (only,) = plan('--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d')
     beacon = here / 'beacon'
     beacon.touch()
     os.mkdir('d')
-    generation.make_shard(task._replace(beacon=str(beacon)))
+    generation.make_shard(only._replace(beacon=str(beacon)))
     os.unlink('d/part-000.npz')
     beacon.unlink()
     with pytest.raises(ToolkitError, match='given up'):
-        generation.make_shard(task._replace(beacon=str(beacon)))
+        generation.make_shard(only._replace(beacon=str(beacon)))
     assert os.listdir('d') == []
 
 
 def test_paths_for_other_machines_are_absolute(here, monkeypatch):
     monkeypatch.setenv('HOME', '/home/somebody')
-    task = generation.Task(
+    relative = generation.ShardPlan(
         Path('d/x.npz'), 0, [Span('a.txt', 0, 9)], None,
         generation.Tokenization(True, False, '~/sp.model', 0, 1.0), (), 1, 'numpy',
     )  # fmt: skip
-    moved = create_pretraining_data.with_absolute_paths(task)
+    moved = generation.with_absolute_paths(relative)
     assert moved.path == here / 'd/x.npz'
     assert moved.spans == [Span(f'{here}/a.txt', 0, 9)]
     assert moved.tokenization.sentencepiece == '/home/somebody/sp.model'
-    without = task._replace(tokenization=task.tokenization._replace(sentencepiece=None))
-    assert create_pretraining_data.with_absolute_paths(without).tokenization.sentencepiece is None
+    without = relative._replace(tokenization=relative.tokenization._replace(sentencepiece=None))
+    assert generation.with_absolute_paths(without).tokenization.sentencepiece is None
 
 
 def test_leftovers_of_killed_processes(here):
@@ -379,15 +372,22 @@ def test_leftovers_of_killed_processes(here):
     assert sorted(os.listdir('d')) == ['.part-002.npz.abc.tmp', 'part-000.npz', 'part-001.npz']
 
 
-def test_a_killed_worker_process(here):
-    """One sentence, and nothing is left half written."""
+def start_slow(here):
+    """Start the program with two workers, and wait until both are writing an output."""
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
     flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *flags], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, str(SCRIPT), *flags],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     while process.poll() is None and len(list(here.glob('d/.part-00*'))) < 2:
         time.sleep(0.05)
+    return process
+
+
+def test_a_killed_worker_process(here):
+    """It is reported in one sentence, and nothing is left half written."""
+    process = start_slow(here)
     os.kill(psutil.Process(process.pid).children()[0].pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -396,13 +396,10 @@ def test_a_killed_worker_process(here):
     assert os.listdir('d') == []
 
 
-def test_progress_goes_from_nothing_to_all(here):
+def test_progress_ends_at_all(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    tasks = create_pretraining_data.plan_tasks(
-        create_pretraining_data.parse_args([*flags, '--num_outputs=2'])
-    )
     bar = Bar()
-    create_pretraining_data.make_all(tasks, 1, bar)
+    create_pretraining_data.make_here(plan(*flags, '--num_outputs=2'), 1, bar)
     assert bar.n == 200
 
 
@@ -416,7 +413,7 @@ def test_an_error_in_a_worker_process_is_one_sentence(here):
 
 
 def gluon_vocab(shape, tokens=TOKENS):
-    """The JSON of a .vocab file, as GluonNLP wrote it in 2018 or writes it today."""
+    """Return the JSON of a .vocab file, as GluonNLP wrote it in 2018 or writes it today."""
     content = {
         'idx_to_token': tokens,
         'token_to_idx': {token: i for i, token in enumerate(tokens)},
@@ -435,8 +432,8 @@ def test_both_shapes_of_gluon_vocabularies(here, shape):
     assert contents(make('--output_file', 'y', vocab='--vocab_file=gluon.vocab')) == expected
 
 
-def test_padding_has_the_number_of_the_vocabulary(here):
-    """[PAD] is 1 in vocab.txt here, and last in another file."""
+def test_padding_has_the_id_in_the_vocabulary(here):
+    """[PAD] is 1 in vocab.txt here, and the last token of another file."""
     Path('other.txt').write_text('\n'.join([t for t in TOKENS if t != '[PAD]'] + ['[PAD]']))
     for name, number in (('vocab.txt', 1), ('other.txt', len(TOKENS) - 1)):
         make('--output_file', 'x', vocab=f'--vocab_file={name}')
@@ -447,7 +444,7 @@ def test_padding_has_the_number_of_the_vocabulary(here):
 
 
 def test_a_model_with_the_tokens_in_another_order(here):
-    """Reading for the model gives what making for the model would have given."""
+    """A shard that is read for the model equals one that was made for it."""
     Path('other.txt').write_text('\n'.join(TOKENS[:5] + TOKENS[:4:-1]))
     make('--output_file', 'x', '--masked_lm_prob', '0')
     theirs = load_vocab('other.txt')
@@ -456,7 +453,7 @@ def test_a_model_with_the_tokens_in_another_order(here):
     assert words == [ours.idx_to_token[i] for i in unmasked(read_shard('x.npz', ours))[0]]
 
 
-def test_forgotten_lower_case(here, capsys):
+def test_a_forgotten_lower_case_flag(here, capsys):
     make('--output_file', 'x', lower=False)
     assert 'is --do_lower_case missing?' in capsys.readouterr().err
     make('--output_file', 'x')
@@ -464,7 +461,7 @@ def test_forgotten_lower_case(here, capsys):
 
 
 def test_tokenized_text(here):
-    """The tokens written down and read again make the same instances."""
+    """Tokens that are written to a file and read again make the same instances."""
     make('--output_file', 'x', inputs='text0.txt')
     vocab = load_vocab('vocab.txt')
     tokenizer = build_tokenizer(vocab, lower=True)
@@ -511,7 +508,7 @@ def test_sentencepiece(here, model):
 
 
 def test_sentencepiece_case(here, model):
-    """Lower-cased unless --cased: an upper-case text then has other pieces."""
+    """Text is lower-cased without --cased; with it, upper-case text has other pieces."""
     Path('upper.txt').write_text(Path('text0.txt').read_text().upper())
     lower, upper = (
         make('--output_file', 'x', inputs=name, vocab=model, lower=False)
@@ -523,7 +520,7 @@ def test_sentencepiece_case(here, model):
 
 @pytest.mark.parametrize('num_best', [-1, 5])
 def test_sentencepiece_sampling(here, model, num_best):
-    """The same in another process and with more workers, and not the best pieces."""
+    """It gives the same in other processes and with more workers, but not the best pieces."""
     flags = ['--num_outputs=2', '--dupe_factor=1', f'--sp_nbest={num_best}', '--sp_alpha=0.1']
     first = contents(make('--output_dir', 'a', *flags, '--num_workers=1', vocab=model, lower=False))
     again = contents(make('--output_dir', 'b', *flags, '--num_workers=2', vocab=model, lower=False))
@@ -537,7 +534,7 @@ def test_each_occurrence_of_a_word_is_sampled(here, model):
     Path('same.txt').write_text('\n\n'.join([' '.join(WORDS)] * 30))
     flags = ['--output_file=x', '--dupe_factor=1', '--masked_lm_prob=0', '--sp_nbest=-1']
     make(*flags, '--sp_alpha=0.1', inputs='same.txt', vocab=model, lower=False)
-    vocab = text_sentencepiece.load_sentencepiece_vocab('sp.model')
+    vocab = load_sentencepiece_vocab('sp.model')
     first = {
         tuple(ids[: list(ids).index(vocab['[SEP]'])])
         for ids in unmasked(read_shard('x.npz', vocab))
@@ -549,67 +546,47 @@ def test_each_occurrence_of_a_word_is_sampled(here, model):
 
 
 @pytest.fixture
-def zoo(here, monkeypatch):
-    """A local server in place of the zoo: the paths asked for, and what it serves."""
-    served, asked = {}, []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            asked.append(self.path)
-            content = served.get(self.path)
-            self.send_response(404 if content is None else 200)
-            self.end_headers()
-            self.wfile.write(content or b'')
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv('MXNET_GLUON_REPO', f'http://127.0.0.1:{server.server_port}')
+def serve(zoo_server, here, monkeypatch):
+    """Return a function that makes the zoo serve a vocabulary, and returns its name."""
+    files, _, _ = zoo_server
     monkeypatch.setenv('HOME', str(here))
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.delenv('MXNET_HOME', raising=False)
 
     def serve(data_set, content):
         sha1 = hashlib.sha1(content).hexdigest()
         monkeypatch.setitem(ZOO_SHA1, data_set, sha1)
         name = f'{data_set}-{sha1[:8]}'
-        with zipfile.ZipFile('zip', 'w') as archive:
-            archive.writestr(f'{name}.vocab', content)
-        served[f'/gluon/dataset/vocab/{name}.zip'] = Path('zip').read_bytes()
+        files[f'/gluon/dataset/vocab/{name}.zip'] = zipped(f'{name}.vocab', content)
         return name
 
-    serve.asked, serve.served = asked, served
-    yield serve
-    server.shutdown()
-    server.server_close()
+    return serve
 
 
-def test_the_printed_vocabulary(zoo, here, capsys):
-    """The file that the original command names is gone: the zoo's present one takes its place."""
-    name = zoo('book_corpus_wiki_en_uncased', gluon_vocab(2020).encode())
+def test_the_printed_vocabulary(zoo_server, serve, here, capsys):
+    """The zoo's present file replaces the one that the original command names, which is gone."""
+    _, requested, _ = zoo_server
+    name = serve('book_corpus_wiki_en_uncased', gluon_vocab(2020).encode())
     printed = '~/.mxnet/models/book_corpus_wiki_en_uncased-c3e2bd00.vocab'
     command = ['--input_file', 'text0.txt', '--output_file', 'out', '--vocab_file', printed]
     create_pretraining_data.main([*command, *PRINTED])
-    assert zoo.asked == [f'/gluon/dataset/vocab/{name}.zip']
+    assert requested == [f'/gluon/dataset/vocab/{name}.zip']
     fetched = here / '.mxnet/models' / f'{name}.vocab'
     assert fetched.read_text() == gluon_vocab(2020)
     line = f"INFO:root:{here}/{printed[2:]} is missing: the zoo's present one, {fetched}, takes"
     assert line in capsys.readouterr().err
     read_shard('out.npz', load_vocab('vocab.txt'))
-    # It is fetched once, and again only where it is damaged.
+    # It is fetched once, and again only if it is damaged.
     create_pretraining_data.main([*command, *PRINTED])
-    assert len(zoo.asked) == 1
+    assert len(requested) == 1
     fetched.write_text('{"half of it')
     create_pretraining_data.main([*command, *PRINTED])
-    assert len(zoo.asked) == 2
-    # Where the file is there, it is taken.
+    assert len(requested) == 2
+    # If the named file exists, it is used.
     old = Path(printed).expanduser()
     old.write_text(gluon_vocab(2018, [*TOKENS, 'more']))
     create_pretraining_data.main([*command, *PRINTED])
     read_shard('out.npz', load_vocab(old))
-    assert len(zoo.asked) == 2
+    assert len(requested) == 2
 
 
 @pytest.mark.parametrize(
@@ -623,24 +600,26 @@ def test_the_printed_vocabulary(zoo, here, capsys):
         ('--vocab=wiki_multilingual_uncased', 'wiki_multilingual_uncased', True),
     ],
 )
-def test_zoo_names(zoo, here, monkeypatch, flag, data_set, lower):
+def test_zoo_names(serve, here, monkeypatch, flag, data_set, lower):
     monkeypatch.setenv('MXNET_HOME', str(here / 'elsewhere'))
-    name = zoo(data_set, gluon_vocab(2018).encode())
+    name = serve(data_set, gluon_vocab(2018).encode())
     make('--output_file', 'x', '--dupe_factor=1', vocab=flag, lower=False)
     assert (here / 'elsewhere/models' / f'{name}.vocab').exists()
     assert read_settings('x.npz')['lower'] == lower
 
 
-def test_zoo_trouble(zoo, here):
-    name = zoo('wiki_cn_cased', gluon_vocab(2018).encode())
+def test_zoo_trouble(zoo_server, serve, here):
+    files, _, _ = zoo_server
+    name = serve('wiki_cn_cased', gluon_vocab(2018).encode())
     address = f'/gluon/dataset/vocab/{name}.zip'
-    good = zoo.served[address]
+    good = files.pop(address)
     for content, words in (
         (None, 'could not be fetched from http://127.0.0.1.*404'),
         (b'<html>', 'not a zip file with'),
         (good.replace(b'"the"', b'"teh"'), 'not a zip file with|not the right file'),
     ):
-        zoo.served[address] = content
+        if content is not None:
+            files[address] = content
         with pytest.raises(ToolkitError, match=words) as error:
             make('--output_file', 'x', vocab='--vocab=wiki_cn', lower=False)
         assert '\n' not in str(error.value)
@@ -747,7 +726,7 @@ def test_a_scheduler_without_dask(here, monkeypatch):
 
 
 def test_short_documents_and_long_sentences(here):
-    """Single sentences and endless ones: every pair is as long as it may be, or random."""
+    """With single sentences and an endless one, every pair is random, and short or full."""
     Path('odd.txt').write_text('cat\n\ndog\n\n' + 'the old red hat ' * 500)
     summary = make('--output_file=x', '--max_seq_length=16', inputs='odd.txt')
     arrays = read_shard('x.npz', load_vocab('vocab.txt'))
@@ -768,26 +747,19 @@ def test_as_a_program(here):
 
 
 @pytest.mark.parametrize(
-    ('number', 'status', 'told'),
+    ('number', 'status', 'sentence'),
     [
         (signal.SIGINT, 130, 'interrupted'),
         (signal.SIGTERM, 143, 'stopped by SIGTERM'),
         (signal.SIGKILL, 1, 'a worker process was killed, perhaps for want of memory: '),
     ],
 )
-def test_stopped(here, number, status, told):
-    """With workers in the midst of their outputs: soon, in one sentence, and nothing is left.
+def test_stopped(here, number, status, sentence):
+    """Amid the work it ends soon and in one sentence, and leaves neither files nor processes.
 
-    An interrupt reaches all processes of a terminal, the others one: the main one, or a worker.
+    SIGINT goes to all processes, as from a terminal, SIGTERM to the main one, SIGKILL to a worker.
     """
-    flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
-    flags += ['--num_outputs=3', '--num_workers=2', '--dupe_factor=20000', '--do_lower_case']
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *flags],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    while process.poll() is None and len(list(here.glob('d/.part-00*'))) < 2:
-        time.sleep(0.05)
+    process = start_slow(here)
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2
     if number == signal.SIGINT:
@@ -799,7 +771,7 @@ def test_stopped(here, number, status, told):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     last = errors.splitlines()[-1]
-    assert last.startswith(f'create_pretraining_data.py: error: {told}')
+    assert last.startswith(f'create_pretraining_data.py: error: {sentence}')
     assert 'Traceback' not in errors
     psutil.wait_procs(workers, timeout=10)
     assert not [worker for worker in workers if worker.is_running()]
@@ -808,7 +780,7 @@ def test_stopped(here, number, status, told):
 
 
 def test_mxnet_is_not_imported(here):
-    """It would more than double the memory that is needed."""
+    """It would more than double the memory use."""
     code = (
         'import sys; sys.argv[0] = "x"; import create_pretraining_data as script; '
         'script.main(sys.argv[1:]); print([m for m in sys.modules if m.startswith("mxnet")])'

@@ -121,19 +121,19 @@ def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
 def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     """It is not made again: what the program wrote before is gone, so going on is no use."""
     folder = tmp_path / 'out'
-    seed_step, settings_of = training_update.seed_step, generation.settings_of
+    seed_step, shard_settings = training_update.seed_step, generation.shard_settings
 
     def seed_and_remove(seed, step, rank=0):
         if step == 3:
             shutil.rmtree(folder)
         seed_step(seed, step, rank)
 
-    def tell_and_remove(task):
+    def remove_and_describe(plan):
         shutil.rmtree(folder)
-        return settings_of(task)
+        return shard_settings(plan)
 
     monkeypatch.setattr(training_update, 'seed_step', seed_and_remove)
-    monkeypatch.setattr(generation, 'settings_of', tell_and_remove)
+    monkeypatch.setattr(generation, 'shard_settings', remove_and_describe)
     told = complaint(programs[name], folder, capsys)
     assert told.startswith(f'{folder}/')
     assert told.endswith('could not be written (No such file or directory)')

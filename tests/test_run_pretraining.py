@@ -560,7 +560,7 @@ def test_text_units(folder, monkeypatch):
     assert set(one) == set(shards.ARRAYS)
     paths = sorted(str(path) for path in folder.glob('*.txt'))
     monkeypatch.setattr(sources, 'TEXT_PER_UNIT', os.path.getsize(paths[0]) // 2)
-    groups = sources.pieces(paths)
+    groups = sources.cut_text(paths)
     assert len(groups) > 2
     spans = [span for group in groups for span in group]
     for path in paths:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Batches of pre-training instances: the stream of updates that a source is cut into."""
 
 import contextlib
 import itertools
@@ -10,13 +10,13 @@ import numpy as np
 from bert.system.errors import UsageError
 from bert.training.batches import bucketed_updates, evaluation_batches
 
-# Shards are read together until they have rows for this many updates: a mixture of more than one
-# shard where shards are small, and hardly a batch that is not full.
+# Shards are read together until they have rows for this many updates, so that small shards are
+# mixed and almost all batches are full.
 UPDATES_PER_UNIT = 16
 
 
 class Batch(NamedTuple):
-    """Rows, as long as the longest; M is the largest number of masked tokens in one of them."""
+    """B rows; L is the length of the longest, and M the largest number of masked tokens in one."""
 
     ids: np.ndarray  # (B, L) int32
     token_types: np.ndarray  # (B, L) int32
@@ -24,16 +24,16 @@ class Batch(NamedTuple):
     mlm_positions: np.ndarray  # (B, M) int32
     mlm_labels: np.ndarray  # (B, M) int32
     mlm_weights: np.ndarray  # (B, M) float32: 0 where a row has fewer masked tokens
-    nsp_labels: np.ndarray  # (B,) int32: 1 where the second segment is a random one
+    nsp_labels: np.ndarray  # (B,) int32: 1 if the second segment is random
 
 
 def make_batch(arrays, rows):
-    """Some rows of a unit.
+    """Make a batch of some rows of a unit.
 
     Parameters
     ----------
     arrays : dict of numpy.ndarray
-        As :func:`bert.pretraining.shards.read_shard` returns them.
+        See :func:`bert.pretraining.shards.read_shard`.
     rows : (B,) array of int
 
     Returns
@@ -55,13 +55,8 @@ def make_batch(arrays, rows):
     )
 
 
-def load_unit(unit):
-    """Load a unit, in whatever process."""
-    return unit.load()
-
-
 class Cut(NamedTuple):
-    """How the rows of a unit become updates; see :func:`bert.training.batches.bucketed_updates`."""
+    """The way to cut the rows of a unit into updates: arguments of :func:`bucketed_updates`."""
 
     batch_size: int
     parts: int
@@ -70,7 +65,7 @@ class Cut(NamedTuple):
 
     @property
     def rows(self):
-        """Rows of an update; by token, about as many."""
+        """The number of rows in an update; an estimate if ``by_token``."""
         typical_length = 100
         rows = max(1, self.batch_size // typical_length) if self.by_token else self.batch_size
         return rows * self.parts
@@ -78,11 +73,11 @@ class Cut(NamedTuple):
 
 @contextlib.contextmanager
 def updates(source, cut, seed, position):
-    """All updates from a position on, for ever; the next units are loaded meanwhile.
+    """Yield all updates from a position on, for ever, while the next units are being loaded.
 
     Parameters
     ----------
-    source : Shards or Text
+    source : bert.pretraining.sources.Shards or bert.pretraining.sources.Text
     cut : Cut
     seed : int
     position : sequence of 3 int
@@ -93,10 +88,10 @@ def updates(source, cut, seed, position):
     iterator of (list of Batch, list of 3 int)
         The batches of an update, and the position after it.
     """
-    with source.executor() as executor:
-        iterator = _updates(source, cut, seed, position, executor)
-        with contextlib.closing(iterator):
-            yield iterator
+    with source.executor() as executor, contextlib.closing(
+        _updates(source, cut, seed, position, executor)
+    ) as iterator:
+        yield iterator
 
 
 def _updates(source, cut, seed, position, executor):
@@ -121,14 +116,14 @@ def _updates(source, cut, seed, position, executor):
 
 
 def load_ahead(numbered, executor, ahead):
-    """Load units in their order, some of them before they are asked for.
+    """Load units in their order, some of them before they are needed.
 
     Parameters
     ----------
     numbered : iterator of (epoch, number, unit)
     executor : concurrent.futures.Executor
     ahead : int
-        How many units are loaded or waiting beside the one in use.
+        How many units to load in advance, besides the one in use.
 
     Yields
     ------
@@ -137,7 +132,7 @@ def load_ahead(numbered, executor, ahead):
     futures = deque()
     try:
         for epoch, number, unit in numbered:
-            futures.append((epoch, number, executor.submit(load_unit, unit)))
+            futures.append((epoch, number, executor.submit(unit.load)))
             if len(futures) > ahead:
                 epoch, number, future = futures.popleft()
                 yield epoch, number, future.result()
@@ -149,7 +144,7 @@ def load_ahead(numbered, executor, ahead):
 
 
 def evaluation(source, batch_size, seed):
-    """All instances once, as batches of like length.
+    """Yield all instances once, in batches of similar length.
 
     Yields
     ------

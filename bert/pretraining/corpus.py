@@ -1,7 +1,7 @@
 """Text files to a tokenized corpus.
 
-A file holds a sentence a line and a blank line between documents. The end of a file ends a
-document as well.
+A file has one sentence per line and a blank line between documents. The end of a file also ends a
+document.
 """
 
 import glob
@@ -13,36 +13,33 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.system.errors import ToolkitError
+from bert.text.tokenizer import find_distinct
+
+# How many bytes of text are in memory as words at a time.
+CHUNK_BYTES = 2**20
+# A line of this many bytes is no sentence: its file has no line ends.
+LONGEST_LINE = 2**24
 
 
 class Corpus(NamedTuple):
     """Tokenized documents, one after the other.
 
-    Document ``d`` has the sentences ``documents[d]`` to ``documents[d + 1]``, and sentence ``s``
-    the tokens ``ids[sentences[s]:sentences[s + 1]]``. Neither is ever empty.
+    Document ``d`` consists of the sentences from ``documents[d]`` up to ``documents[d + 1]``, and
+    sentence ``s`` of the tokens ``ids[sentences[s]:sentences[s + 1]]``. Neither is ever empty.
     """
 
-    ids: np.ndarray  # (tokens,), the smallest integer type that holds the vocabulary
+    ids: np.ndarray  # (tokens,), of the smallest integer type that holds the vocabulary
     sentences: np.ndarray  # (sentences + 1,) int64
     documents: np.ndarray  # (documents + 1,) int64
 
 
 def smallest_integer(largest):
-    """The smallest dtype that holds 0 to ``largest``: uint8, uint16 or int32."""
+    """Return the smallest dtype that holds 0 to ``largest``: uint8, uint16 or int32."""
     return np.dtype(np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32)
 
 
-# Bytes of text in memory as words at a time.
-CHUNK_BYTES = 2**20
-# No sentence is as long as this, in bytes: its file has no line ends.
-LONGEST_LINE = 2**24
-# Tokens of text from which instances are made at a time, where there are twice as many: some 35 MB
-# of English, thousands of documents to draw random next sentences from.
-CORPUS_TOKENS = 2**23
-
-
 class Span(NamedTuple):
-    """A part of a text file that begins and ends between documents."""
+    """The bytes from ``start`` up to ``stop`` of a text file: whole documents."""
 
     path: str
     start: int
@@ -50,12 +47,12 @@ class Span(NamedTuple):
 
 
 def find_files(patterns):
-    """The files that comma-separated globs match, sorted within each.
+    """Return the files that comma-separated globs match, sorted within each glob.
 
     Raises
     ------
     ToolkitError
-        If a pattern matches nothing, or something that is not a file.
+        If a glob matches nothing, or something that is not a file.
     """
     paths = []
     for pattern in filter(None, patterns.split(',')):
@@ -74,35 +71,36 @@ def find_files(patterns):
     return paths
 
 
-def share_out(paths, outputs):
-    """What each output is made from.
+def share_out(paths, shares):
+    """Divide text into shares.
 
-    Neighbouring files go to the same output. With more outputs than files each file is cut,
-    between documents, into as many parts of about the same size as it has outputs.
+    Neighbouring files go to the same share. If there are more shares than files, each file is cut
+    between documents into parts of about equal size, one for each of its shares.
 
     Parameters
     ----------
     paths : list of str
-    outputs : int
+    shares : int
 
     Returns
     -------
     list of list of Span
-        One list an output.
+        One list per share.
     """
-    if outputs <= len(paths):
-        groups = np.array_split(np.arange(len(paths)), outputs)
+    if shares <= len(paths):
+        groups = np.array_split(np.arange(len(paths)), shares)
         return [[Span(paths[i], 0, os.path.getsize(paths[i])) for i in group] for group in groups]
-    parts = [len(group) for group in np.array_split(np.arange(outputs), len(paths))]
+    parts = [len(group) for group in np.array_split(np.arange(shares), len(paths))]
     return [[span] for path, count in zip(paths, parts) for span in _cut(path, count)]
 
 
 def _cut(path, count):
+    """Cut a file between documents into spans of about equal size."""
     size = os.path.getsize(path)
     cuts = [0]
     with open(path, 'rb') as file:
         for part in range(1, count):
-            # To the end of this line, and then to the end of the next blank one.
+            # Go to the end of this line, and then past the next blank one.
             file.seek(size * part // count)
             file.readline(LONGEST_LINE)
             while file.readline(LONGEST_LINE).strip():
@@ -111,18 +109,20 @@ def _cut(path, count):
     return [Span(path, start, stop) for start, stop in zip(cuts, [*cuts[1:], size])]
 
 
-def read_corpus(spans, encode, vocab_size, repeatable=True, show=lambda share: None):
+def read_corpus(spans, encode, vocab_size, repeatable=True, on_progress=lambda fraction: None):
     """Read and tokenize text, all of it into one corpus; see :func:`read_corpora`."""
-    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, show)
+    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, on_progress)
     return corpus
 
 
-def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda share: None):
-    """Read and tokenize text, some of it at a time.
+def read_corpora(
+    spans, encode, vocab_size, tokens, repeatable=True, on_progress=lambda fraction: None
+):
+    """Read and tokenize text, one corpus at a time.
 
-    A corpus ends with the document that brings it to ``tokens`` tokens, where what follows has as
-    many too; the last one takes all the rest. So a text of fewer than ``2 * tokens`` is one corpus,
-    and of a longer one hardly more than those are in memory, unless a single document has them.
+    A corpus ends with the document that brings it to ``tokens`` tokens if as many follow it; the
+    last corpus takes all the rest. So a text of fewer than ``2 * tokens`` tokens is one corpus. Of
+    a longer text hardly more than ``2 * tokens`` are in memory, unless a single document has them.
 
     Parameters
     ----------
@@ -132,23 +132,23 @@ def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda
     vocab_size : int
     tokens : int
     repeatable : bool
-        Whether ``encode`` always answers the same, so that asking it once for each word is enough.
-    show : function
-        Called with the share of the text that is read, from 0 to 1.
+        ``encode`` always gives a word the same ids, so that each needs to be encoded only once.
+    on_progress : function
+        Called with the fraction of the text that has been read, from 0 to 1.
 
     Yields
     ------
     Corpus
-        Two documents or more.
+        Of two documents or more.
 
     Raises
     ------
     ToolkitError
-        If a file is not UTF-8, with its name and line, if there are not two documents, or if
-        one is longer than ``2 * tokens`` where there are ``8 * tokens``.
+        If a file is not UTF-8 (the error names its line), if there are not two documents, or if
+        ``8 * tokens`` tokens come without an end of a corpus, as in a document without end.
     """
     dtype = smallest_integer(vocab_size - 1)
-    # What no corpus was made of yet: ids, and for each sentence its tokens and its document.
+    # What is in no corpus yet: ids, and for each sentence its number of tokens and its document.
     pending = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, np.int64)
     chunks, document = [], 0
     done, total = 0, sum(span.stop - span.start for span in spans)
@@ -159,7 +159,7 @@ def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda
             document = documents[-1]
             chunks.append((ids.astype(dtype), lengths[lengths > 0], documents[lengths > 0]))
             done += size
-            show(done / total)
+            on_progress(done / total)
             if len(pending[0]) + sum(len(chunk[0]) for chunk in chunks) >= 2 * tokens:
                 pending, chunks = _joined(pending, chunks), []
                 while True:
@@ -168,7 +168,7 @@ def read_corpora(spans, encode, vocab_size, tokens, repeatable=True, show=lambda
                         break
                     cuts = token, sentence, sentence
                     yield _corpus(*(array[:cut] for array, cut in zip(pending, cuts)), spans)
-                    # Copies, so that what is done with does not stay in memory.
+                    # Copies, or else the finished corpus would stay in memory.
                     pending = tuple(array[cut:].copy() for array, cut in zip(pending, cuts))
                 if len(pending[0]) >= 8 * tokens:
                     raise ToolkitError(
@@ -184,9 +184,9 @@ def _joined(pending, chunks):
 
 
 def _first_cut(lengths, document, tokens):
-    """The token and the sentence that begin the second corpus; 0 and 0 where there is only one."""
+    """Find the first token and the first sentence of the second corpus; 0, 0 if there is none."""
     ends = np.cumsum(lengths)
-    # The first sentences of documents, with two documents or more on either side.
+    # The first sentences of documents that leave two documents or more on either side.
     first = (np.flatnonzero(np.diff(document)) + 1)[1:-1]
     start = ends[first - 1]
     fits = np.flatnonzero((start >= tokens) & (ends[-1] - start >= tokens))
@@ -194,7 +194,7 @@ def _first_cut(lengths, document, tokens):
 
 
 def _corpus(ids, lengths, document, spans):
-    """The corpus of some sentences, of which ``lengths`` and ``document`` tell."""
+    """Make a corpus of sentences, given the ``lengths`` and the ``document`` of each."""
     first = np.flatnonzero(np.diff(document)) + 1
     corpus = Corpus(
         ids=ids,
@@ -217,7 +217,7 @@ def _check(corpus, spans):
 
 
 def _read_lines(span):
-    """Yield lists of stripped lines, and the number of bytes that they come from."""
+    """Yield lists of stripped lines, with the number of bytes that each list comes from."""
     with open(span.path, 'rb') as file:
         file.seek(span.start)
         position = span.start
@@ -245,7 +245,7 @@ def _read_lines(span):
             text = text.replace('\r\n', '\n').replace('\r', '\n')
             lines = [line.strip() for line in text.split('\n')]
             if text.endswith('\n'):
-                lines.pop()  # what follows the last line is no line
+                lines.pop()  # nothing follows the last line end
             yield lines, len(data)
 
 
@@ -256,34 +256,34 @@ def _line_number(path, position):
 
 
 def encode_lines(lines, encode, repeatable=True):
-    """Ids of all lines, one after the other, and the number of ids of each.
+    """Encode lines; each different word is encoded only once, since text repeats its words.
 
-    Text repeats its words, so each different one is encoded once. Spaces, unlike other white
-    space, end a word for every tokenizer here whatever stands around them.
+    A space, unlike other white space, ends a word for every tokenizer here, whatever its context.
 
     Returns
     -------
     ids : numpy.ndarray of int64, (tokens,)
+        Those of all lines, one after the other.
     lengths : numpy.ndarray of int64, (lines,)
+        The number of ids of each line.
     """
     texts = [line.split(' ') if repeatable else [line] for line in lines]
     texts_per_line = np.fromiter(map(len, texts), np.int64, len(texts))
     texts = list(chain.from_iterable(texts))
-    distinct = list(dict.fromkeys(texts)) if repeatable else texts
-    encoded = encode(distinct)
+    if repeatable:
+        texts, index = find_distinct(texts)
+    encoded = encode(texts)
     length = np.fromiter(map(len, encoded), np.int64, len(encoded))
     ids = np.fromiter(chain.from_iterable(encoded), np.int64, length.sum())
     if repeatable:
-        number = dict(zip(distinct, range(len(distinct))))
-        which = np.fromiter(map(number.__getitem__, texts), np.int64, len(texts))
-        ids = _concatenate_runs(ids, (np.cumsum(length) - length)[which], length[which])
-        length = length[which]
+        ids = _concatenate_runs(ids, (np.cumsum(length) - length)[index], length[index])
+        length = length[index]
     ends = np.concatenate([[0], np.cumsum(length)])[np.cumsum(texts_per_line)]
     return ids, np.diff(ends, prepend=0)
 
 
 def _concatenate_runs(array, starts, lengths):
-    """``array[starts[i]:starts[i] + lengths[i]]`` for all i, in one array."""
+    """Concatenate ``array[starts[i]:starts[i] + lengths[i]]`` for all i."""
     ends = np.cumsum(lengths)
     shift = np.repeat(starts - (ends - lengths), lengths)
     return array[np.arange(len(shift)) + shift]

@@ -4,64 +4,68 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import socket
 import tempfile
 import time
 import warnings
+import zlib
 from concurrent.futures import CancelledError
+from importlib import metadata
 
 import bert
 from bert.system.errors import ToolkitError
 
 CONNECT_SECONDS = 15
-# Workers that start together with the scheduler, or again after a crash, take some seconds.
+# Workers that start together with the scheduler, or restart after a crash, take some seconds.
 PATIENCE_SECONDS = 60
-# What the bytes of an output depend on, and what the machines understand each other by.
+# The packages that the bytes of a shard or the exchange between the machines depend on.
 PACKAGES = ('distributed', 'numpy', 'tokenizers', 'sentencepiece')
 
 
 @contextlib.contextmanager
 def dask_executor(address, output, inputs):
-    """Connect to a scheduler, and refuse workers that would not make what this machine would.
+    """Connect to a scheduler; refuse workers whose results could differ from this machine's.
 
     Parameters
     ----------
     address : str
         Such as ``10.0.0.2:8786``.
     output : Path
-        One of the files that the workers write, absolute; its folder is made where it is missing.
+        One of the files that the workers write, absolute. Its folder is made if it is missing.
     inputs : list of str
         Files that the workers read, absolute paths.
 
     Yields
     ------
     executor : concurrent.futures.Executor
-        A lost worker's tasks are done again by the others, three times at most unless the
-        scheduler's ``distributed.scheduler.allowed-failures`` says otherwise.
-    watch : function
-        Raises ToolkitError where no worker has been there for :data:`PATIENCE_SECONDS`. To be
-        called now and then.
+        If a worker is lost, others repeat its tasks, at most three times unless the scheduler's
+        ``distributed.scheduler.allowed-failures`` says otherwise.
+    check_workers : function
+        To be called every few seconds: raises ToolkitError when there have been no workers for
+        :data:`PATIENCE_SECONDS`.
     beacon : str
-        A file beside ``output`` that is there as long as somebody waits for the results.
+        A file beside ``output`` that exists for as long as somebody waits for the results.
 
     Raises
     ------
     ToolkitError
-        Also for what Dask says of the tasks, when the block ends with it.
+        Also in place of Dask's own errors about the tasks, when one ends the block.
     """
     distributed = _import_distributed()
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_connect(distributed, address))
         output.parent.mkdir(parents=True, exist_ok=True)
-        # The name of a half-written output: where this process is killed, it is removed like one.
+        # Named like a half-written output: if this process is killed, it is removed like one.
         beacon = stack.enter_context(
             tempfile.NamedTemporaryFile(dir=output.parent, prefix=f'.{output.name}.', suffix='.tmp')
         ).name
-        watch = _Watch(client, address)
-        watch.wait_for_a_worker()
+        check_workers = _WorkerCheck(client, address)
+        check_workers.wait_for_first()
         try:
-            _check(client, address, {path: os.path.getsize(path) for path in [*inputs, beacon]})
-            yield client.get_executor(pure=False), watch, beacon
+            sizes = {path: os.path.getsize(path) for path in [*inputs, beacon]}
+            _check_machines(client, address, sizes)
+            yield client.get_executor(pure=False), check_workers, beacon
         except distributed.KilledWorker:
             raise ToolkitError(
                 'an output was given up, since one worker after the other was killed while making '
@@ -70,7 +74,7 @@ def dask_executor(address, output, inputs):
         except ImportError as error:
             raise ToolkitError(f'a worker of {address} lacks a package: {error}') from None
         except (CancelledError, distributed.comm.CommClosedError):
-            raise ToolkitError(f'the scheduler at {address} does not answer any more') from None
+            raise ToolkitError(f'the scheduler at {address} no longer answers') from None
 
 
 def _import_distributed():
@@ -81,14 +85,14 @@ def _import_distributed():
             f"--scheduler needs more packages ({error}): pip install '.[dask]' in the toolkit's "
             'folder'
         ) from None
-    # It logs pages about lost connections; what matters of them is told in a sentence.
+    # It logs pages about lost connections; our one sentence says what matters.
     for name in ('distributed', 'distributed.client', 'tornado.application'):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return distributed
 
 
 def _connect(distributed, address):
-    """A client, once it is clear that a scheduler is there: Client() may wait for ever for one."""
+    """Connect to a scheduler if there is one; Client() alone might wait for it for ever."""
     try:
         kind = asyncio.run(asyncio.wait_for(_identify(distributed, address), CONNECT_SECONDS))
     except (OSError, asyncio.TimeoutError):
@@ -98,7 +102,7 @@ def _connect(distributed, address):
     if kind != 'Scheduler':
         raise ToolkitError(f'{address} is the address of a {kind.lower()}, not of the scheduler')
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about versions, which _check compares
+        warnings.simplefilter('ignore')  # about versions, which _check_machines compares
         return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
 
 
@@ -107,12 +111,12 @@ async def _identify(distributed, address):
         return (await server.identity())['type']
 
 
-class _Watch:
-    """Remembers when workers were there last."""
+class _WorkerCheck:
+    """Remembers when there were workers last; a call fails if that is too long ago."""
 
     def __init__(self, client, address):
         self.client, self.address = client, address
-        self.seen = time.monotonic()
+        self.last_seen = time.monotonic()
 
     def has_workers(self):
         with contextlib.suppress(OSError, TimeoutError):
@@ -121,24 +125,24 @@ class _Watch:
 
     def __call__(self):
         if self.has_workers():
-            self.seen = time.monotonic()
-        elif time.monotonic() - self.seen > PATIENCE_SECONDS:
+            self.last_seen = time.monotonic()
+        elif time.monotonic() - self.last_seen > PATIENCE_SECONDS:
             raise ToolkitError(
                 f'the scheduler at {self.address} has had no workers for {PATIENCE_SECONDS} '
                 f'seconds; start some with: dask worker {self.address}'
             )
 
-    def wait_for_a_worker(self):
+    def wait_for_first(self):
         while not self.has_workers():
             self()
             time.sleep(0.2)
 
 
-def _check(client, address, sizes):
-    """Refuse machines with other software, and workers with other files."""
+def _check_machines(client, address, sizes):
+    """Refuse machines with other software, and workers that see other files."""
     here = versions()
-    found = {f'the scheduler at {address}': _result(client.run_on_scheduler, look, {})}
-    workers = client.run(look, sizes, on_error='return')
+    found = {f'the scheduler at {address}': _result(client.run_on_scheduler, inspect_machine, {})}
+    workers = client.run(inspect_machine, sizes, on_error='return')
     found.update((f'the worker at {key}', value) for key, value in workers.items())
     for machine, seen in found.items():
         if isinstance(seen, Exception):
@@ -162,6 +166,7 @@ def _check(client, address, sizes):
 
 
 def _result(function, *args):
+    """Return the result of a call, or the exception that it raises."""
     try:
         return function(*args)
     except Exception as error:  # what the scheduler answers with depends on the release of Dask
@@ -169,11 +174,7 @@ def _result(function, *args):
 
 
 def versions():
-    """The versions that have to be the same everywhere, by name."""
-    import platform
-    import zlib
-    from importlib import metadata
-
+    """Return the versions that must be the same everywhere, by name."""
     found = {
         'Python': '.'.join(platform.python_version_tuple()[:2]),
         'zlib': zlib.ZLIB_RUNTIME_VERSION,
@@ -187,8 +188,8 @@ def versions():
     return found
 
 
-def look(sizes):
-    """What a machine has: its :func:`versions`, and the first file that it sees otherwise."""
+def inspect_machine(sizes):
+    """Return this machine's :func:`versions`, and the first file whose size differs here."""
     return versions(), next((path for path in sizes if not _has(path, sizes[path])), None)
 
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Data generation: the plan of one shard, and making it in any process on any machine."""
 
 import logging
 import os
@@ -7,12 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import numpy as np
+
+from bert.pretraining.corpus import read_corpora
+from bert.pretraining.instances import Recipe, make_instances, symbols_of
+from bert.pretraining.shards import write_npz, write_recordio
 from bert.system.errors import ToolkitError
+from bert.text.sentencepiece import sentencepiece_encoder
+from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab
+
+# From how many tokens of a longer text instances are made at a time: some 35 MB of English,
+# thousands of documents to draw random next sentences from.
+CORPUS_TOKENS = 2**23
 
 
 class Tokenization(NamedTuple):
-    """How a line becomes tokens."""
+    """The way from a line of text to tokens, named like the command-line flags."""
 
     lower: bool
     tokenized: bool
@@ -21,29 +32,43 @@ class Tokenization(NamedTuple):
     sp_alpha: float
 
 
-class Task(NamedTuple):
-    """One output: everything that it depends on. Tasks can be pickled."""
+class ShardPlan(NamedTuple):
+    """Everything that a shard depends on. It can be pickled."""
 
     path: Path
     number: int
     spans: list
     vocab: Vocab
     tokenization: Tokenization
-    recipe: tuple
+    recipe: Recipe
     random_seed: int
     format: str
-    # A file that is there as long as anybody wants the output, where other machines make it.
+    # On other machines: a file that exists for as long as the shard is wanted.
     beacon: Optional[str] = None
 
 
-def make_shard(task, show=lambda share: None):
-    """Make one output.
+def with_absolute_paths(plan):
+    """Return the same plan for a process with another working directory and home."""
+
+    def absolute(path):
+        return path and os.path.abspath(os.path.expanduser(path))
+
+    tokenization = plan.tokenization
+    return plan._replace(
+        path=Path(absolute(plan.path)),
+        spans=[span._replace(path=absolute(span.path)) for span in plan.spans],
+        tokenization=tokenization._replace(sentencepiece=absolute(tokenization.sentencepiece)),
+    )
+
+
+def make_shard(plan, on_progress=lambda fraction: None):
+    """Make one shard.
 
     Parameters
     ----------
-    task : Task
-    show : function
-        Called with the share of the work that is done, from 0 to 1.
+    plan : ShardPlan
+    on_progress : function
+        Called with the fraction of the work that is done, from 0 to 1.
 
     Returns
     -------
@@ -51,93 +76,92 @@ def make_shard(task, show=lambda share: None):
         Sums over the instances: ``instances``, ``tokens``, ``places`` (tokens and padding),
         ``predictions`` and ``random_next``.
     """
-    from bert.pretraining.shards import write_npz, write_recordio
-
-    if task.beacon:
-        show = partial(heed_beacon, task.beacon)
+    if plan.beacon:
+        on_progress = partial(stop_if_abandoned, plan.beacon)
     tally = Counter()
-    blocks = counted(make_instances(task, show), tally, task.vocab)
-    if task.format == 'recordio':
-        write_recordio(task.path, blocks)
+    blocks = counted(make_blocks(plan, on_progress), tally, plan.vocab)
+    if plan.format == 'recordio':
+        write_recordio(plan.path, blocks)
     else:
-        write_npz(task.path, blocks, settings_of(task), task.vocab)
+        write_npz(plan.path, blocks, shard_settings(plan), plan.vocab)
     return tally
 
 
-def heed_beacon(beacon, share):
-    """Stop an output that nobody waits for any more, lest it replace that of a later command."""
+def make_shard_in_worker(plan):
+    """Make one shard in a worker process; a signal ends the process, not only this call."""
+    try:
+        return make_shard(plan)
+    except SystemExit as left:
+        os._exit(left.code)
+
+
+def stop_if_abandoned(beacon, fraction):
+    """Stop a shard that is no longer wanted, lest it replace that of a later command."""
     if not os.path.exists(beacon):
-        raise ToolkitError('given up by the one who asked for it')
+        raise ToolkitError('given up by the command that asked for it')
 
 
-def make_instances(task, show):
-    """Yield the instances of an output in blocks: those of one corpus after those of another.
+def make_blocks(plan, on_progress):
+    """Yield the instances of a shard in blocks, corpus by corpus.
 
-    Reading a corpus and making its instances count as equal shares of the work.
+    Reading a corpus and making its instances count as equal parts of the work.
     """
-    import numpy as np
+    tokenization = plan.tokenization
+    rng = np.random.default_rng([plan.random_seed, plan.number])
+    symbols = symbols_of(plan.vocab, word_start='\u2581' if tokenization.sentencepiece else None)
+    made = read = 0  # fractions of the text
 
-    from bert.pretraining.corpus import CORPUS_TOKENS, read_corpora
-    from bert.pretraining.instances import instances, symbols_of
-
-    how = task.tokenization
-    rng = np.random.default_rng([task.random_seed, task.number])
-    symbols = symbols_of(task.vocab, word_start='\u2581' if how.sentencepiece else None)
-    made = read = 0  # shares of the text
-
-    def show_reading(share):
+    def on_reading(fraction):
         nonlocal read
-        read = share
-        show((made + read) / 2)
+        read = fraction
+        on_progress((made + read) / 2)
 
     for corpus in read_corpora(
-        task.spans,
-        build_encoder(task.vocab, how, rng),
-        len(task.vocab),
+        plan.spans,
+        build_encoder(plan.vocab, tokenization, rng),
+        len(plan.vocab),
         CORPUS_TOKENS,
-        repeatable=how.sp_nbest in (0, 1),
-        show=show_reading,
+        repeatable=tokenization.sp_nbest in (0, 1),
+        on_progress=on_reading,
     ):
-        count, blocks = instances(corpus, task.recipe, symbols, rng)
+        count, blocks = make_instances(corpus, plan.recipe, symbols, rng)
         start, done = made, 0
         for block in blocks:
             yield block
             done += len(block['valid_lengths'])
             made = start + (read - start) * done / count
-            show((made + read) / 2)
+            on_progress((made + read) / 2)
 
 
-def build_encoder(vocab, how, rng):
-    """A function from texts to sequences of ids."""
-    from bert.text.sentencepiece import sentencepiece_encoder
-    from bert.text.tokenizer import build_tokenizer, tokenize
-
-    if how.tokenized:
+def build_encoder(vocab, tokenization, rng):
+    """Build a function from a list of texts to a list of sequences of ids."""
+    if tokenization.tokenized:
         return lambda texts: [[vocab[token] for token in text.split()] for text in texts]
-    if how.sentencepiece:
-        path = os.path.expanduser(how.sentencepiece)
-        return sentencepiece_encoder(path, how.lower, how.sp_nbest, how.sp_alpha, rng)
-    tokenizer = build_tokenizer(vocab, how.lower)
-    return lambda texts: tokenize(tokenizer, texts)
+    if tokenization.sentencepiece:
+        path = os.path.expanduser(tokenization.sentencepiece)
+        return sentencepiece_encoder(
+            path, tokenization.lower, tokenization.sp_nbest, tokenization.sp_alpha, rng
+        )
+    return partial(tokenize, build_tokenizer(vocab, tokenization.lower))
 
 
-def settings_of(task):
-    """What a shard remembers of how it was made; no paths, they would change its bytes."""
-    how = task.tokenization._asdict()
+def shard_settings(plan):
+    """Return what a shard records about how it was made; no paths, which would change its bytes."""
+    tokenization = plan.tokenization._asdict()
     return {
-        **task.recipe._asdict(),
-        **how,
-        'sentencepiece': bool(how['sentencepiece']),
-        'random_seed': task.random_seed,
-        'output': task.number,
+        **plan.recipe._asdict(),
+        **tokenization,
+        'sentencepiece': bool(tokenization['sentencepiece']),
+        'random_seed': plan.random_seed,
+        'output': plan.number,
     }
 
 
 def counted(blocks, tally, vocab):
-    """Pass on blocks of instances, adding them to the tally."""
+    """Pass on blocks of instances, and add them to the tally."""
     for block in blocks:
         if not tally:
-            logging.debug('first instance: %s', describe(block, vocab))
+            logging.debug('first instance: %s', first_as_text(block, vocab))
         tally['instances'] += len(block['valid_lengths'])
         tally['tokens'] += int(block['valid_lengths'].sum())
         tally['places'] += block['input_ids'].size
@@ -146,8 +170,8 @@ def counted(blocks, tally, vocab):
         yield block
 
 
-def describe(block, vocab):
-    """The first instance of a block as text."""
+def first_as_text(block, vocab):
+    """Return the first instance of a block as text."""
     length, masked = block['valid_lengths'][0], block['masked_lm_weights'][0].sum()
     tokens = [vocab.idx_to_token[i] for i in block['input_ids'][0, :length]]
     answers = [vocab.idx_to_token[i] for i in block['masked_lm_ids'][0, :masked]]

@@ -1,13 +1,13 @@
 """Masked-LM and next-sentence instances from tokenized documents, vectorized over instances.
 
 The algorithm is that of Devlin et al. 2018 (arXiv 1810.04805, section 3.1 and appendix A.1) as
-google-research/bert published it. Two observations replace its loops over tokens. The segments
-of an instance are runs of neighbouring tokens, so that an instance, before it is masked, is no
-more than two starts and two lengths. And a document's instances are made one after the other,
-but documents do not wait for each other: each step of :func:`plan_pairs` makes the next instance
-of every document at once.
+published in google-research/bert. Two observations replace its loops over tokens. The segments of
+an instance are runs of neighbouring tokens, so an instance, before it is masked, is just two
+starts and two lengths. And although the instances of a document are made one after the other,
+documents do not wait for each other: each step of :func:`plan_pairs` makes the next instance of
+every document at once.
 
-Everything random comes from the ``numpy.random.Generator`` that is passed in.
+All randomness comes from the ``numpy.random.Generator`` that is passed in.
 """
 
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from bert.pretraining.corpus import smallest_integer
 
 # The tokens of an instance that are not text: [CLS] A [SEP] B [SEP].
 SPECIALS_PER_INSTANCE = 3
-# One token in A, one in B.
+# With one token in A and one in B.
 MIN_SEQ_LENGTH = SPECIALS_PER_INSTANCE + 2
-# Instances are assembled and masked in blocks of about this many tokens, to stay in the cache.
+# Instances are assembled and masked in blocks of about this many tokens, which fit in the cache.
 BLOCK_TOKENS = 2**19
 
 
 class Recipe(NamedTuple):
-    """How instances are made; the names are those of the command-line flags."""
+    """The settings that instances are made with, named like the command-line flags."""
 
     max_seq_length: int = 128
     max_predictions_per_seq: int = 20
@@ -36,14 +36,14 @@ class Recipe(NamedTuple):
 
 
 class Symbols(NamedTuple):
-    """What masking has to know of a vocabulary."""
+    """The properties of a vocabulary that masking depends on."""
 
     cls: int
     sep: int
     mask: int
     pad: int
     special: np.ndarray  # (vocabulary,) bool: never masked
-    continues: np.ndarray  # (vocabulary,) bool: goes on with the word of the token before
+    continues: np.ndarray  # (vocabulary,) bool: continues the word of the token before it
 
     @property
     def vocab_size(self):
@@ -51,7 +51,7 @@ class Symbols(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Segments A and B of each instance, as runs of ``Corpus.ids``; five arrays of shape (N,)."""
+    """Segments A and B of N instances, as runs of ``Corpus.ids``: five arrays of shape (N,)."""
 
     a_start: np.ndarray
     a_length: np.ndarray
@@ -64,19 +64,19 @@ class Pairs(NamedTuple):
         return len(self.a_start)
 
     def take(self, rows):
-        """The pairs of some rows, given as a slice or as indices."""
+        """Return some of the pairs, given as a slice or as an array of indices."""
         return Pairs(*(column[rows] for column in self))
 
 
 def symbols_of(vocab, word_start=None):
-    """The :class:`Symbols` of a vocabulary.
+    """Return the :class:`Symbols` of a vocabulary.
 
     Parameters
     ----------
     vocab : bert.text.vocab.Vocab
     word_start : str, optional
-        What the first token of a word starts with, in sentencepiece vocabularies. Without it,
-        the tokens that start with ``##`` are those that continue a word.
+        What the first token of each word starts with, for sentencepiece vocabularies. Without it,
+        tokens that start with ``##`` continue a word and the others begin one.
     """
     special = np.zeros(len(vocab), dtype=bool)
     names = (vocab.cls_token, vocab.sep_token, vocab.mask_token, vocab.padding_token)
@@ -89,13 +89,13 @@ def symbols_of(vocab, word_start=None):
     return Symbols(cls, sep, mask, pad, special, np.array(continues))
 
 
-def instances(corpus, recipe, symbols, rng):
-    """All instances of a corpus, in random order.
+def make_instances(corpus, recipe, symbols, rng):
+    """Make all instances of a corpus, in random order.
 
     Parameters
     ----------
     corpus : Corpus
-        Two documents or more: the random next segment comes from another one.
+        Of two documents or more: a random next segment comes from another one.
     recipe : Recipe
     symbols : Symbols
     rng : numpy.random.Generator
@@ -103,10 +103,10 @@ def instances(corpus, recipe, symbols, rng):
     Returns
     -------
     count : int
-        N, the number of instances.
+        The number of instances.
     blocks : iterator of dict
-        Blocks of neighbouring instances, each a dictionary of the seven arrays, named as in
-        GluonNLP: ``input_ids`` and ``segment_ids`` (n, max_seq_length); ``masked_lm_positions``,
+        Blocks of n instances, each a dictionary of seven arrays, named as in GluonNLP:
+        ``input_ids`` and ``segment_ids`` (n, max_seq_length); ``masked_lm_positions``,
         ``masked_lm_ids`` and ``masked_lm_weights`` (n, max_predictions_per_seq);
         ``next_sentence_labels`` (1 means random) and ``valid_lengths`` (n,).
     """
@@ -122,20 +122,20 @@ def instances(corpus, recipe, symbols, rng):
 def plan_pairs(corpus, recipe, rng):
     """Choose the segments of every instance, ``dupe_factor`` times over.
 
-    Each document is cut into chunks of whole sentences that reach the target length: usually all
-    that fits, with probability ``short_seq_prob`` a random length of at least 2. A random number
-    of a chunk's sentences becomes A. B is the rest of the chunk or, half of the time and where
-    there is no rest, as much of another document from a random sentence on; what was left of the
-    chunk then begins the next one. Pairs that are too long lose tokens (:func:`truncate`).
+    Each document is cut into chunks of whole sentences that reach the target length: usually the
+    most that fits, with probability ``short_seq_prob`` a random length of at least 2. The first
+    sentences of a chunk, a random number, become A. B is the rest of the chunk or, half of the
+    time and whenever there is no rest, as much of another document, starting at a random sentence;
+    the rest then begins the next chunk. Pairs that are too long lose tokens (:func:`truncate`).
 
-    Worked example: a document of sentences of 3, 4 and 5 tokens, target length 6. The first two
-    reach it: A is 3 tokens long, B 4. Should B be drawn from elsewhere, it takes sentences until
-    it has 6 - 3 tokens or more, and the next chunk starts with the sentence of 4.
+    Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 6. The first
+    two sentences reach it: A has 3 tokens and B has 4. If B is random instead, it takes sentences
+    until it has 6 - 3 tokens or more, and the next chunk starts with the sentence of 4 tokens.
 
     Returns
     -------
     Pairs
-        Pass by pass, but the documents of a pass intermingled.
+        The documents are intermingled.
     """
     sentences, documents = corpus.sentences, corpus.documents
     limit = recipe.max_seq_length - SPECIALS_PER_INSTANCE
@@ -167,7 +167,7 @@ def plan_pairs(corpus, recipe, rng):
 
 
 def _reach(sentences, start, length, stop):
-    """The end of the fewest sentences from ``start`` with ``length`` tokens: 1 at least."""
+    """Return the end of the fewest sentences, at least 1, from ``start`` with ``length`` tokens."""
     end = np.searchsorted(sentences, sentences[start] + length)
     return np.minimum(np.maximum(end, start + 1), stop)
 
@@ -175,12 +175,12 @@ def _reach(sentences, start, length, stop):
 def truncate(pairs, limit, rng):
     """Shorten pairs to ``limit`` tokens.
 
-    The longer segment, or B if they are equally long, loses its first or its last token, either
-    with probability one half, until the pair fits. So what each segment loses in all is certain,
-    and how much of that in front is a binomial variable.
+    The longer segment, or B if they are equally long, loses its first or its last token, each with
+    probability one half, until the pair fits. So the number of tokens that a segment loses is
+    fixed, and the number of those at its start is a binomial variable.
 
-    Worked example: lengths 9 and 4, limit 8. A falls to 4, and nothing is left to remove. Lengths
-    9 and 6, limit 8: A falls to 6, then B and A take turns until both have 4.
+    Worked example: lengths 9 and 4, limit 8. A drops to 4, and nothing is left to remove. Lengths
+    9 and 6, limit 8: A drops to 6, then B and A take turns until both have 4.
     """
     a_length = np.minimum(pairs.a_length, np.maximum(limit - pairs.b_length, (limit + 1) // 2))
     b_length = np.minimum(pairs.b_length, limit - a_length)
@@ -193,7 +193,7 @@ def truncate(pairs, limit, rng):
 
 
 def make_block(ids, pairs, recipe, symbols, rng):
-    """Assemble and mask the instances of some pairs; see :func:`instances` for the result."""
+    """Assemble and mask the instances of some pairs: one block of :func:`make_instances`."""
     tokens, segment_ids, valid_lengths = assemble(ids, pairs, recipe.max_seq_length, symbols)
     wanted = np.rint(valid_lengths * recipe.masked_lm_prob).astype(np.int64)
     wanted = np.minimum(recipe.max_predictions_per_seq, np.maximum(1, wanted))
@@ -213,7 +213,7 @@ def make_block(ids, pairs, recipe, symbols, rng):
 
 
 def assemble(ids, pairs, max_seq_length, symbols):
-    """``[CLS] A [SEP] B [SEP]``, padded.
+    """Build ``[CLS] A [SEP] B [SEP]`` and padding.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def assemble(ids, pairs, max_seq_length, symbols):
     last_sep = first_sep + pairs.b_length + 1
     in_b = column > first_sep[:, None]
     shift = np.where(in_b, (pairs.b_start - first_sep - 1)[:, None], (pairs.a_start - 1)[:, None])
-    # The columns of special tokens point past the segments, maybe past the corpus: overwritten.
+    # Columns outside of the segments, which may point past the corpus, are overwritten below.
     tokens = ids.take(column + shift, mode='clip')
     tokens[:, 0] = symbols.cls
     tokens[rows, first_sep] = symbols.sep
@@ -239,13 +239,13 @@ def assemble(ids, pairs, max_seq_length, symbols):
 
 
 def choose_tokens(candidates, wanted, rng):
-    """Choose ``wanted[i]`` of the candidates of row i, every set of them equally likely.
+    """Choose ``wanted[i]`` of the candidates in row i, each set of them with equal probability.
 
     Parameters
     ----------
     candidates : numpy.ndarray of bool, (n, length)
     wanted : numpy.ndarray of int, (n,)
-        1 or more. A row with fewer candidates gets them all.
+        1 or more. If a row has fewer candidates, all of them are chosen.
 
     Returns
     -------
@@ -259,16 +259,16 @@ def choose_tokens(candidates, wanted, rng):
 
 
 def choose_words(candidates, continues, wanted, rng):
-    """Choose whole words with up to ``wanted[i]`` tokens of row i.
+    """Choose whole words with up to ``wanted[i]`` tokens in row i.
 
-    The words come in random order, and one that would exceed the number is passed over. A word
-    does not reach over a special token (in the original, a segment B that truncation left with
-    the end of a word added it to the last word of A).
+    The words are tried in random order, and those that would exceed the number are skipped. A word
+    never extends across a special token (in the original, if truncation leaves only the end of a
+    word at the start of B, that end belongs to the last word of A).
 
     Parameters
     ----------
     candidates, continues : numpy.ndarray of bool, (n, length)
-        What may be chosen, and what belongs to the word of the token before.
+        The tokens that may be chosen, and those that continue the word of the token before.
     wanted : numpy.ndarray of int, (n,)
 
     Returns
@@ -280,7 +280,7 @@ def choose_words(candidates, continues, wanted, rng):
     follows = np.zeros_like(candidates)
     follows[:, 1:] = candidates[:, :-1] & continues[:, 1:]
     first = candidates & ~follows
-    # The number of each token's word, where it has one, and the number of tokens of each word.
+    # The number of each candidate's word in its row, and the size of each word in tokens.
     word = np.maximum(np.cumsum(first, axis=1) - 1, 0)
     place = (rows[:, None] * length + word)[candidates]
     size = np.bincount(place, minlength=count * length).reshape(count, length)
@@ -297,7 +297,7 @@ def choose_words(candidates, continues, wanted, rng):
 
 
 def _random_keys(where, rng):
-    """uint64 keys in random order, different within a row, the largest number if not ``where``."""
+    """Draw uint64 keys that differ within a row; outside of ``where``, all are the largest one."""
     keys = rng.integers(0, 2**64, where.shape, dtype=np.uint64)
     keys &= np.uint64(0xFFFFFFFF00000000)
     keys |= np.arange(where.shape[1], dtype=np.uint64)
@@ -306,13 +306,13 @@ def _random_keys(where, rng):
 
 
 def mask(tokens, chosen, max_predictions, symbols, rng):
-    """Replace the chosen tokens in place: 80 % by [MASK], 10 % by a random token, 10 % not.
+    """Replace chosen tokens in place: 80 % by [MASK], 10 % by a random token, 10 % not at all.
 
     Returns
     -------
     dict of numpy.ndarray, (n, max_predictions)
-        ``masked_lm_positions`` in rising order and padded with 0, ``masked_lm_ids``, the
-        original tokens, padded with [PAD], and ``masked_lm_weights``, 1 and padded with 0.
+        ``masked_lm_positions``, in ascending order and padded with 0; ``masked_lm_ids``, the
+        original tokens, padded with [PAD]; and ``masked_lm_weights``, 1, padded with 0.
     """
     count, length = tokens.shape
     positions = np.zeros((count, max_predictions), dtype=smallest_integer(length - 1))

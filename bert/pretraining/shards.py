@@ -1,8 +1,9 @@
 """Shards of pre-training instances: files of plain arrays, written by data generation.
 
-A shard is an ``.npz`` file with the seven arrays that :func:`bert.pretraining.instances.instances`
-describes, for N instances, and two more: ``settings``, a string of JSON that tells how it was
-made, and ``vocabulary``, the tokens in the order of their ids as UTF-8 bytes of a JSON list.
+A shard is an ``.npz`` file with the seven arrays of N instances that
+:func:`bert.pretraining.instances.make_instances` describes, and two more: ``settings``, a JSON
+string that says how the shard was made, and ``vocabulary``, the tokens in the order of their ids,
+as a JSON list in UTF-8.
 """
 
 import contextlib
@@ -25,38 +26,27 @@ SEQUENCE_ARRAYS = ('input_ids', 'segment_ids')
 PREDICTION_ARRAYS = ('masked_lm_positions', 'masked_lm_ids', 'masked_lm_weights')
 INSTANCE_ARRAYS = ('next_sentence_labels', 'valid_lengths')
 ARRAYS = SEQUENCE_ARRAYS + PREDICTION_ARRAYS + INSTANCE_ARRAYS
-# Token ids hardly compress: 6, the usual level, takes four times as long for a file 6 % smaller.
+# Token ids hardly compress: level 6, the default, takes four times as long to save another 6 %.
 COMPRESSION_LEVEL = 1
 RECORDIO_MAGIC = 0xCED7230A
 
 
-@contextlib.contextmanager
-def naming(path):
-    """Tell an error without a file name, such as a full disk, as one of ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.strerror:
-            raise ToolkitError(f'{path}: {error.strerror}') from None
-        raise
-
-
 def write_npz(path, blocks, settings, vocab):
-    """Write a shard, the same bytes for the same arrays.
+    """Write a shard; the same arrays make the same bytes.
 
     Parameters
     ----------
     path : str or Path
     blocks : iterable of dict
-        The instances, one block after the other. Only one of them is in memory at a time.
+        The instances. Only one block is in memory at a time.
     settings : dict
-        Recorded inside, together with the vocabulary and its fingerprint.
+        Recorded in the shard, together with the vocabulary and its fingerprint.
     vocab : bert.text.vocab.Vocab
     """
     settings = {**settings, 'vocab_fingerprint': fingerprint(vocab)}
     tokens = json.dumps(vocab.idx_to_token, ensure_ascii=False).encode('utf8')
     with replacing(path) as temporary, contextlib.ExitStack() as stack:
-        # The members of a zip file come one after the other, so the arrays grow in other files.
+        # The members of a zip file follow one another, so the arrays first grow in separate files.
         spools = {
             name: stack.enter_context(tempfile.TemporaryFile(dir=temporary.parent))
             for name in ARRAYS
@@ -71,11 +61,10 @@ def write_npz(path, blocks, settings, vocab):
             zipfile.ZipFile(temporary, 'w', zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
         )
         for name, spool in spools.items():
-            with _new_member(
-                archive, name, first[name].dtype, (count, *first[name].shape[1:])
-            ) as m:
+            shape = (count, *first[name].shape[1:])
+            with _new_member(archive, name, first[name].dtype, shape) as member:
                 spool.seek(0)
-                shutil.copyfileobj(spool, m, 2**20)
+                shutil.copyfileobj(spool, member, 2**20)
         for name, array in {
             'settings': np.array(json.dumps({**settings, 'instances': count})),
             'vocabulary': np.frombuffer(tokens, dtype=np.uint8),
@@ -86,7 +75,7 @@ def write_npz(path, blocks, settings, vocab):
 
 @contextlib.contextmanager
 def _new_member(archive, name, dtype, shape):
-    """A file in the archive, its ``.npy`` header written; zipfile dates all of them 1980."""
+    """Open a new ``.npy`` file in the archive, after its header; zipfile dates them all 1980."""
     with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
         header = {
             'descr': np.lib.format.dtype_to_descr(dtype),
@@ -98,11 +87,11 @@ def _new_member(archive, name, dtype, shape):
 
 
 def write_recordio(path, blocks):
-    """Write MXNet's indexed RecordIO, ``path`` and an index ``.idx`` beside it.
+    """Write MXNet's indexed RecordIO: ``path`` and, beside it, an index ``.idx``.
 
-    Each record is a JSON object with the eleven names and the padding that GluonNLP's script
-    gave it. MXNet is not needed: a record is a magic number, its length and its bytes, filled
-    up to a multiple of four.
+    Each record is a JSON object with the same eleven names and the same padding as in GluonNLP's
+    script. This does not need MXNet: a record is a magic number, its length and its bytes, padded
+    to a multiple of four.
     """
     index_path = Path(path).with_suffix('.idx')
     with contextlib.ExitStack() as stack:
@@ -117,7 +106,7 @@ def write_recordio(path, blocks):
 
 
 def _records(block):
-    """The instances of a block, each as a dictionary of lists of numbers."""
+    """Yield the instances of a block, each as a dictionary of lists of numbers."""
     lengths = block['valid_lengths'].astype(np.int64)
     length_b = block['segment_ids'].sum(axis=1, dtype=np.int64)
     predictions = block['masked_lm_weights'].sum(axis=1)
@@ -139,7 +128,7 @@ def _records(block):
 
 
 def read_settings(path):
-    """How a shard was made, without reading its instances.
+    """Read how a shard was made, but not its instances.
 
     Returns
     -------
@@ -157,8 +146,8 @@ def read_shard(path, vocab):
     ----------
     path : str or Path
     vocab : bert.text.vocab.Vocab or gluonnlp.vocab.BERTVocab
-        That of the model. Where the shard was made with the same tokens in another order, the
-        ids are mapped.
+        The model's. If the shard was made with the same tokens in another order, the ids are
+        mapped.
 
     Returns
     -------
@@ -168,8 +157,8 @@ def read_shard(path, vocab):
     Raises
     ------
     ToolkitError
-        If the file is damaged, an array is missing, of the wrong type or shape, or has impossible
-        values, or if the shard was made with other tokens.
+        If the file is damaged, if an array is missing, has the wrong type or shape, or contains
+        impossible values, or if the shard was made with other tokens.
     """
     with _opened(path) as shard:
         settings = _settings(shard)
@@ -179,7 +168,7 @@ def read_shard(path, vocab):
     _check_values(arrays, len(tokens), path)
     if settings['instances'] != len(arrays['input_ids']):
         raise _damaged(path, f'the settings count {settings["instances"]} instances')
-    # Not by the fingerprint, which may be that of other tokens than these.
+    # The recorded fingerprint is not trusted: it may belong to other tokens.
     if tokens != vocab.idx_to_token:
         new_ids = _map_tokens(tokens, vocab, path)
         for name in ('input_ids', 'masked_lm_ids'):
@@ -194,12 +183,16 @@ def _damaged(path, reason):
 
 @contextlib.contextmanager
 def _opened(path):
-    with naming(path):
-        try:
-            with open_npz(path) as shard:
-                yield shard
-        except Damaged as error:
-            raise _damaged(path, error) from None
+    """Open a shard; errors, also those of the disk without a file name, name its path."""
+    try:
+        with open_npz(path) as shard:
+            yield shard
+    except Damaged as error:
+        raise _damaged(path, error) from None
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            raise ToolkitError(f'{path}: {error.strerror}') from None
+        raise
 
 
 def _settings(shard):
@@ -222,11 +215,7 @@ def _tokens(shard):
 
 
 def _check_shapes(arrays, path):
-    for names, dimensions in (
-        (SEQUENCE_ARRAYS, 2),
-        (PREDICTION_ARRAYS, 2),
-        (INSTANCE_ARRAYS, 1),
-    ):
+    for names, dimensions in ((SEQUENCE_ARRAYS, 2), (PREDICTION_ARRAYS, 2), (INSTANCE_ARRAYS, 1)):
         for name in names:
             array, like = arrays[name], arrays[names[0]]
             if array.dtype.kind not in 'iu':
@@ -234,7 +223,7 @@ def _check_shapes(arrays, path):
             if array.ndim != dimensions or array.shape != like.shape:
                 raise _damaged(path, f'{name} has the shape {array.shape}')
             if len(array) != len(arrays['input_ids']):
-                raise _damaged(path, f'{name} has not as many rows as input_ids')
+                raise _damaged(path, f'{name} does not have as many rows as input_ids')
     if not arrays['input_ids'].size or not arrays['masked_lm_ids'].size:
         raise _damaged(path, 'it holds no instances')
 
@@ -257,13 +246,13 @@ def _check_values(arrays, vocab_size, path):
 
 
 def _map_tokens(tokens, vocab, path):
-    """Ids in ``vocab`` of the tokens of a shard, (tokens,) int64."""
+    """Return the ids in ``vocab`` of the tokens of a shard, (tokens,) int64."""
     theirs = vocab.token_to_idx
     foreign = next((token for token in tokens if token not in theirs), None)
     if foreign is not None or len(theirs) != len(tokens):
         example = f', such as {foreign!r}' if foreign is not None else ''
         raise ToolkitError(
             f'{path}: made with a vocabulary of other tokens than the model has{example} '
-            f'({len(tokens)} and {len(theirs)}); make it again with the vocabulary of the model'
+            f"({len(tokens)} and {len(theirs)}); make it again with the model's vocabulary"
         )
     return np.array([theirs[token] for token in tokens])

@@ -1,30 +1,34 @@
-"""Pre-training instances as batches: from shards, or made from text while the training runs.
+"""The sources of pre-training instances: shards, or text that is made into them meanwhile.
 
-A source has *units*, each a few thousand instances or more that are shuffled together: some
-shards, or a piece of text. Which units come when, and which rows meet in a batch, depends only on
-the seed and the epoch, so a position in this stream is three numbers.
+A source has *units*, each of a few thousand instances or more that are shuffled together: some
+shards, or a piece of text. The order of the units, and the rows that meet in a batch, depend only
+on the seed and the epoch, so a position in this stream is three numbers: epoch, unit and update.
 """
 
 import contextlib
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from bert.pretraining.corpus import find_files, read_corpus, share_out
-from bert.pretraining.instances import Recipe, instances, symbols_of
+from bert.pretraining.instances import Recipe, make_instances, symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
 from bert.system import processes
 from bert.system.errors import ToolkitError
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab
 
-# Bytes of text whose instances are made at a time, where it has as many.
+# The size of a unit of text in bytes, if there is as much.
 TEXT_PER_UNIT = 2**23
 
 
 def concatenate(parts):
-    """The rows of several dictionaries of arrays in one; narrower arrays are filled up with 0."""
+    """Concatenate the rows of dictionaries of arrays; narrower arrays are padded with 0."""
     if len(parts) == 1:
         return parts[0]
     whole = {}
@@ -41,14 +45,14 @@ def concatenate(parts):
 
 
 class ShardUnit(NamedTuple):
-    """Some shards, to be read together."""
+    """Some shards that are read together."""
 
     paths: list
     vocab: Vocab
     max_length: int
 
     def load(self):
-        """The instances, with the ids of the model's vocabulary.
+        """Read the instances, with the ids of the model's vocabulary.
 
         Returns
         -------
@@ -78,8 +82,10 @@ class Shards:
     vocab : Vocab
         The model's.
     max_length : int
-        The model's positions.
+        The number of positions that the model has.
     """
+
+    ahead = 1  # how many units are read before they are needed
 
     def __init__(self, patterns, vocab, max_length):
         self.paths = find_files(patterns)
@@ -97,7 +103,7 @@ class Shards:
         return f'instances: {self.count}, shards: {len(self.paths)}'
 
     def units(self, seed, epoch, rows):
-        """The units of an epoch, of as many rows or more if there are."""
+        """Return the units of an epoch, each of at least ``rows`` rows if there are as many."""
         chosen, count, units = [], 0, []
         for i in np.random.default_rng([seed, epoch]).permutation(len(self.paths)):
             chosen.append(self.paths[i])
@@ -111,17 +117,13 @@ class Shards:
             units = [chosen]
         return [ShardUnit(paths, self.vocab, self.max_length) for paths in units]
 
-    ahead = 1  # units read before they are needed
-
     def executor(self):
-        """What reads ahead: a thread."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        return ThreadPoolExecutor(1)
+        """Return an executor that reads ahead: a thread."""
+        return ThreadPoolExecutor(self.ahead)
 
 
 class TextUnit(NamedTuple):
-    """A piece of text, to be made into instances."""
+    """A piece of text that is made into instances."""
 
     spans: list
     vocab: Vocab
@@ -130,22 +132,22 @@ class TextUnit(NamedTuple):
     seeds: list
 
     def load(self):
-        """Instances with masks of their own.
+        """Make the instances; other seeds give other pairs and masks.
 
         Returns
         -------
         dict of numpy.ndarray
-            As from :func:`bert.pretraining.shards.read_shard`.
+            See :func:`bert.pretraining.shards.read_shard`.
         """
-        tokenizer = build_tokenizer(self.vocab, self.lower)
-        corpus = read_corpus(self.spans, lambda texts: tokenize(tokenizer, texts), len(self.vocab))
+        encode = partial(tokenize, build_tokenizer(self.vocab, self.lower))
+        corpus = read_corpus(self.spans, encode, len(self.vocab))
         rng = np.random.default_rng(self.seeds)
-        _, blocks = instances(corpus, self.recipe, symbols_of(self.vocab), rng)
+        _, blocks = make_instances(corpus, self.recipe, symbols_of(self.vocab), rng)
         return concatenate(list(blocks))
 
 
 class Text:
-    """Text files, whose instances are made anew for each epoch, in other processes.
+    """Text files, made into new instances for each epoch, in other processes.
 
     Parameters
     ----------
@@ -154,43 +156,40 @@ class Text:
     vocab : Vocab
         The model's.
     lower : bool
-        Whether to lower-case the text.
+        Lower-case the text.
     recipe : Recipe
     num_workers : int
-        Processes.
+        The number of processes.
     """
+
+    count = None  # of instances: unknown before they are made
 
     def __init__(self, patterns, vocab, lower, recipe, num_workers):
         self.vocab = vocab
         self.lower = lower
         self.recipe = recipe
         self.ahead = num_workers
-        self.count = None  # of instances: known once they are made
-        self.spans = pieces(find_files(patterns))
+        self.pieces = cut_text(find_files(patterns))
         self.description = [
             [os.path.basename(span.path), span.start, span.stop]
-            for spans in self.spans
+            for spans in self.pieces
             for span in spans
         ] + [list(recipe)]
 
     def __str__(self):
-        size = sum(span.stop - span.start for spans in self.spans for span in spans)
-        return f'bytes of text: {size}, pieces: {len(self.spans)}'
+        size = sum(span.stop - span.start for spans in self.pieces for span in spans)
+        return f'bytes of text: {size}, pieces: {len(self.pieces)}'
 
     def units(self, seed, epoch, rows):
-        """The units of an epoch; ``rows`` says nothing here, a piece of text has many."""
+        """Return the units of an epoch; ``rows`` has no effect, as pieces of text have many."""
         return [
-            TextUnit(self.spans[i], self.vocab, self.lower, self.recipe, [seed, epoch, i])
-            for i in np.random.default_rng([seed, epoch]).permutation(len(self.spans)).tolist()
+            TextUnit(self.pieces[i], self.vocab, self.lower, self.recipe, [seed, epoch, i])
+            for i in np.random.default_rng([seed, epoch]).permutation(len(self.pieces)).tolist()
         ]
 
     @contextlib.contextmanager
     def executor(self):
-        """What makes instances ahead of the training: processes."""
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-        from concurrent.futures.process import BrokenProcessPool
-
+        """Yield an executor that makes instances ahead of the training: processes."""
         # Not forked: MXNet has started threads by now.
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(self.ahead, context, start_worker) as executor:
@@ -202,34 +201,34 @@ class Text:
                     'take fewer --num_workers, or shards in place of --raw'
                 ) from None
             finally:
-                # What they are making ahead is of no use any more, and may take them long.
+                # What they are making ahead is no longer needed, and could take long.
                 processes.stop_children(kill=True)
 
 
-def pieces(paths):
-    """Cut large files between documents and put small ones together.
+def cut_text(paths):
+    """Cut large files between documents, and group small ones.
 
     Returns
     -------
     list of list of Span
-        Each of about :data:`TEXT_PER_UNIT` bytes, or all there is.
+        Pieces of about :data:`TEXT_PER_UNIT` bytes, or a single one of all the text.
     """
-    groups, size = [[]], 0
+    pieces, size = [[]], 0
     for path in paths:
         for (span,) in share_out([path], max(1, os.path.getsize(path) // TEXT_PER_UNIT)):
             if size >= TEXT_PER_UNIT // 2:
-                groups.append([])
+                pieces.append([])
                 size = 0
             if span.stop > span.start:
-                groups[-1].append(span)
+                pieces[-1].append(span)
             size += span.stop - span.start
-    if len(groups) > 1 and size < TEXT_PER_UNIT // 2:
-        last = groups.pop()
-        groups[-1] += last
-    return groups
+    if len(pieces) > 1 and size < TEXT_PER_UNIT // 2:
+        last = pieces.pop()
+        pieces[-1] += last
+    return pieces
 
 
 def start_worker():
-    """Leave signals to the parent process and the cores to the training."""
+    """Leave signals to the parent process, and the cores to the training."""
     processes.ignore_signals()
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'

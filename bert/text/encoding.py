@@ -1,4 +1,4 @@
-"""Text to the arrays that BERT takes: ids, token types and valid lengths."""
+"""Text to the arrays that BERT takes: token ids, token types and valid lengths."""
 
 from typing import List, NamedTuple
 
@@ -8,24 +8,24 @@ from bert.text.tokenizer import tokenize
 
 
 class Encoded(NamedTuple):
-    """A set of sentences or sentence pairs as token ids, without padding."""
+    """Sentences or sentence pairs as token ids, without padding."""
 
-    ids: List[np.ndarray]  # [CLS] first [SEP] (second [SEP]), int32, at most max_len each
-    first_lengths: np.ndarray  # (N,) int32: tokens up to the first [SEP], which have type 0
+    ids: List[np.ndarray]  # [CLS] first [SEP] (second [SEP]), int32, each at most max_len long
+    first_lengths: np.ndarray  # (N,) int32: tokens up to the first [SEP], whose type is 0
     lengths: np.ndarray  # (N,) int32
     padding: int  # the id of [PAD]
 
 
 def truncated_lengths(first, second, limit):
-    """Lengths of the two texts once tokens are cut off the longer one until both fit.
+    """Return the lengths of two texts after tokens are cut off the longer one until both fit.
 
-    The original does it token by token, from the second text where both are as long.
+    The original removes one token at a time, from the second text if both are equally long.
 
     Parameters
     ----------
     first, second : (N,) arrays of int
     limit : int
-        What the two may have together.
+        The largest sum of the two lengths.
 
     Returns
     -------
@@ -41,17 +41,17 @@ def truncated_lengths(first, second, limit):
 
 
 def encode(texts, tokenizer, vocab, max_len):
-    """Tokenize a whole set on all cores, truncate, and add the special tokens.
+    """Tokenize texts on all cores, truncate them and add the special tokens.
 
     Parameters
     ----------
     texts : list of tuple of str
-        One or two texts each, alike in all.
+        One text each, or two texts each.
     tokenizer : tokenizers.Tokenizer
         See :func:`bert.text.tokenizer.build_tokenizer`.
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     max_len : int
-        Tokens of a row at most, with [CLS] and [SEP].
+        The most tokens in a row, [CLS] and [SEP] included.
 
     Returns
     -------
@@ -79,17 +79,18 @@ def encode(texts, tokenizer, vocab, max_len):
 
 
 def pad_batch(encoded, rows):
-    """The arrays of one batch, as long as its longest row.
+    """Pad some rows to the length of the longest of them.
 
     Parameters
     ----------
     encoded : Encoded
     rows : (B,) array of int
-        Which rows of the set.
+        The rows of the batch.
 
     Returns
     -------
-    (B, L) int32 ids, (B, L) int32 token types, (B,) float32 valid lengths
+    ids, token_types : (B, L) arrays of int32
+    valid_lengths : (B,) array of float32
     """
     lengths = encoded.lengths[rows]
     width = lengths.max()

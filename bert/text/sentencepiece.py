@@ -1,8 +1,8 @@
-"""Sample the pieces of words from a sentencepiece unigram model (Kudo 2018, arXiv 1804.10959).
+"""Sentencepiece models: their vocabulary, a tokenizer, and sampling (Kudo 2018, arXiv 1804.10959).
 
-The library samples too, but its releases seed themselves differently, the latest ones from the
-operating system, so that no run can be repeated. Here the randomness comes from a generator that
-is passed in.
+The library can sample too, but its releases seed themselves differently, the latest ones from the
+operating system, so no run could be repeated. Here the randomness comes from a generator that is
+passed in.
 """
 
 import heapq
@@ -13,26 +13,115 @@ from pathlib import Path
 import numpy as np
 
 from bert.system.errors import ToolkitError
+from bert.text.tokenizer import find_distinct
 from bert.text.vocab import Vocab
 
-# The library's scores of a character that is in no piece, and of a user-defined piece.
+# As in the library, a character that is in no piece scores this much less than the lowest piece,
 UNKNOWN_PENALTY = 10.0
+# and a user-defined piece this much less than its length times the highest score.
 USER_DEFINED_PENALTY = 0.1
 
 
-class UnigramSampler:
-    """Splits words into pieces: a split with score s has a chance proportional to exp(alpha s).
+def load_sentencepiece(path):
+    """Load a ``sentencepiece.SentencePieceProcessor``."""
+    import sentencepiece
 
-    The score of a split is the sum of the log probabilities of its pieces.
+    if not Path(path).is_file():
+        raise ToolkitError(f'{path}: there is no such sentencepiece model')
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    # The library's own message may quote bytes of the file that are not valid text.
+    except (OSError, RuntimeError, UnicodeDecodeError):
+        raise ToolkitError(f'{path}: not a sentencepiece model') from None
+
+
+def load_sentencepiece_vocab(path):
+    """Read the pieces of a sentencepiece model, with the model's own ids.
+
+    Those of BERT's special tokens that the model lacks follow its last piece, in the order [MASK],
+    [CLS], [SEP], [PAD] (in ``gluonnlp.vocab.BERTVocab`` their order changes from run to run).
+
+    Returns
+    -------
+    Vocab
+    """
+    processor = load_sentencepiece(path)
+    try:
+        tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    except UnicodeDecodeError:
+        raise ToolkitError(f'{path}: a piece is not valid UTF-8') from None
+    unknown = tokens[processor.unk_id()]
+    padding = tokens[processor.pad_id()] if processor.pad_id() >= 0 else '[PAD]'
+    for token in ('[MASK]', '[CLS]', '[SEP]', padding):
+        if token not in tokens:
+            tokens.append(token)
+    return Vocab(tokens, source=path, unknown_token=unknown, padding_token=padding)
+
+
+def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
+    """Make a function that turns texts into ids as ``gluonnlp.data.BERTSPTokenizer`` does.
+
+    It cleans the text and splits it into words as for WordPiece, and then each word into pieces.
+
+    Parameters
+    ----------
+    path : str or Path
+        A sentencepiece model.
+    lower : bool
+        Lower-case the text and strip accents.
+    num_best : int
+        Sample the pieces of each word from this many of the best ways to split it, or from all
+        ways if negative; 0 or 1 takes the best.
+    alpha : float
+        The inverse temperature of the sampling.
+    rng : numpy.random.Generator, optional
+        For the sampling.
+
+    Returns
+    -------
+    function
+        From a list of str to a list of lists of int.
+    """
+    from tokenizers import normalizers, pre_tokenizers
+
+    processor = load_sentencepiece(path)
+    normalizer = normalizers.BertNormalizer(strip_accents=lower, lowercase=lower)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    if num_best in (0, 1):
+
+        def split(words):
+            return processor.encode(words, num_threads=1)
+    else:
+        sampler = UnigramSampler(processor, num_best, alpha)
+
+        def split(words):
+            return sampler.sample(words, rng)
+
+    def encode(texts):
+        words = [
+            [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+            for text in texts
+        ]
+        pieces = iter(split(list(chain.from_iterable(words))))
+        return [list(chain.from_iterable(islice(pieces, len(text)))) for text in words]
+
+    return encode
+
+
+class UnigramSampler:
+    """A sampler of ways to split words into pieces.
+
+    A split with score s has a probability proportional to exp(alpha s). The score is the sum of
+    the log probabilities of the pieces.
 
     Parameters
     ----------
     processor : sentencepiece.SentencePieceProcessor
-        With a unigram model.
+        Of a unigram model.
     num_best : int
-        Sample from this number of the best splits, or from all if negative.
+        Sample from this many of the best splits, or from all if negative.
     alpha : float
-        0 makes all splits equally likely, a large number leaves the best.
+        0 makes all splits equally likely; a large number leaves only the best.
     """
 
     def __init__(self, processor, num_best, alpha):
@@ -45,10 +134,10 @@ class UnigramSampler:
         ]
         if not _is_unigram(processor) or any(processor.is_byte(i) for i in normal):
             raise ToolkitError(
-                'pieces can be sampled from sentencepiece unigram models without byte fallback '
-                'only: leave out --sp_nbest'
+                'pieces can only be sampled from sentencepiece unigram models without byte '
+                'fallback: leave out the sampling'
             )
-        # User-defined pieces cannot be told from others, but for their score of 0.
+        # Only their score of 0 distinguishes user-defined pieces from others.
         scores = {i: processor.get_score(i) for i in normal}
         highest = max((score for score in scores.values() if score), default=0.0)
         self.pieces = {}
@@ -59,7 +148,7 @@ class UnigramSampler:
         self.unknown = processor.unk_id(), min(scores.values()) - UNKNOWN_PENALTY
 
     def sample(self, words, rng):
-        """Pieces of each word, drawn anew for each time that it occurs.
+        """Sample the pieces of each word, anew for each occurrence.
 
         Parameters
         ----------
@@ -70,15 +159,13 @@ class UnigramSampler:
         -------
         list of list of int
         """
-        distinct = list(dict.fromkeys(words))
-        number = dict(zip(distinct, range(len(distinct))))
-        which = np.array([number[word] for word in words], dtype=np.int64)
+        distinct, which = find_distinct(words)
         texts = self.processor.normalize(distinct)
         draw = self._sample_all if self.num_best < 0 else self._sample_best
         return draw(texts, which, rng)
 
     def _edges(self, text):
-        """For each end, 1 to the length, the pieces that end there as (start, id, score)."""
+        """Yield each end, 1 to the length, with the pieces that end there: (start, id, score)."""
         for end in range(1, len(text) + 1):
             edges = [
                 (start, *self.pieces[text[start:end]])
@@ -115,8 +202,8 @@ class UnigramSampler:
     def _sample_all(self, texts, which, rng):
         """Sample from all splits: a forward pass over each word, and all backward passes at once.
 
-        The nodes are the ends in each word, and one more for its beginning; each piece is an edge
-        from a node back to an earlier one.
+        The nodes are the beginning of each word and the ends in it; each piece is an edge from a
+        node back to an earlier one.
         """
         weights, targets, pieces, sizes, last = [], [], [], [], []
         for text in texts:
@@ -149,7 +236,7 @@ class UnigramSampler:
             node = targets[edge]
         if not steps:
             return [[] for _ in which]
-        # The steps go from the last piece to the first: reversed, they are sorted by word.
+        # The steps run from the last piece to the first: in reverse, they are sorted by word.
         rows = np.concatenate([row for row, _ in reversed(steps)])
         ids = np.concatenate([piece for _, piece in reversed(steps)])
         ids = iter(ids[np.argsort(rows, kind='stable')].tolist())
@@ -157,7 +244,7 @@ class UnigramSampler:
         return [self._join_unknown(list(islice(ids, count))) for count in counts]
 
     def _join_unknown(self, ids):
-        """Neighbouring unknown characters make one token."""
+        """Make one token of neighbouring unknown characters."""
         unknown = self.unknown[0]
         if unknown not in ids:
             return list(ids)
@@ -165,7 +252,7 @@ class UnigramSampler:
 
 
 def _is_unigram(processor):
-    """Only these models know the best ways to split."""
+    """Return whether a model is a unigram model; only those can list the best splits."""
     try:
         return bool(processor.nbest_encode('a', nbest_size=2))
     except RuntimeError:
@@ -173,7 +260,7 @@ def _is_unigram(processor):
 
 
 def _draw(weights, sizes, groups, rng):
-    """Draw one item for each of ``groups``, with chances proportional to the weights.
+    """Draw one item for each of ``groups``, with probabilities proportional to the weights.
 
     Parameters
     ----------
@@ -192,91 +279,3 @@ def _draw(weights, sizes, groups, rng):
     low, high = sums[stop - sizes][groups], sums[stop][groups]
     item = np.searchsorted(sums, low + rng.random(len(groups)) * (high - low), side='right') - 1
     return np.clip(item, (stop - sizes)[groups], stop[groups] - 1)
-
-
-def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
-    """A function from texts to ids that works as ``gluonnlp.data.BERTSPTokenizer`` does.
-
-    The text is cleaned and split into words like for WordPiece, and each word into pieces.
-
-    Parameters
-    ----------
-    path : str or Path
-        A sentencepiece model.
-    lower : bool
-        Lower-case the text and strip accents.
-    num_best : int
-        Sample the pieces of each word from this number of the best ways to split it, or from all
-        if negative; 0 or 1 takes the best.
-    alpha : float
-        The inverse temperature of the sampling.
-    rng : numpy.random.Generator, optional
-        For the sampling.
-
-    Returns
-    -------
-    function
-        From a list of str to a list of lists of int.
-    """
-    from tokenizers import normalizers, pre_tokenizers
-
-    pass
-
-    processor = load_sentencepiece(path)
-    normalizer = normalizers.BertNormalizer(strip_accents=lower, lowercase=lower)
-    splitter = pre_tokenizers.BertPreTokenizer()
-    if num_best in (0, 1):
-
-        def split(words):
-            return processor.encode(words, num_threads=1)
-    else:
-        sampler = UnigramSampler(processor, num_best, alpha)
-
-        def split(words):
-            return sampler.sample(words, rng)
-
-    def encode(texts):
-        words = [
-            [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
-            for text in texts
-        ]
-        pieces = iter(split(list(chain.from_iterable(words))))
-        return [list(chain.from_iterable(islice(pieces, len(text)))) for text in words]
-
-    return encode
-
-
-def load_sentencepiece_vocab(path):
-    """The pieces of a sentencepiece model, with the model's own ids.
-
-    Those of BERT's special tokens that the model lacks come after its last piece, [MASK], [CLS],
-    [SEP], [PAD] in this order (``gluonnlp.vocab.BERTVocab`` changes it from run to run).
-
-    Returns
-    -------
-    Vocab
-    """
-    processor = load_sentencepiece(path)
-    try:
-        tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-    except UnicodeDecodeError:
-        raise ToolkitError(f'{path}: a piece is not valid UTF-8') from None
-    unknown = tokens[processor.unk_id()]
-    padding = tokens[processor.pad_id()] if processor.pad_id() >= 0 else '[PAD]'
-    for token in ('[MASK]', '[CLS]', '[SEP]', padding):
-        if token not in tokens:
-            tokens.append(token)
-    return Vocab(tokens, source=path, unknown_token=unknown, padding_token=padding)
-
-
-def load_sentencepiece(path):
-    """A ``sentencepiece.SentencePieceProcessor``, or one sentence why not."""
-    import sentencepiece
-
-    if not Path(path).is_file():
-        raise ToolkitError(f'{path}: there is no such sentencepiece model')
-    try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    # The library's own sentence may be of bytes from the file, and no valid text.
-    except (OSError, RuntimeError, UnicodeDecodeError):
-        raise ToolkitError(f'{path}: not a sentencepiece model') from None

@@ -2,8 +2,8 @@
 
 The rules are those of the original BERT: clean the text, put spaces around Chinese characters,
 lower-case and strip accents in uncased models only, split at white space and punctuation, then
-take the longest pieces of each word that the vocabulary has. Hugging Face's ``tokenizers`` does
-the work, a list of texts on all cores.
+split each word greedily into the longest pieces in the vocabulary. Hugging Face's ``tokenizers``
+does the work, on all cores for a list of texts.
 """
 
 import numpy as np
@@ -13,13 +13,13 @@ MAX_CHARACTERS_PER_WORD = 200
 
 
 def build_tokenizer(vocab, lower):
-    """A WordPiece tokenizer without special tokens in its output.
+    """Build a WordPiece tokenizer that adds no special tokens to its output.
 
     Parameters
     ----------
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     lower : bool
-        Lower-case the text and strip accents, as uncased models want it.
+        Lower-case the text and strip accents, as uncased models need it.
 
     Returns
     -------
@@ -42,12 +42,27 @@ def build_tokenizer(vocab, lower):
 
 
 def tokenize(tokenizer, texts):
-    """Ids of each text.
+    """Tokenize a list of texts.
 
     Returns
     -------
     list of numpy.ndarray of int32
-        One array a text, in the order given.
+        The ids of each text, in the order of the texts.
     """
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def find_distinct(words):
+    """Find the different words, so that each needs to be encoded only once.
+
+    Returns
+    -------
+    distinct : list of str
+        In the order of their first occurrences.
+    index : numpy.ndarray of int64, (len(words),)
+        ``distinct[index[i]]`` is ``words[i]``.
+    """
+    distinct = list(dict.fromkeys(words))
+    number = dict(zip(distinct, range(len(distinct))))
+    return distinct, np.fromiter(map(number.__getitem__, words), np.int64, len(words))

@@ -19,16 +19,16 @@ SPECIAL_TOKENS = {
 class Vocab:
     """Tokens and ids, with the attribute names of ``gluonnlp.vocab.BERTVocab``.
 
-    Unlike that class it needs no MXNet, so that data generation does without its 280 MB.
+    Unlike that class it does not need MXNet, which saves data generation 280 MB of memory.
 
     Parameters
     ----------
     tokens : sequence of str
-        ``tokens[i]`` is the token with id ``i``. All different.
+        ``tokens[i]`` is the token with id ``i``. All must differ.
     source : str
-        Where they come from, for error messages.
+        Where the tokens come from, for error messages.
     specials : dict
-        Tokens that have other names than :data:`SPECIAL_TOKENS`, such as
+        Special tokens with names other than those of :data:`SPECIAL_TOKENS`, such as
         ``{'unknown_token': '<unk>'}``.
 
     Raises
@@ -42,7 +42,7 @@ class Vocab:
         self.token_to_idx = {token: i for i, token in enumerate(self.idx_to_token)}
         if len(self.token_to_idx) < len(self.idx_to_token):
             token, _ = Counter(self.idx_to_token).most_common(1)[0]
-            raise ToolkitError(f'{source}: the token {token!r} stands there twice')
+            raise ToolkitError(f'{source}: the token {token!r} occurs twice')
         for name, token in {**SPECIAL_TOKENS, **specials}.items():
             if token not in self.token_to_idx:
                 raise ToolkitError(f'{source}: the token {token!r} is missing')
@@ -52,12 +52,14 @@ class Vocab:
         return len(self.idx_to_token)
 
     def __getitem__(self, token):
-        """The id of a token, or that of the unknown token."""
+        """Return the id of a token, or that of the unknown token."""
         return self.token_to_idx.get(token, self.token_to_idx[self.unknown_token])
 
 
 def load_vocab(path):
-    """Read a ``vocab.txt`` (a token a line) or a Gluon ``.vocab`` (JSON), told by its content.
+    """Read a ``vocab.txt`` (one token per line) or a Gluon ``.vocab`` file (JSON).
+
+    The content decides which of the two it is, not the name.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def load_vocab(path):
         is_json = file.read(64).lstrip().startswith(b'{"')
     if is_json:
         return _from_gluon_json(read_json(path), path)
-    # Only newlines end a token: some vocabularies hold others of str.splitlines's line ends.
+    # Only newlines end a token: some vocabularies contain other line ends of str.splitlines.
     lines = read_text(path).replace('\r\n', '\n').split('\n')
     if lines[-1] == '':
         lines.pop()
@@ -78,7 +80,10 @@ def load_vocab(path):
 
 
 def _from_gluon_json(content, path):
-    """Both shapes of a Gluon file: special tokens at the top (2018) or in a table of their own."""
+    """Build a vocabulary from the JSON of a Gluon file.
+
+    The special tokens are at the top level (2018) or in a table of their own (today).
+    """
     token_to_idx = content.get('token_to_idx')
     if not isinstance(token_to_idx, dict) or not all(
         isinstance(i, int) for i in token_to_idx.values()
@@ -99,16 +104,16 @@ def _from_gluon_json(content, path):
 
 
 def pad_vocab(vocab, size):
-    """A vocabulary with a name for each row of an embedding that is rounded up.
+    """Name every row of an embedding that has more rows than the vocabulary has tokens.
 
-    Some models' embeddings are; the extra rows have no token and are never looked up.
+    Some models round the number of rows up; the extra ones are never looked up.
     """
     unnamed = [f'[unnamed{number}]' for number in range(len(vocab), size)]
     return _with_tokens(vocab, list(vocab.idx_to_token) + unnamed)
 
 
 def plain_vocab(vocab):
-    """The inverse of :func:`pad_vocab`; a ``gluonnlp.vocab.BERTVocab`` will do too."""
+    """Undo :func:`pad_vocab`; also accepts a ``gluonnlp.vocab.BERTVocab``."""
     tokens = list(vocab.idx_to_token)
     while tokens[-1] == f'[unnamed{len(tokens) - 1}]':
         tokens.pop()
@@ -120,12 +125,12 @@ def _with_tokens(vocab, tokens):
 
 
 def fingerprint(vocab):
-    """A sha256, in hexadecimal, that tells vocabularies with other tokens or order apart."""
+    """Return a sha256, in hexadecimal, of the tokens and their order."""
     return hashlib.sha256('\n'.join(vocab.idx_to_token).encode('utf8')).hexdigest()
 
 
 def has_capitals(vocab):
-    """Whether an ordinary token, one that is no marker such as [CLS] or <S>, has a capital."""
+    """Return whether any ordinary token, not a marker such as [CLS] or <S>, has a capital."""
     return any(
         token != token.lower() and (token[0] + token[-1]) not in ('[]', '<>')
         for token in vocab.idx_to_token

@@ -1,5 +1,6 @@
-"""Sampled pieces: against the library's own sampler, and against every split of a word."""
+"""Sentencepiece vocabularies and tokens; sampling against every split and the library's sampler."""
 
+import io
 import math
 import random
 from collections import Counter
@@ -17,7 +18,7 @@ sentencepiece = pytest.importorskip('sentencepiece')
 
 @pytest.fixture(scope='module')
 def train(tmp_path_factory):
-    """A function that trains a model on made-up words and gives its path."""
+    """Return a function that trains a model on made-up words and returns its path."""
     folder = tmp_path_factory.mktemp('models')
     rng = random.Random(0)
     words = [''.join(rng.choices('aabcde', k=rng.randint(2, 8))) for _ in range(400)]
@@ -46,7 +47,7 @@ def sample(model, num_best, alpha, word, count, seed=0):
 
 
 def all_splits(processor, text):
-    """{ids: score} of every way to split a text into pieces."""
+    """Return {ids: score} of all ways to split a text into pieces."""
     if not text:
         return {(): 0.0}
     splits = {}
@@ -59,7 +60,7 @@ def all_splits(processor, text):
 
 
 @pytest.mark.parametrize('num_best, alpha', [(-1, 0.1), (-1, 0.5), (4, 0.3), (1000, 0.1)])
-def test_splits_have_their_chances(model, num_best, alpha):
+def test_splits_have_their_probabilities(model, num_best, alpha):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     count, letters = 20000, random.Random(1)
     splits = {}
@@ -81,7 +82,7 @@ def test_splits_have_their_chances(model, num_best, alpha):
 @pytest.mark.parametrize('num_best', [-1, 5])
 @pytest.mark.parametrize('word', ['abdace', 'adQbea', 'QQ', 'a'])
 def test_same_as_the_library(model, num_best, word):
-    """Unknown letters too. The library's generator has a seed of its own: a generous bound."""
+    """Also with unknown letters. The bound is generous, as the library's seed cannot be set."""
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     count, alpha = 4000, 0.2
     theirs = Counter(
@@ -92,7 +93,7 @@ def test_same_as_the_library(model, num_best, word):
     assert sum(abs(ours[k] - theirs[k]) for k in {*ours, *theirs}) / 2 / count < 0.1
 
 
-def test_each_occurrence_is_drawn_anew_and_in_its_place(model):
+def test_each_occurrence_is_sampled_anew_and_in_its_place(model):
     encode = sentencepiece_encoder(model, True, -1, 0.1, np.random.default_rng(1))
     vocab = load_sentencepiece_vocab(model)
     texts = ['abdace, abdace caba', '', 'caba '] * 50
@@ -109,13 +110,13 @@ def test_the_generator_decides(model):
 
 
 @pytest.mark.parametrize('num_best', [0, 1])
-def test_without_sampling_it_is_the_best_split(model, num_best):
+def test_the_best_split_without_sampling(model, num_best):
     encode = sentencepiece_encoder(model, False, num_best, 0.1)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     assert encode(['abdace caba', '']) == [processor.encode('abdace caba'), []]
 
 
-def test_text_is_lower_cased_or_not(model):
+def test_lower_case(model):
     unknown = sentencepiece.SentencePieceProcessor(model_file=str(model)).unk_id()
     lower, cased = sentencepiece_encoder(model, True), sentencepiece_encoder(model, False)
     assert lower(['CABA C\u00e1b\u00e1']) == lower(['caba caba'])
@@ -125,7 +126,7 @@ def test_text_is_lower_cased_or_not(model):
 @pytest.mark.parametrize('options', [{'model_type': 'bpe'}, {'byte_fallback': True}])
 def test_models_that_cannot_be_sampled(train, options):
     path = train('_'.join(options), **options)
-    with pytest.raises(ToolkitError, match='leave out --sp_nbest'):
+    with pytest.raises(ToolkitError, match='leave out the sampling'):
         sample(path, -1, 0.1, 'caba', 1)
 
 
@@ -141,7 +142,7 @@ def test_vocabularies_have_the_special_tokens(train, model):
 
 
 def test_same_vocabulary_as_gluonnlp(train):
-    """Where the model has all special tokens: GluonNLP adds others in the order of a set."""
+    """With a model that has all special tokens: GluonNLP adds others in the order of a set."""
     pytest.importorskip('mxnet')
     gluonnlp = pytest.importorskip('gluonnlp')
     specials = ['[CLS]', '[SEP]', '[MASK]']
@@ -151,6 +152,20 @@ def test_same_vocabulary_as_gluonnlp(train):
     assert ours.idx_to_token == theirs.idx_to_token
     for name in ('unknown_token', 'padding_token', 'cls_token', 'sep_token', 'mask_token'):
         assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_a_model_with_a_piece_that_is_not_text(tmp_path):
+    """The library loads it, and fails when it makes a str of the piece."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(['ab ba aab'] * 20), model_writer=model, vocab_size=10,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    assert model.getvalue().count(b'\xe2\x96\x81a')
+    (tmp_path / 'm').write_bytes(model.getvalue().replace(b'\xe2\x96\x81a', b'\xe2\xff\x81a'))
+    with pytest.raises(ToolkitError) as caught:
+        load_sentencepiece_vocab(tmp_path / 'm')
+    assert str(tmp_path / 'm') in str(caught.value)
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no model'])

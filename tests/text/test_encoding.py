@@ -1,4 +1,4 @@
-"""Truncation, special tokens and padding, against the original's loop and gluonnlp."""
+"""Truncation, special tokens and padding against the original's loop and gluonnlp."""
 
 import doctest
 
@@ -12,7 +12,7 @@ from bert.text.vocab import Vocab
 
 
 def truncate_token_by_token(first, second, limit):
-    """The original's ``_truncate_seq_pair``, on lengths."""
+    """Truncate lengths like the original's ``_truncate_seq_pair``."""
     while first + second > limit:
         if first > second:
             first -= 1
@@ -45,18 +45,18 @@ def sample_pairs():
     return [tuple(line.split('\t')[3:5]) for line in lines[1:] if line]
 
 
-@pytest.mark.parametrize('texts_a_row', [1, 2])
+@pytest.mark.parametrize('texts_per_row', [1, 2])
 @pytest.mark.parametrize('max_len', [5, 16, 33, 128])
-def test_encode_equals_gluonnlp(vocab, max_len, texts_a_row):
-    """Its BERTSentenceTransform, row by row, without padding."""
+def test_encode_equals_gluonnlp(vocab, max_len, texts_per_row):
+    """Against its BERTSentenceTransform, row by row and without padding."""
     nlp = pytest.importorskip('gluonnlp')
     theirs = nlp.vocab.BERTVocab(
         nlp.data.count_tokens(vocab.idx_to_token), token_to_idx=vocab.token_to_idx
     )
     reference = nlp.data.BERTSentenceTransform(
-        nlp.data.BERTTokenizer(theirs, lower=True), max_len, pad=False, pair=texts_a_row == 2
+        nlp.data.BERTTokenizer(theirs, lower=True), max_len, pad=False, pair=texts_per_row == 2
     )
-    texts = [pair[:texts_a_row] for pair in sample_pairs()[:150]]
+    texts = [pair[:texts_per_row] for pair in sample_pairs()[:150]]
     encoded = encoding.encode(texts, build_tokenizer(vocab, lower=True), vocab, max_len)
     assert len(encoded.ids) == len(texts)
     for row, text in enumerate(texts):
@@ -69,7 +69,7 @@ def test_encode_equals_gluonnlp(vocab, max_len, texts_a_row):
 
 
 def test_encode_by_hand(vocab):
-    """[CLS] the cat [SEP] a dog runs [SEP], and the texts without a token."""
+    """[CLS] the cat [SEP] a dog runs [SEP], and texts without tokens."""
     tokenizer = build_tokenizer(vocab, lower=True)
     texts = [('The cat', 'a dog runs'), ('', ''), ('the cat', '')]
     encoded = encoding.encode(texts, tokenizer, vocab, 8)
@@ -100,7 +100,7 @@ def test_pad_batch_by_hand():
     assert token_types.tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
-def test_a_batch_gives_back_its_rows(vocab):
+def test_a_batch_contains_its_rows(vocab):
     encoded = encoding.encode(sample_pairs(), build_tokenizer(vocab, lower=True), vocab, 64)
     rows = np.random.default_rng(1).permutation(len(encoded.ids))[:32]
     ids, token_types, lengths = encoding.pad_batch(encoded, rows)

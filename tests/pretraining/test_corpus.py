@@ -1,15 +1,10 @@
-"""Text files to corpora: finding, sharing out, reading and tokenizing them."""
+"""Text files to corpora: how they are found, shared out, read and tokenized."""
 
-import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / 'shared' / 'data'
-sys.path.insert(0, str(ROOT))
 
 from bert.pretraining import corpus
 from bert.pretraining.corpus import (
@@ -26,7 +21,7 @@ from bert.text.vocab import SPECIAL_TOKENS, Vocab, load_vocab
 
 
 def letters(texts):
-    """An encoder that can be checked by eye: a token a letter, numbered from a = 0."""
+    """Encode one token per letter, numbered from a = 0, which can be checked by eye."""
     return [[ord(letter) - ord('a') for letter in text if letter not in ' -'] for text in texts]
 
 
@@ -35,7 +30,7 @@ def read(*paths, **options):
 
 
 def as_text(corpus):
-    """The corpus as its documents' sentences."""
+    """Return the sentences of each document."""
     sentences = [
         ''.join(chr(i + ord('a')) for i in corpus.ids[a:b])
         for a, b in zip(corpus.sentences, corpus.sentences[1:])
@@ -73,7 +68,7 @@ def test_find_files(tmp_path, monkeypatch):
         ('/dev/null', 'not a regular file'),
     ],
 )
-def test_what_cannot_be_read(tmp_path, patterns, words):
+def test_what_is_not_a_file(tmp_path, patterns, words):
     write(tmp_path / 'a.txt', 'x')
     (tmp_path / 'sub').mkdir()
     with pytest.raises(ToolkitError, match=words):
@@ -83,7 +78,7 @@ def test_what_cannot_be_read(tmp_path, patterns, words):
 # Sharing out.
 
 
-def test_files_stay_whole_where_there_are_enough(tmp_path):
+def test_files_stay_whole_if_there_are_enough(tmp_path):
     paths = [write(tmp_path / f'{i}.txt', 'x' * (i + 1)) for i in range(5)]
     spans = [Span(path, 0, i + 1) for i, path in enumerate(paths)]
     assert share_out(paths, 1) == [spans]
@@ -102,7 +97,7 @@ def test_a_file_is_cut_between_documents(tmp_path, end):
         assert len(groups) == len(spans) == count
         assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
         assert spans[-1].stop == len(text)
-    # Every possible cut: none goes through a document.
+    # No possible cut divides a document.
     for count in range(1, len(text)):
         parts = [text[span.start : span.stop] for (span,) in share_out([path], count)]
         assert ''.join(parts) == text
@@ -125,7 +120,7 @@ def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
             assert [document for part in parts for document in part] == documents
 
 
-def test_some_files_are_cut_in_more_parts_than_others(tmp_path):
+def test_some_files_are_cut_into_more_parts_than_others(tmp_path):
     paths = [write(tmp_path / f'{i}.txt', 'a\n\nb\n\nc\n\nd\n') for i in range(2)]
     assert [span.path for (span,) in share_out(paths, 5)] == [paths[0]] * 3 + [paths[1]] * 2
 
@@ -151,13 +146,13 @@ def test_line_ends_and_byte_order_mark(tmp_path, line_end):
     assert as_text(read(write(tmp_path / 'a.txt', text))) == [['ab', 'cd'], ['ef']]
 
 
-def test_chunks_do_not_show(tmp_path, monkeypatch):
+def test_chunks_make_no_difference(tmp_path, monkeypatch):
     lines = ['abc de' * (1 + i % 5) if i % 7 else '' for i in range(200)]
     path = write(tmp_path / 'a.txt', '\n'.join(lines))
-    whole, shown = as_text(read(path)), []
+    whole, fractions = as_text(read(path)), []
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', 40)
-    assert as_text(read(path, show=shown.append)) == whole
-    assert shown[-1] == 1 and shown == sorted(shown) and len(shown) > 20
+    assert as_text(read(path, on_progress=fractions.append)) == whole
+    assert fractions[-1] == 1 and fractions == sorted(fractions) and len(fractions) > 20
 
 
 def test_invalid_utf8_is_named_by_line(tmp_path, monkeypatch):
@@ -183,11 +178,11 @@ def test_too_little_text(tmp_path, text, words):
     assert str(error.value).startswith(f'{tmp_path}/a.txt: ')
 
 
-# Reading some at a time.
+# Reading one corpus at a time.
 
 
 def slow_cuts(documents, tokens):
-    """The documents of each corpus, one document after the other: what the docstring says."""
+    """Return the documents of each corpus, as the docstring says, one document at a time."""
     size = [sum(map(len, document)) for document in documents]
     for i in range(2, len(documents) - 1):
         if sum(size[:i]) >= tokens and sum(size[i:]) >= tokens:
@@ -201,8 +196,8 @@ def random_documents(rng, count):
 
 @pytest.mark.parametrize('chunk', [7, 150, 2**20])
 @pytest.mark.parametrize('count', [2, 3, 4, 5, 40])
-def test_a_text_is_cut_between_documents_as_slowly(tmp_path, monkeypatch, chunk, count):
-    """Every document once, none divided, in two files as well as in one."""
+def test_a_text_is_cut_as_slowly(tmp_path, monkeypatch, chunk, count):
+    """Every document comes once and undivided, whether the text is in one file or in two."""
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
     several = 0
     for seed in range(15):
@@ -214,7 +209,7 @@ def test_a_text_is_cut_between_documents_as_slowly(tmp_path, monkeypatch, chunk,
             for name, part, end in (('a', texts[:half], '\n'), ('b', texts[half:], '\n--\n\n'))
         ]
         spans = [span for (span,) in share_out(paths, 2)]
-        for tokens in (40, 60, 100, 300):  # a document has 80 at most: none is refused
+        for tokens in (40, 60, 100, 300):  # no document has more than 80: none is refused
             corpora = list(read_corpora(spans, letters, 26, tokens))
             found = list(map(as_text, corpora))
             assert found == slow_cuts(documents, tokens)
@@ -242,7 +237,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 
 
 def test_a_document_without_end(tmp_path):
-    """It is taken where all the text is not much, and refused where memory would not do."""
+    """It is accepted if the whole text is short, and refused if it could fill the memory."""
     lines = ['abcde'] * 100
     documents = [['ab'], lines, ['cd'], ['ef']]
     text = '\n\n'.join('\n'.join(document) for document in documents)
@@ -265,7 +260,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')
     with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put a'):
         read(path)
-    # A cut looks for the end of the document, whatever the length of its lines.
+    # A cut goes to the end of the document, however long its lines are.
     (first,), (second,) = share_out([path], 2)
     assert Path(path).read_text()[second.start :] == 'abc\n' and first.stop == second.start
 
@@ -319,12 +314,7 @@ def check_same(tokenizer, lines):
 
 
 @pytest.mark.parametrize('name', ['uncased', 'multilingual-cased', 'chinese'])
-def test_real_text_and_vocabularies(name):
-    text, vocab = (
-        SHARED / 'corpus/wikitext2-valid.txt',
-        SHARED / f'vocab/bert-base-{name}-vocab.txt',
-    )
-    if not (text.exists() and vocab.exists()):
-        pytest.skip('needs the shared text and vocabularies')
-    lines = text.read_text(encoding='utf8').split('\n')[:2000]
-    check_same(build_tokenizer(load_vocab(vocab), name == 'uncased'), lines + NASTY)
+def test_real_text_and_vocabularies(real_corpus, published_vocabularies, name):
+    lines = real_corpus.split('\n')[:2000]
+    vocab = load_vocab(published_vocabularies / f'bert-base-{name}-vocab.txt')
+    check_same(build_tokenizer(vocab, name == 'uncased'), lines + NASTY)

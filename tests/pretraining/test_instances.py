@@ -2,8 +2,8 @@
 
 ``slow_pairs``, ``slow_truncate`` and ``slow_mask`` follow appendix A of Devlin et al. 2018 token by
 token, with Python's own generator. The fast code draws its random numbers in another order, so
-the two are compared by their distributions. All seeds are fixed: a test fails or passes for good.
-Where a test looks at P-values, 0.001 divides chance from error.
+the two are compared by their distributions: a P-value below 0.001 is an error. All seeds are
+fixed, so a test always passes or always fails.
 """
 
 import random
@@ -21,8 +21,8 @@ from bert.pretraining.instances import (
     assemble,
     choose_tokens,
     choose_words,
-    instances,
     make_block,
+    make_instances,
     mask,
     plan_pairs,
     symbols_of,
@@ -31,7 +31,7 @@ from bert.pretraining.instances import (
 from bert.text.vocab import Vocab
 
 CHANCE = 0.001
-# [PAD] is 1 in the vocabularies of the Gluon zoo, so it must not be taken for 0.
+# As in the vocabularies of the Gluon zoo, [PAD] is 1: code must not expect 0.
 UNK, PAD, CLS, SEP, MASK = range(5)
 FIRST_ORDINARY = 5
 
@@ -45,7 +45,7 @@ def symbols(vocab_size, continues=()):
 
 
 def corpus_of(lengths):
-    """A corpus of sentences of the given lengths, document by document; no token occurs twice."""
+    """Make a corpus from the sentence lengths of each document; no token occurs twice."""
     sentences = np.cumsum([0] + [n for document in lengths for n in document])
     return Corpus(
         ids=np.arange(FIRST_ORDINARY, FIRST_ORDINARY + sentences[-1], dtype=np.int32),
@@ -55,7 +55,7 @@ def corpus_of(lengths):
 
 
 def documents_of(corpus):
-    """The same as lists of lists of ids."""
+    """Return the documents of a corpus as lists of lists of ids."""
     sentences = [corpus.ids[a:b].tolist() for a, b in zip(corpus.sentences, corpus.sentences[1:])]
     return [sentences[a:b] for a, b in zip(corpus.documents, corpus.documents[1:])]
 
@@ -72,7 +72,7 @@ def slow_truncate(a, b, limit, rng):
 
 
 def slow_pairs(documents, number, recipe, rng):
-    """(A, B, is random next) of each instance of one pass over a document."""
+    """Return (A, B, is random next) of each instance of one pass over a document."""
     limit = recipe.max_seq_length - 3
     target = rng.randint(2, limit) if rng.random() < recipe.short_seq_prob else limit
     queue = list(documents[number])
@@ -99,7 +99,7 @@ def slow_pairs(documents, number, recipe, rng):
 
 
 def slow_mask(tokens, recipe, vocab_size, continues, rng):
-    """(tokens after masking, {position: original token}) of one instance."""
+    """Return (tokens after masking, {position: original token}) of one instance."""
     words = []
     for position, token in enumerate(tokens):
         if token in (CLS, SEP):
@@ -127,7 +127,7 @@ def slow_mask(tokens, recipe, vocab_size, continues, rng):
 
 
 def same_distribution(first, second, least=10):
-    """P-value of a chi-square test that two samples of categories come from one distribution."""
+    """Return the P-value of a chi-square test that two samples have the same distribution."""
     first, second = Counter(first), Counter(second)
     table = np.array([(first[key], second[key]) for key in {*first, *second}]).T
     rare = table.sum(axis=0) < 2 * least
@@ -137,7 +137,7 @@ def same_distribution(first, second, least=10):
 
 
 def mixed_lengths(seed, documents=40):
-    """Sentence lengths of documents of all kinds: long and short ones, and single sentences."""
+    """Draw the sentence lengths of all kinds of documents: long, short, and single sentences."""
     rng = random.Random(seed)
     return [
         [rng.choice((1, 2, 3, 5, 8, 13, 21, 34, 60)) for _ in range(rng.choice((1, 2, 3, 6, 20)))]
@@ -149,12 +149,12 @@ def mixed_lengths(seed, documents=40):
 
 
 def test_a_worked_example():
-    """Two documents, of sentences of 3, 4 and 5 tokens and of one of 2; at most 6 tokens.
+    """One document with sentences of 3, 4 and 5 tokens, another with one of 2; 6 tokens fit.
 
-    3 + 4 reach the target, so A is the 3 tokens from 0 on. If B is the actual next it is the 4
-    from 3 on and loses one of them at either end. If not, it is the 2 tokens from 12 on, all that
-    the other document has, and the next chunk is 4 + 5, and so on. What is left alone has no
-    actual next. The other document always takes its random next from the first one.
+    3 + 4 reach the target, so A is the 3 tokens from 0 on. If B is the actual next, it is the 4
+    tokens from 3 on, less one at either end. If not, it is the 2 tokens from 12 on, all that the
+    other document has, and the next chunk is 4 + 5, and so on. A single sentence that is left has
+    no actual next. The other document always takes its random next from the first one.
     """
     corpus = corpus_of([[3, 4, 5], [2]])
     recipe = Recipe(max_seq_length=9, short_seq_prob=0, dupe_factor=1)
@@ -197,7 +197,7 @@ def test_truncated_lengths(limit):
 
 
 def test_truncated_side():
-    """How much goes in front: of A and of B, together."""
+    """How many tokens A and B lose at their starts: the joint distribution."""
     n, a, b, limit = 4000, 11, 9, 8
     ones = np.ones(n, dtype=np.int64)
     pairs = Pairs(0 * ones, a * ones, 0 * ones, b * ones, ones.astype(bool))
@@ -246,7 +246,7 @@ def test_first_pair_of_each_document(recipe):
 
 
 def test_target_lengths():
-    """Sentences of one token fill any target exactly, so that the targets can be seen."""
+    """Sentences of one token fill any target exactly, which makes the targets visible."""
     corpus = corpus_of([[1] * 100] * 40)
     recipe = Recipe(max_seq_length=13, short_seq_prob=0.3, dupe_factor=800)
     pairs = plan_pairs(corpus, recipe, np.random.default_rng(3)).take(slice(40 * 800))
@@ -258,7 +258,7 @@ def test_target_lengths():
 
 
 def test_passes_over_mixed_documents():
-    """Figures of whole passes, which put all instances of a document to the test."""
+    """Statistics of whole passes, which test all instances of a document."""
     corpus, recipe = corpus_of(mixed_lengths(3)), Recipe(max_seq_length=48, dupe_factor=1)
     documents = documents_of(corpus)
 
@@ -317,7 +317,7 @@ def test_too_few_candidates():
 
 @pytest.mark.parametrize('wanted', [1, 2, 3, 4])
 def test_whole_words_are_chosen_like_slowly(wanted):
-    """[CLS] w ##w w w ##w ##w [SEP] ##w w [SEP]: which sets of positions are chosen, how often."""
+    """How often each set of positions is chosen in [CLS] w ##w w w ##w ##w [SEP] ##w w [SEP]."""
     tokens = [CLS, 10, 20, 11, 12, 21, 22, SEP, 23, 13, SEP]
     recipe = Recipe(
         whole_word_mask=True, masked_lm_prob=wanted / 11, max_predictions_per_seq=wanted
@@ -353,7 +353,7 @@ def test_80_10_10():
 
 @pytest.mark.parametrize('whole_word_mask', [False, True])
 def test_masked_instances_are_distributed_like_slowly(whole_word_mask):
-    """The number of masked tokens and what becomes of them, per length of the instance."""
+    """How many tokens are masked, and how many of them become [MASK], by the instance's length."""
     corpus = corpus_of(mixed_lengths(9, documents=60))
     vocab_size = FIRST_ORDINARY + len(corpus.ids)
     continues = set(range(FIRST_ORDINARY, vocab_size, 3))
@@ -376,7 +376,7 @@ def test_masked_instances_are_distributed_like_slowly(whole_word_mask):
         assert [row[:2] for row in fast] == [row[:2] for row in slow]
 
 
-# What holds for every instance.
+# What is true of every instance.
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_every_instance(recipe, monkeypatch):
     vocab_size = FIRST_ORDINARY + len(corpus.ids)
     monkeypatch.setattr('bert.pretraining.instances.BLOCK_TOKENS', 2000)  # several blocks
     who = symbols(vocab_size, continues=range(FIRST_ORDINARY, vocab_size, 2))
-    count, blocks = instances(corpus, recipe, who, np.random.default_rng(12))
+    count, blocks = make_instances(corpus, recipe, who, np.random.default_rng(12))
     blocks = list(blocks)
     arrays = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     assert count == len(arrays['input_ids'])
@@ -436,7 +436,7 @@ def test_every_instance(recipe, monkeypatch):
         middle = ids.index(SEP)
         assert segments == [0] * (middle + 1) + [1] * (valid - middle - 1) + [0] * (length - valid)
         a, b = ids[1:middle], ids[middle + 1 : valid - 1]
-        # No token occurs twice, so these are runs of the text.
+        # No token of the corpus occurs twice, so these are runs of the text.
         assert a and a == list(range(a[0], a[0] + len(a)))
         assert b and b == list(range(b[0], b[0] + len(b)))
         from_a, to_a, from_b = (
@@ -448,12 +448,12 @@ def test_every_instance(recipe, monkeypatch):
             assert b[0] > a[-1]
         covered.update(a, b)
     if recipe.max_seq_length > 100:
-        # Truncation may lose a token, but no sentence is left out.
+        # Truncation may lose some tokens, but no sentence is left out.
         assert len(covered) > 0.98 * len(corpus.ids)
 
 
 def test_an_actual_next_follows_directly():
-    """Where nothing has to be cut off, B starts right behind A."""
+    """If nothing has to be cut off, B starts right after A."""
     corpus = corpus_of([[3] * 8] * 5)
     recipe = Recipe(max_seq_length=15, short_seq_prob=0, dupe_factor=20)
     pairs = plan_pairs(corpus, recipe, np.random.default_rng(0))
@@ -484,7 +484,7 @@ def test_special_tokens_in_the_text_are_never_masked():
     recipe = Recipe(max_seq_length=32, masked_lm_prob=0.9)
     for whole_word_mask in (False, True):
         recipe = recipe._replace(whole_word_mask=whole_word_mask)
-        _, blocks = instances(corpus, recipe, symbols(10), np.random.default_rng(0))
+        _, blocks = make_instances(corpus, recipe, symbols(10), np.random.default_rng(0))
         for block in blocks:
             masked = block['masked_lm_ids'][block['masked_lm_weights'] > 0]
             assert set(masked) == {9}
@@ -494,7 +494,7 @@ def test_the_generator_decides():
     corpus, who = corpus_of(mixed_lengths(15)), symbols(5000)
 
     def everything(seed):
-        _, blocks = instances(corpus, Recipe(), who, np.random.default_rng(seed))
+        _, blocks = make_instances(corpus, Recipe(), who, np.random.default_rng(seed))
         return b''.join(array.tobytes() for block in blocks for array in block.values())
 
     assert everything(1) == everything(1) != everything(2)
@@ -502,7 +502,7 @@ def test_the_generator_decides():
 
 def test_instances_are_shuffled():
     corpus, recipe = corpus_of([[5]] * 400), Recipe(dupe_factor=1)
-    count, blocks = instances(corpus, recipe, symbols(5000), np.random.default_rng(0))
+    count, blocks = make_instances(corpus, recipe, symbols(5000), np.random.default_rng(0))
     tokens = np.concatenate([block['input_ids'][:, 3] for block in blocks]).astype(int)
     ordinary = tokens[tokens > MASK]
     assert count == 400

@@ -1,4 +1,4 @@
-"""Shards: what is written can be read, and what is damaged is refused in one sentence."""
+"""Shards: what is written can be read, and damaged files are refused in one sentence."""
 
 import json
 import zipfile
@@ -15,7 +15,7 @@ VOCAB = Vocab([*SPECIAL_TOKENS.values(), *WORDS])
 
 
 def make_block(n, seed, max_seq_length=12, max_predictions=3):
-    """A valid block that looks like one that pretraining_data made."""
+    """Make a valid block that looks like one of real instances."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(5, max_seq_length + 1, n)
     column = np.arange(max_seq_length)
@@ -68,7 +68,7 @@ def test_round_trip(shard):
 
 
 def test_same_arrays_make_the_same_bytes(shard, tmp_path):
-    """However they are cut into blocks, and whenever they are written."""
+    """Neither how they are cut into blocks nor when they are written makes a difference."""
     write_npz(tmp_path / 'b.npz', [WHOLE], {'max_seq_length': 12}, VOCAB)
     assert shard.read_bytes() == (tmp_path / 'b.npz').read_bytes()
     with zipfile.ZipFile(shard) as archive:
@@ -87,7 +87,7 @@ def test_nothing_is_left_of_a_shard_that_failed(tmp_path):
 
 
 def test_full_disk(tmp_path):
-    """The error of the system has no file name, the sentence has."""
+    """The system's error has no file name, but the sentence has one."""
 
     def blocks():
         yield BLOCKS[0]
@@ -101,7 +101,7 @@ def test_full_disk(tmp_path):
 
 
 def test_a_fingerprint_of_other_tokens(shard):
-    """What the settings say of the vocabulary is not believed: its ids could be any."""
+    """The fingerprint in the settings is not trusted: the ids could be anything."""
     rewrite(
         shard,
         vocabulary=np.frombuffer(json.dumps(['x'] * 70000).encode(), np.uint8),
@@ -112,7 +112,7 @@ def test_a_fingerprint_of_other_tokens(shard):
 
 
 def test_mapped_ids_that_need_a_larger_type(shard):
-    """A file may have ids below 256 as bytes, and the model other ids for them."""
+    """A file may store ids below 256 as bytes, while the model has larger ids for the tokens."""
     small = np.where(WHOLE['input_ids'] < 256, WHOLE['input_ids'], 5)
     rewrite(shard, input_ids=small.astype(np.uint8), masked_lm_ids=small[:, :3].astype(np.uint8))
     other = Vocab([*SPECIAL_TOKENS.values(), *reversed(WORDS)])
@@ -122,7 +122,7 @@ def test_mapped_ids_that_need_a_larger_type(shard):
 
 
 @pytest.mark.parametrize('text', ['[1]', '"ab"', '{"a": 1}', '[["a"]]', '[' * 10000, '["\\ud800"]'])
-def test_what_is_no_vocabulary(shard, text):
+def test_an_unreadable_vocabulary(shard, text):
     rewrite(shard, vocabulary=np.frombuffer(text.encode(), np.uint8))
     assert_refused(shard, 'the vocabulary that it was made with cannot be read')
 
@@ -135,7 +135,7 @@ def test_another_number_of_instances(shard, count):
 
 
 def test_tokens_in_another_order(shard):
-    """Ids are mapped: the padding, the labels and the text stand for the same tokens."""
+    """Ids are mapped: padding, labels and text still mean the same tokens."""
     order = np.random.default_rng(3).permutation(len(VOCAB))
     other = Vocab([VOCAB.idx_to_token[i] for i in order])
     arrays = read_shard(shard, other)
@@ -171,7 +171,7 @@ def assert_one_sentence(error, path):
 
 
 def rewrite(path, **changes):
-    """Save the shard again with some arrays replaced, or left out where they are None."""
+    """Save the shard again with some arrays replaced, or left out if None."""
     with np.load(path) as old:
         arrays = {**{name: old[name] for name in old.files}, **changes}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -196,7 +196,7 @@ def test_missing_array(shard, name):
 
 @pytest.mark.parametrize('name', ARRAYS)
 def test_object_array(shard, name):
-    """As the original wrote them: only pickle, which can run anything, opens them."""
+    """The original wrote such arrays: only pickle, which can execute anything, opens them."""
     rows = np.empty(11, dtype=object)
     rows[:] = [list(row) for row in np.zeros((11, 3), dtype=int)]
     rewrite(shard, **{name: rows})
@@ -243,7 +243,11 @@ def test_the_last_id_is_possible(shard):
         ('masked_lm_ids', WHOLE['masked_lm_ids'][:, :1], 'masked_lm_ids has the shape'),
         ('valid_lengths', WHOLE['valid_lengths'][:, None], 'valid_lengths has the shape'),
         ('input_ids', WHOLE['input_ids'][0], 'input_ids has the shape'),
-        ('next_sentence_labels', WHOLE['next_sentence_labels'][:-1], 'labels has not as many rows'),
+        (
+            'next_sentence_labels',
+            WHOLE['next_sentence_labels'][:-1],
+            'labels does not have as many',
+        ),
         ('settings', np.array('{"a": 1}'), 'the settings'),
         ('settings', np.array('no json'), 'the settings'),
         ('settings', np.arange(3), 'the settings'),
@@ -258,7 +262,7 @@ def test_wrong_arrays(shard, name, array, words):
 
 def test_fewer_rows_in_some_arrays(shard):
     rewrite(shard, **{name: WHOLE[name][:-1] for name in ARRAYS[2:5]})
-    assert_refused(shard, 'masked_lm_positions has not as many rows as input_ids')
+    assert_refused(shard, 'masked_lm_positions does not have as many rows as input_ids')
 
 
 def test_no_instances(shard):
@@ -274,7 +278,7 @@ def test_truncated(shard):
 
 
 def test_flipped_bytes(shard):
-    """Each byte in turn: refused in a sentence, or without consequence."""
+    """Every seventh byte in turn: the file is refused in a sentence, or not changed in effect."""
     data = shard.read_bytes()
     refusals = 0
     for place in range(0, len(data), 7):
@@ -307,7 +311,7 @@ def test_other_files(tmp_path):
 
 
 def test_recordio(tmp_path):
-    """MXNet reads it back, and finds what GluonNLP's script put in."""
+    """MXNet can read it, and finds what GluonNLP's script wrote."""
     mxnet = pytest.importorskip('mxnet')
 
     path = tmp_path / 'a.rec'

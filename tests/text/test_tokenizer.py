@@ -1,8 +1,6 @@
-"""WordPiece, against gluonnlp's implementation and cases worked by hand."""
+"""WordPiece against gluonnlp's implementation, the original's rules and hand-worked cases."""
 
-import os
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +8,6 @@ from conftest import ROOT, tiny_vocab
 
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab, load_vocab
-
-CORPUS = Path(os.environ.get('REAL_CORPUS', ROOT.parent / 'shared' / 'data' / 'corpus')).joinpath(
-    'wikitext2-valid.txt'
-)
 
 ODD_TEXTS = [
     '',
@@ -40,13 +34,13 @@ ODD_TEXTS = [
 
 
 def sample_texts():
-    """All sentences of the bundled sample."""
+    """Return all sentences of the bundled sample."""
     lines = (ROOT / 'sample_glue' / 'MRPC' / 'train.tsv').read_text(encoding='utf8').split('\n')
     return [cell for line in lines[1:] if line for cell in line.split('\t')[3:5]]
 
 
 def theirs(vocab, lower, texts):
-    """Ids by gluonnlp, whose tokenizer is written in Python and Cython after the original."""
+    """Return the ids by gluonnlp, whose tokenizer follows the original in Python and Cython."""
     nlp = pytest.importorskip('gluonnlp')
     gluon = nlp.vocab.BERTVocab(
         nlp.data.count_tokens(vocab.idx_to_token), token_to_idx=vocab.token_to_idx
@@ -61,7 +55,7 @@ def ours(vocab, lower, texts):
 
 @pytest.fixture(scope='module')
 def sample_vocab():
-    """The tiny vocabulary with half of the sample's words, and what stands at the end of others."""
+    """Return the tiny vocabulary with half of the sample's words, and the ends of some words."""
     words = sorted({word for text in sample_texts() for word in text.lower().split()})
     ends = [f'##{word[-length:]}' for word in words for length in (2, 3) if len(word) > 5]
     chinese = ['中', '文', '日', '한', 'е', 'и']
@@ -75,7 +69,7 @@ def test_uncased_equals_gluonnlp_on_the_sample(sample_vocab):
     assert ours(sample_vocab, True, texts) == expected
     pieces = np.concatenate(expected)
     continued = sum(sample_vocab.idx_to_token[i].startswith('##') for i in pieces)
-    assert continued > 1000  # words are split, so that the comparison says something
+    assert continued > 1000  # enough words are split for a meaningful comparison
 
 
 @pytest.mark.parametrize('text', ODD_TEXTS)
@@ -83,16 +77,14 @@ def test_uncased_equals_gluonnlp_on_odd_text(sample_vocab, text):
     assert ours(sample_vocab, True, [text]) == theirs(sample_vocab, True, [text])
 
 
-def test_uncased_equals_gluonnlp_on_a_corpus(published_vocabularies):
-    if not CORPUS.is_file():
-        pytest.skip(f'there is no {CORPUS}')
-    texts = [line for line in CORPUS.read_text(encoding='utf8').split('\n') if line][:1500]
+def test_uncased_equals_gluonnlp_on_a_corpus(real_corpus, published_vocabularies):
+    texts = [line for line in real_corpus.split('\n') if line][:1500]
     vocab = load_vocab(published_vocabularies / 'bert-base-uncased-vocab.txt')
     assert ours(vocab, True, texts) == theirs(vocab, True, texts)
 
 
 def original_words(text, lower):
-    """The basic tokenizer of google-research/bert, rewritten: its rules, a character a time."""
+    """Split text by the rules of google-research/bert's basic tokenizer, character by character."""
 
     def is_punctuation(character):
         code = ord(character)
@@ -118,9 +110,9 @@ def original_words(text, lower):
 
 @pytest.mark.parametrize('lower', [True, False])
 def test_words_are_those_of_the_original_rules(lower):
-    """With every word of the text in the vocabulary, its pieces are its words.
+    """If the vocabulary has every word of the text, its pieces are its words.
 
-    Cased text keeps capitals and accents: gluonnlp 0.10 strips the accents there, a defect.
+    Cased text keeps capitals and accents. (gluonnlp 0.10 strips the accents, which is a bug.)
     """
     texts = [text for text in ODD_TEXTS if len(text) < 100 and '[' not in text]
     texts += sample_texts()[:200]
@@ -137,10 +129,10 @@ def test_cased_keeps_accents_and_capitals():
 
 
 def test_longest_piece_first():
-    """unaffable, the example of the original: un ##aff ##able."""
+    """The original's example, unaffable: un ##aff ##able."""
     vocab = Vocab([*tiny_vocab()[:5], 'un', '##aff', '##able', '##a', 'u', '##ff'])
     assert ours(vocab, True, ['unaffable']) == [[5, 6, 7]]
-    # Greedy, without going back: after una there is nothing for ffable.
+    # It is greedy and does not backtrack: after una, nothing matches ffable.
     vocab = Vocab([*tiny_vocab()[:5], 'un', '##aff', '##able', 'una'])
     assert ours(vocab, True, ['unaffable']) == [[vocab['[UNK]']]]
 
@@ -151,7 +143,7 @@ def test_a_word_of_more_than_200_characters_is_unknown():
     assert ours(vocab, True, ['a' * 201]) == [[vocab['[UNK]']]]
 
 
-def test_arrays_come_in_the_order_of_the_texts():
+def test_arrays_have_the_order_of_the_texts():
     tokenizer = build_tokenizer(Vocab(tiny_vocab()), lower=True)
     texts = ['the cat', '', 'a'] * 300
     arrays = tokenize(tokenizer, texts)

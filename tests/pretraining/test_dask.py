@@ -1,6 +1,6 @@
-"""create_pretraining_data.py --scheduler: the same files from elsewhere, and all that can fail.
+"""create_pretraining_data.py --scheduler: other workers make the same files; all that can fail.
 
-The workers are processes on this machine; those that lack something find it hidden by PYTHONPATH.
+The workers are processes on this machine; PYTHONPATH hides what some of them must not find.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from bert.pretraining import dask
 
 pytest.importorskip('distributed')
 FLAGS = ['--vocab_file=vocab.txt', '--do_lower_case']
-# Makes outputs that take some seconds each.
+# Each of these outputs takes some seconds.
 SLOW = ['--output_dir=d', '--num_outputs=4', '--dupe_factor=1500']
 
 
@@ -37,7 +37,7 @@ def story(documents):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder to work in, where no worker is, with a vocabulary and a text."""
+    """Work in a folder with a vocabulary and a text, where no worker is; return its path."""
     monkeypatch.chdir(tmp_path)
     Path('vocab.txt').write_text('\n'.join(tiny_vocab()) + '\n')
     Path('text.txt').write_text(story(documents=40))
@@ -52,7 +52,7 @@ def free_port():
 
 @contextlib.contextmanager
 def started(*command, path=None):
-    """A process of Dask, which ends with the block."""
+    """Start a process of Dask that ends with the block."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(path or ROOT)}
     process = subprocess.Popen(
         [sys.executable, '-m', 'dask', *command, '--no-dashboard'],
@@ -82,29 +82,27 @@ def scheduler(path=None):
 
 
 def worker(address, path=None):
-    """A worker process, which nobody starts again when it is killed."""
+    """Start a worker process that is not restarted if it is killed."""
     return started('worker', address, '--nthreads', '1', '--no-nanny', path=path)
 
 
 @pytest.fixture(scope='module')
 def cluster():
-    """The address of a scheduler with two workers."""
+    """Start a scheduler with two workers; return its address."""
     with scheduler() as (address, _), worker(address), worker(address):
         yield address
 
 
-def run(*flags, inputs='text.txt'):
+COMMAND = [sys.executable, str(ROOT / 'create_pretraining_data.py'), '--input_file=text.txt']
+
+
+def run(*flags):
     """Run the script as a program."""
-    command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), f'--input_file={inputs}']
-    return subprocess.run([*command, *FLAGS, *flags], capture_output=True, text=True, timeout=100)
+    return subprocess.run([*COMMAND, *FLAGS, *flags], capture_output=True, text=True, timeout=100)
 
 
 def start(*flags):
-    command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), '--input_file=text.txt']
-    return subprocess.Popen(
-        [*command, *FLAGS, *flags],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return subprocess.Popen([*COMMAND, *FLAGS, *flags], stderr=subprocess.PIPE, text=True)
 
 
 def main(*flags, inputs='text.txt'):
@@ -113,7 +111,7 @@ def main(*flags, inputs='text.txt'):
 
 
 def sums(folder):
-    """The sha256 of all files in a folder, hidden ones too."""
+    """Return the sha256 of all files in a folder, including hidden ones."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in Path(folder).iterdir()}
 
 
@@ -131,7 +129,7 @@ def half_written():
 # The same files.
 
 
-def test_the_same_bytes_as_here(here, cluster):
+def test_the_same_bytes_as_on_this_machine(here, cluster):
     sentencepiece = pytest.importorskip('sentencepiece')
     sentencepiece.SentencePieceTrainer.train(
         input='text.txt', model_prefix='sp', vocab_size=60, hard_vocab_limit=False, minloglevel=2
@@ -142,17 +140,17 @@ def test_the_same_bytes_as_here(here, cluster):
         ['--sentencepiece=sp.model', '--sp_nbest=-1', '--sp_alpha=0.1'],
     ]):  # fmt: skip
         flags = ['--input_file=text.txt', *flags, '--num_outputs=4', '--dupe_factor=3']
-        here_made = create_pretraining_data.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
-        there_made = create_pretraining_data.main(
+        made_here = create_pretraining_data.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
+        made_there = create_pretraining_data.main(
             [*flags, f'--output_dir=b{i}', '--scheduler', cluster]
         )
         assert sums(f'a{i}') == sums(f'b{i}')
         assert len(sums(f'a{i}')) == (8 if 'recordio' in ''.join(flags) else 4)
-        assert here_made['instances'] == there_made['instances']
+        assert made_here['instances'] == made_there['instances']
 
 
 def test_as_a_program(here, cluster):
-    """Its functions then belong to ``__main__``, which the workers do not have."""
+    """The script is then ``__main__``, which the workers do not have."""
     main('--output_file=a')
     done = run('--output_file=b', '--scheduler', cluster)
     assert (done.returncode, done.stdout) == (0, '')
@@ -161,11 +159,11 @@ def test_as_a_program(here, cluster):
 
 
 def test_a_killed_worker(here):
-    """Its output is made again by the other one, and what it left half written is gone."""
+    """Another one makes its output again, and its half-written file is removed."""
     main(*SLOW[1:], '--output_dir=a', '--num_workers=2')
     with scheduler() as (address, _), worker(address) as first, worker(address):
         process = start(*SLOW, '--scheduler', address)
-        # One output of each worker and the file that tells them that somebody waits.
+        # An output of each worker, and the beacon for them.
         wait_for(lambda: len(half_written()) >= 3)
         first.kill()
         _, errors = process.communicate(timeout=100)
@@ -175,7 +173,7 @@ def test_a_killed_worker(here):
 
 
 def test_interrupted(here, cluster):
-    """The workers stop too, and nothing is left."""
+    """The workers stop too and leave nothing behind."""
     process = start(*SLOW[:2], '--dupe_factor=20000', '--scheduler', cluster)
     wait_for(lambda: len(half_written()) >= 3)
     process.send_signal(signal.SIGINT)
@@ -198,9 +196,9 @@ def test_leftovers_of_an_earlier_run_are_removed(here, cluster):
 # What can fail.
 
 
-def fails(*flags, **kwargs):
-    """The one sentence that the program ends with, and nothing before it but log lines."""
-    done = run(*flags, **kwargs)
+def fails(*flags):
+    """Return the one sentence that the program ends with, after nothing but log lines."""
+    done = run(*flags)
     *log, last = done.stderr.splitlines()
     assert done.returncode == 1 and last.startswith('create_pretraining_data.py: error: ')
     assert all(line.startswith(('INFO:root:', 'WARNING:root:')) for line in log), done.stderr
@@ -273,14 +271,12 @@ def test_the_scheduler_is_lost(here):
         process.kill()
         _, errors = client.communicate(timeout=100)
     assert client.returncode == 1
-    assert errors.splitlines()[-1].endswith(
-        f'error: the scheduler at {address} does not answer any more'
-    )
+    assert errors.splitlines()[-1].endswith(f'error: the scheduler at {address} no longer answers')
     assert 'Traceback' not in errors
     wait_for(lambda: not half_written())
 
 
-def test_an_output_that_kills_its_workers(here, monkeypatch):
+def test_an_output_whose_workers_are_killed(here, monkeypatch):
     monkeypatch.setenv('DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES', '0')
     with scheduler() as (address, _), worker(address) as only:
         client = start(*SLOW, '--scheduler', address)
@@ -318,7 +314,7 @@ def test_another_version(here):
 
 
 def test_files_that_the_workers_do_not_see(here, cluster):
-    """One that every process has of its own: another, or none."""
+    """The path means another file, or none, in every process."""
     with open('text.txt') as file:
         path = f'/proc/self/fd/{file.fileno()}'
         if not os.path.isfile(path):
