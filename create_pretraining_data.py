@@ -130,13 +130,6 @@ def parse_args(argv=None):
 
     recipe = parser.add_argument_group('instances')
     add_recipe_flags(parser, recipe)
-    recipe.add_argument(
-        '--dupe_factor',
-        type=positive_int,
-        default=Recipe().dupe_factor,
-        metavar='N',
-        help='passes over the text, with different pairs and masks',
-    )
     recipe.add_argument('--random_seed', type=seed, default=12345, metavar='N', help='seed')
     parser.add_argument(
         '--verbose', action='store_true', help="log each output's first instance as tokens"

@@ -38,36 +38,36 @@ def parse_args(argv=None):
     return args
 
 
-def add_recipe_flags(parser, group, with_defaults=True):
-    """Add the flags that describe instances, named as in :class:`Recipe`, less the passes.
+def add_recipe_flags(parser, group, raw=False):
+    """Add the flags that describe instances, named as the fields of :class:`Recipe`.
 
     Parameters
     ----------
     parser : bert.cli.flags.Parser
     group : argparse group
-    with_defaults : bool
-        False leaves out the defaults, so that it is seen which flags were given, and gives the
-        flags the role ``raw``.
+    raw : bool
+        True is for ``--raw``: the flags have that role, there is none for the passes over the text,
+        and no defaults, so that it can be seen which flags were given.
     """
 
     def add(name, meaning, **keywords):
         default = getattr(Recipe(), name)
-        if with_defaults:
-            keywords['default'] = default
-        elif default is not False:
-            meaning += f' (default: {default})'
         if default is False:
-            keywords.update(action='store_true', default=False if with_defaults else None)
+            keywords['action'] = 'store_true'
         else:
             keywords['metavar'] = 'P' if isinstance(default, float) else 'N'
-        roles = '' if with_defaults else 'raw'
-        parser.flag(group, f'--{name}', roles=roles, help=meaning, **keywords)
+            meaning += f' (default: {default})' if raw else ''
+        keywords['default'] = None if raw else default
+        parser.flag(group, f'--{name}', roles='raw' if raw else '', help=meaning, **keywords)
 
     length = f'tokens of an instance at most, {MIN_SEQ_LENGTH} or more'
     add('max_seq_length', length, type=positive_int)
     add('max_predictions_per_seq', 'masked tokens of an instance at most', type=positive_int)
     add('masked_lm_prob', 'masked share of the tokens', type=fraction)
     add('short_seq_prob', 'share of documents that are cut into shorter instances', type=fraction)
+    if not raw:
+        passes = 'passes over the text, with different pairs and masks'
+        add('dupe_factor', passes, type=positive_int)
     add('whole_word_mask', 'mask all tokens of a word or none')
 
 
@@ -146,7 +146,7 @@ def build_flags():
         help='--data and --data_eval name text files, a sentence a line and a blank line between '
         'documents; instances are made anew for each epoch. The flags of this group go with it',
     )
-    add_recipe_flags(parser, text, with_defaults=False)
+    add_recipe_flags(parser, text, raw=True)
     parser.flag(
         text,
         '--do_lower_case',
