@@ -13,10 +13,9 @@ from bert.cli.console import start_logging
 from bert.cli.flags import Parser
 from bert.cli.program import run
 from bert.convert.comparison import compare
-from bert.convert.conversion import WRITERS, convert
-from bert.convert.witnesses import require_onnx
+from bert.convert.conversion import KINDS, convert
 from bert.system import environment
-from bert.system.errors import UsageError
+from bert.system.errors import ToolkitError, UsageError
 
 EPILOG = """\
 targets:
@@ -33,15 +32,15 @@ examples:
 
 
 def parse_args(argv=None):
-    """The flags."""
+    """Parse the flags."""
     parser = Parser(__doc__, prog='python -m bert.convert', epilog=EPILOG)
     parser.add_argument('source', metavar='SOURCE', help='the model')
     parser.add_argument(
         'target', metavar='TARGET', help='a directory to make; with --compare, another model'
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument('--to', choices=WRITERS, help='the kind of TARGET')
-    what.add_argument(
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument('--to', choices=KINDS, help='the kind of TARGET')
+    action.add_argument(
         '--compare',
         action='store_true',
         help='print how far all tensors and outputs of the two models differ; status 1 if they do',
@@ -72,9 +71,22 @@ def main(argv=None):
     start_logging()
     contents = reading.read(locate(args.source, args.bert_dataset))
     if args.compare:
-        compare(contents, reading.read(locate(args.target, args.bert_dataset)), args)
+        other = reading.read(locate(args.target, args.bert_dataset))
+        compare(contents, other, (args.source, args.target))
         return None
     return convert(contents, target, args.to)
+
+
+def require_onnx():
+    """Refuse to begin without the packages of the extra."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ToolkitError(
+            f'--to onnx needs more packages ({error}): '
+            "pip install '.[onnx]' in the toolkit's folder"
+        ) from None
 
 
 if __name__ == '__main__':

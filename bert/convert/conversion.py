@@ -1,65 +1,70 @@
 """Write a model as another kind, and prove that the result is the same model."""
 
 from bert.checkpoints import reading, writing
-from bert.convert.comparison import is_same, largest_difference, require_equal
-from bert.convert.witnesses import (
-    PAIRS,
-    build,
-    check_gluon,
-    check_huggingface,
-    check_onnx,
-    make_batch,
-    run_gluon,
-    write_onnx,
-)
+from bert.convert import comparison, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
+
+# By kind: a function that writes a directory, from the folder and the checkpoint; and one that
+# loads and runs it, from the folder, the checkpoint and a batch, and returns who ran it and the
+# outputs.
+KINDS = {
+    'gluon': (writing.write_gluon, witnesses.run_gluonnlp),
+    'hf': (writing.write_huggingface, witnesses.run_transformers),
+    'onnx': (witnesses.write_onnx, witnesses.run_onnxruntime),
+}
 
 
 def convert(contents, target, kind):
     """Write a model as another kind, load it again and run both.
+
+    Parameters
+    ----------
+    contents : bert.checkpoints.contents.Checkpoint
+    target : Path
+        A new directory, which is made only if the proof succeeds.
+    kind : str
+        One of :data:`KINDS`.
 
     Returns
     -------
     dict of str to float
         The largest difference of each output.
     """
-    write, check = WRITERS[kind]
-    # First the model, as the import of MXNet forks, which tokenizers at work do not like.
-    model = build(contents)
-    batch = make_batch(contents)
-    expected = run_gluon(model, batch)
+    write, run_witness = KINDS[kind]
+    # First the model: the import of MXNet forks, which tokenizers at work do not like.
+    model = witnesses.build(contents)
+    batch = witnesses.make_batch(contents)
+    expected = witnesses.run_gluon(model, batch)
     with replacing_folder(target.absolute()) as temporary:
         write(temporary, contents)
         if kind != 'onnx':
-            require_equal(contents, reading.read(reading.find_parts(temporary)), target)
-        witness, found = check(temporary, contents, batch)
-        differences = {name: largest_difference(found[name], expected[name]) for name in found}
-        told = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
-        if not all(is_same(found[name], expected[name]) for name in found):
+            written = reading.read(reading.find_parts(temporary))
+            comparison.require_equal(contents, written, target)
+        witness, found = run_witness(temporary, contents, batch)
+        differences = {
+            name: comparison.largest_difference(array, expected[name])
+            for name, array in found.items()
+        }
+        listed = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
+        if not all(comparison.is_same(array, expected[name]) for name, array in found.items()):
             raise ToolkitError(
                 f'{target} was not written: {witness} gets other outputs from it than this project '
-                f'(largest difference: {told})'
+                f'(largest difference: {listed})'
             )
-    settings = contents.settings
-    print(
-        f'{target}: {settings["num_layers"]} layers, {settings["units"]} units, '
-        f'{settings["vocab_size"]} tokens, {len(contents.weights.bert)} tensors'
-        + (f', a head with {describe_labels(contents)}' if contents.weights.head else '')
-    )
-    print(f'largest difference, this project and {witness}, {len(PAIRS)} texts: {told}')
+    print(f'{target}: {describe(contents)}')
+    count = len(witnesses.PAIRS)
+    print(f'largest difference, this project and {witness}, {count} texts: {listed}')
     return differences
 
 
-def describe_labels(contents):
-    """What the head of a fine-tuned model predicts."""
-    return ' '.join(contents.labels) if contents.labels else 'a number'
-
-
-# By kind: a function that writes a directory, and one that loads and runs it. Each takes the
-# folder and the checkpoint, the second one a batch too; it returns who ran it, and the outputs.
-WRITERS = {
-    'gluon': (writing.write_gluon, check_gluon),
-    'hf': (writing.write_huggingface, check_huggingface),
-    'onnx': (write_onnx, check_onnx),
-}
+def describe(contents):
+    """Describe the size of a model in a line, and what its head predicts if it has one."""
+    settings = contents.settings
+    size = (
+        f'{settings["num_layers"]} layers, {settings["units"]} units, '
+        f'{settings["vocab_size"]} tokens, {len(contents.weights.bert)} tensors'
+    )
+    if not contents.weights.head:
+        return size
+    return f'{size}, a head with {" ".join(contents.labels) if contents.labels else "a number"}'

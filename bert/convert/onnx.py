@@ -1,7 +1,7 @@
 """A model as one ONNX file, with transformers' names of inputs and outputs.
 
-MXNet's exporter dates from 2021. It writes nodes of ONNX's operator set 13 under whatever set the
-installed ``onnx`` knows best, which that package then refuses; here it is told 13.
+MXNet's exporter dates from 2021. It writes nodes of ONNX's operator set 13, but declares whatever
+set the installed ``onnx`` knows best, which that package then refuses; here it declares 13.
 """
 
 import contextlib
@@ -21,52 +21,63 @@ class WithMask(mx.gluon.HybridBlock):
     Parameters
     ----------
     model : gluonnlp.model.BERTModel, or a model with one in ``bert`` and a head
+
+    Attributes
+    ----------
+    output_names : list of str
     """
 
     def __init__(self, model):
         super().__init__()
         self.model = model
-        encoder = getattr(model, 'bert', model)
+        bert = getattr(model, 'bert', model)
+        # Of a bare BERT it is the next-sentence head, if there is one.
         self.head = getattr(model, 'classifier', getattr(model, 'regression', None))
-        self.output_names = [
-            name
-            for name, there in (
-                ('logits', encoder is not model),
-                ('prediction_logits', encoder is model and encoder._use_decoder),
-                ('seq_relationship_logits', encoder is model and encoder._use_classifier),
-            )
-            if there
-        ] or ['last_hidden_state', 'pooler_output'][: 1 + encoder._use_pooler]
+        if bert is not model:
+            self.output_names = ['logits']
+        elif hasattr(bert, 'decoder') or hasattr(bert, 'classifier'):
+            heads = {'prediction_logits': 'decoder', 'seq_relationship_logits': 'classifier'}
+            self.output_names = [name for name, head in heads.items() if hasattr(bert, head)]
+        else:
+            self.output_names = ['last_hidden_state']
+            self.output_names += ['pooler_output'] * hasattr(bert, 'pooler')
 
     def hybrid_forward(self, F, input_ids, attention_mask, token_type_ids):
-        """The outputs in :attr:`output_names`, all positions of those that are per token.
+        """Compute the outputs in :attr:`output_names`, at all positions where they are per token.
+
+        This repeats what GluonNLP's BERTModel does in its own forward pass, which would compute
+        the masked-LM head at given positions only.
 
         Padding is on the right: the sum of a row of the mask is its valid length.
         """
-        encoder = getattr(self.model, 'bert', self.model)
+        bert = getattr(self.model, 'bert', self.model)
         lengths = F.sum(attention_mask, axis=1)
-        encodings, _ = encoder._encode_sequence(input_ids, token_type_ids, lengths)
+        embedding = bert.word_embed(input_ids) + bert.token_type_embed(token_type_ids)
+        # The encoder takes and gives (length, batch, units).
+        encodings, _ = bert.encoder(embedding.transpose((1, 0, 2)), valid_length=lengths)
+        encodings = encodings.transpose((1, 0, 2))
         outputs = []
         for name in self.output_names:
             if name == 'last_hidden_state':
                 outputs.append(encodings)
             elif name == 'prediction_logits':
-                outputs.append(encoder.decoder(encodings))
+                outputs.append(bert.decoder(encodings))
             else:
-                pooled = encoder._apply_pooling(encodings)
+                first = encodings.slice(begin=(0, 0, 0), end=(None, 1, None))
+                pooled = bert.pooler(first.reshape(shape=(-1, bert.settings['units'])))
                 outputs.append(pooled if name == 'pooler_output' else self.head(pooled))
         return outputs
 
 
 @contextlib.contextmanager
 def _operator_set():
-    """Let ``onnx`` take 13 for its newest operator set, and the exporter be quiet."""
+    """Make ``onnx`` take 13 for its newest operator set, and the exporter quiet."""
     import onnx.checker
 
     context = onnx.checker.DEFAULT_CONTEXT
     known = context.opset_imports
     context.opset_imports = {'': OPERATOR_SET}
-    # It logs the shapes that it was given to begin with, which say nothing of the result.
+    # It logs the shapes that it was given, which say nothing about the result.
     logging.disable(logging.INFO)
     try:
         with mock.patch('onnx.defs.onnx_opset_version', return_value=OPERATOR_SET):
@@ -123,7 +134,7 @@ def _rename_outputs(graph, old_names, new_names):
 
 
 def _take_integers(graph):
-    """Let the inputs be int64, as tokenizers give them; MXNet computes ids as float32."""
+    """Make the inputs int64, as tokenizers give them; MXNet's graph takes ids as float32."""
     from onnx import TensorProto, helper
 
     for node in graph.node:
@@ -139,21 +150,21 @@ def _take_integers(graph):
 
 
 def _tidy_constants(graph):
-    """Drop the constants that the exporter leaves behind, and take those left out of the inputs.
+    """Drop the constants that nothing uses, and take the others out of the graph's inputs.
 
-    Runtimes warn of each.
+    The exporter leaves both behind, and runtimes warn about each.
     """
     used = {name for node in graph.node for name in node.input}
-    for initializer in [each for each in graph.initializer if each.name not in used]:
+    for initializer in [i for i in graph.initializer if i.name not in used]:
         graph.initializer.remove(initializer)
-    for value in [each for each in graph.input if each.name not in INPUTS]:
+    for value in [i for i in graph.input if i.name not in INPUTS]:
         graph.input.remove(value)
 
 
 def run(path, ids, token_types, lengths):
-    """The outputs of an ONNX file, by name.
+    """Return the outputs of an ONNX file, by name.
 
-    The first row comes from a run of its own, so that two sizes and lengths are tried.
+    The first row comes from a run of its own, so that two batch sizes and lengths are tried.
 
     Parameters
     ----------

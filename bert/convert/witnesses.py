@@ -1,4 +1,8 @@
-"""TODO"""
+"""Run a model here, and what became of it in the library that it was converted for.
+
+Each library is imported inside of the function that needs it, MXNet too: the command's help and
+its usage errors do without them.
+"""
 
 import sys
 
@@ -6,13 +10,8 @@ import numpy as np
 
 from bert import ops
 from bert.checkpoints import huggingface, reading, writing
-from bert.convert import onnx
-from bert.model import loading
-from bert.model.build import build_bert
-from bert.model.encoder import speed_up
 from bert.system.errors import ToolkitError
-from bert.text import encoding
-from bert.text import tokenizer as text_tokenizer
+from bert.text.encoding import encode, pad_batch
 from bert.text.tokenizer import build_tokenizer
 
 # What both models run on. Any vocabulary knows some of it.
@@ -26,29 +25,27 @@ PAIRS = (
 )
 
 
-def require_onnx():
-    """Refuse to begin without the packages of the extra."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ToolkitError(
-            f'--to onnx needs more packages ({error}): '
-            "pip install '.[onnx]' in the toolkit's folder"
-        ) from None
-
-
 def build(contents):
-    """The model as this project trains it."""
-    import mxnet as mx
+    """Build a model as this project trains it.
 
-    model = loading.build_whole(contents, mx.cpu())
-    speed_up(getattr(model, 'bert', model), ops.serve_on(mx.cpu()))
+    Parameters
+    ----------
+    contents : bert.checkpoints.contents.Checkpoint
+
+    Returns
+    -------
+    gluonnlp.model.BERTModel, or a model with one in ``bert`` and a head
+    """
+    from bert.model.encoder import speed_up
+    from bert.model.loading import build_whole
+
+    model = build_whole(contents)
+    speed_up(getattr(model, 'bert', model), ops.available())
     return model
 
 
 def make_batch(contents):
-    """:data:`PAIRS` as a model takes them.
+    """Encode :data:`PAIRS` for a model.
 
     Returns
     -------
@@ -57,12 +54,11 @@ def make_batch(contents):
     tokenizer = build_tokenizer(contents.vocab, contents.lower)
     texts = PAIRS if contents.settings['token_type_vocab_size'] > 1 else [(a,) for a, _ in PAIRS]
     limit = min(contents.settings['max_length'], 128)
-    encoded = encoding.encode(texts, tokenizer, contents.vocab, limit)
-    return encoding.pad_batch(encoded, np.arange(len(texts)))
+    return pad_batch(encode(texts, tokenizer, contents.vocab, limit), np.arange(len(texts)))
 
 
 def run_gluon(model, batch):
-    """All outputs of a Gluon model, under transformers' names, 0 where a row is padded.
+    """Return all outputs of a Gluon model, 0 where a row is padded.
 
     Parameters
     ----------
@@ -73,41 +69,39 @@ def run_gluon(model, batch):
     Returns
     -------
     dict of str to numpy.ndarray
+        Under transformers' names.
     """
-    import mxnet as mx
+    from bert.model import outputs
 
-    ids, token_types, lengths = (mx.nd.array(array) for array in batch)
-    encoder = getattr(model, 'bert', model)
-    names, inputs = ['last_hidden_state'], [ids, token_types, lengths]
-    if encoder._use_pooler:
-        names.append('pooler_output')
-    if encoder._use_classifier:
-        names.append('seq_relationship_logits')
-    if encoder._use_decoder:
-        names.append('prediction_logits')
-        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        inputs.append(mx.nd.array(positions))
-    values = encoder(*inputs)
-    outputs = dict(zip(names, values if isinstance(values, tuple) else [values]))
-    if model is not encoder:
-        outputs['logits'] = model(ids, token_types, lengths)
-    return blank_padding({name: a.asnumpy() for name, a in outputs.items()}, batch)
+    return blank_padding(outputs.run(model, batch), batch)
 
 
 def blank_padding(outputs, batch):
-    """Set to 0 what a model gives for padding, which is nobody's output."""
-    ids, _, lengths = batch
-    is_token = np.arange(ids.shape[1]) < lengths[:, None]
+    """Set to 0 what a model computes for padding, which no two libraries have alike."""
+    is_token = token_mask(batch)
     return {
         name: array * is_token[:, :, None] if array.ndim == 3 else array
         for name, array in outputs.items()
     }
 
 
-def check_gluon(folder, contents, batch):
-    """Load a directory with nothing but GluonNLP, and run it."""
+def token_mask(batch):
+    """Return the attention mask of a batch, (B, L) bool: true at tokens, false at padding."""
+    ids, _, lengths = batch
+    return np.arange(ids.shape[1]) < lengths[:, None]
+
+
+def run_gluonnlp(folder, contents, batch):
+    """Load a directory with nothing but GluonNLP, and run it.
+
+    Returns
+    -------
+    str, dict of str to numpy.ndarray
+        The name of the library and the outputs, here as in the other ``run_`` functions.
+    """
     import gluonnlp as nlp
-    import mxnet as mx
+
+    from bert.model import build_bert
 
     vocab = nlp.vocab.BERTVocab.from_json((folder / 'vocab.vocab').read_text(encoding='utf8'))
     parameters = contents.weights.bert
@@ -120,13 +114,13 @@ def check_gluon(folder, contents, batch):
         use_classifier='classifier.weight' in parameters,
     )
     if contents.weights.head:
-        classes = len(contents.labels or 'x')
+        classes = len(contents.labels) if contents.labels else 1
         model = nlp.model.BERTClassifier(model, num_classes=classes, dropout=0.1)
-    model.load_parameters(str(folder / 'model.params'), ctx=mx.cpu())
+    model.load_parameters(str(folder / 'model.params'))
     return f'GluonNLP {nlp.__version__}', run_gluon(model, batch)
 
 
-def check_huggingface(folder, contents, batch):
+def run_transformers(folder, contents, batch):
     """Load a directory with transformers, and run it; without transformers with this project."""
     try:
         import torch
@@ -138,14 +132,14 @@ def check_huggingface(folder, contents, batch):
     architecture = huggingface.architecture_of(*contents.weights[1:])
     transformers.utils.logging.disable_progress_bar()
     model = getattr(transformers, architecture).from_pretrained(folder).eval()
-    ids, token_types, lengths = batch
-    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    ids, token_types, mask = (
+        torch.from_numpy(array.astype(np.int64)) for array in (*batch[:2], token_mask(batch))
+    )
     with torch.no_grad():
         outputs = model(
-            **{
-                name: torch.from_numpy(array.astype(np.int64))
-                for name, array in zip(onnx.INPUTS, (ids, mask, token_types))
-            },
+            input_ids=ids,
+            attention_mask=mask,
+            token_type_ids=token_types,
             output_hidden_states=True,
         )
     found = {'last_hidden_state': outputs.hidden_states[-1]}
@@ -165,8 +159,8 @@ def check_huggingface(folder, contents, batch):
 
 def check_tokenizer(tokenizer, contents):
     """Refuse a tokenizer that splits one of :data:`PAIRS` in another way than this project."""
-    ours = text_tokenizer.build_tokenizer(contents.vocab, contents.lower)
-    encoded = encoding.encode(PAIRS, ours, contents.vocab, sys.maxsize)
+    ours = build_tokenizer(contents.vocab, contents.lower)
+    encoded = encode(PAIRS, ours, contents.vocab, sys.maxsize)
     for pair, ids in zip(PAIRS, encoded.ids):
         if tokenizer(*pair)['input_ids'] != ids.tolist():
             raise ToolkitError(f'transformers splits {" ".join(pair)!r} into other tokens')
@@ -174,16 +168,18 @@ def check_tokenizer(tokenizer, contents):
 
 def write_onnx(folder, contents):
     """Write ``model.onnx`` and what a program needs beside it to make its inputs."""
-    import mxnet as mx
+    from bert.convert import onnx
+    from bert.model.loading import build_whole
 
-    model = loading.build_whole(contents, mx.cpu())
-    onnx.export(folder / 'model.onnx', model)
+    onnx.export(folder / 'model.onnx', build_whole(contents))
     writing.write_readable(folder, contents)
 
 
-def check_onnx(folder, contents, batch):
-    """Run a directory with onnxruntime."""
+def run_onnxruntime(folder, contents, batch):
+    """Run the model of a directory with onnxruntime."""
     import onnxruntime
+
+    from bert.convert import onnx
 
     found = onnx.run(folder / 'model.onnx', *batch)
     return f'onnxruntime {onnxruntime.__version__}', blank_padding(found, batch)

@@ -144,13 +144,12 @@ def _build_initialized(settings, vocab, path, ctx, heads, weights=None):
     return bert, gluon_vocab(vocab)
 
 
-def build_whole(contents, ctx):
-    """Build the model of a checkpoint, with exactly the heads that it has.
+def build_whole(contents):
+    """Build the model of a checkpoint, with exactly the heads that it has, on the CPU.
 
     Parameters
     ----------
     contents : bert.checkpoints.contents.Checkpoint
-    ctx : mxnet.Context
 
     Returns
     -------
@@ -166,7 +165,7 @@ def build_whole(contents, ctx):
     if (heads['use_classifier'] or head) and not heads['use_pooler']:
         raise ToolkitError(f'{path}: lacks pooler.weight, which its classifier needs')
     bert, _ = _build_initialized(
-        contents.settings, contents.vocab, path, ctx, heads, contents.weights
+        contents.settings, contents.vocab, path, mx.cpu(), heads, contents.weights
     )
     if not head:
         set_parameters(bert, parameters, path)
@@ -174,6 +173,6 @@ def build_whole(contents, ctx):
     for name in ('weight', 'bias'):
         if name not in head:
             raise ToolkitError(f"{path}: lacks its classifier's {name}")
-    model = build_head(bert, contents.labels and len(contents.labels), ctx)
+    model = build_head(bert, contents.labels and len(contents.labels), mx.cpu())
     set_finetuned(model, contents.weights)
     return model
