@@ -1,4 +1,4 @@
-"""Pictures of losses and metrics over the epochs, drawn with matplotlib."""
+"""Draw losses and metrics over the epochs, with matplotlib."""
 
 import io
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Panel(NamedTuple):
 
 
 def check_matplotlib():
-    """Refuse to go on where there is no matplotlib."""
+    """Refuse to go on without matplotlib."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -37,19 +37,19 @@ def check_matplotlib():
 
 
 def collect_panels(own, published, metric):
-    """The panels of a task: its loss, the first metric in training, and each dev metric.
+    """Collect the panels of a task: its loss, a metric in training, and each dev metric.
 
     Parameters
     ----------
     own, published : dict of str to bert.experiments.logs.Log
         By the label of their curves.
     metric : str or None
-        The metric in training that is shown.
+        The metric in training to show.
 
     Returns
     -------
     list of Panel
-        Only such that have an own curve.
+        Those with a curve of our own.
     """
 
     def panel(title, find):
@@ -69,7 +69,7 @@ def collect_panels(own, published, metric):
 
 
 def draw(panels, columns=2):
-    """A figure with the panels, row by row.
+    """Draw a figure with the panels, row by row.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def draw(panels, columns=2):
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     labels = {curve.label for panel in panels for curve in panel.curves}
-    # Many seeds stand in two columns a panel, long labels in one of the whole figure.
+    # Many seeds take two columns a panel, long labels one as wide as the figure.
     legend_columns = columns if len(labels) <= 6 * columns else 2 * columns
     if max(map(len, labels)) > 50:
         legend_columns = 1
@@ -95,7 +95,7 @@ def draw(panels, columns=2):
             if curve.is_published:
                 dashes = ('--', ':', '-.')[curve.number % 3]
                 style = {'linewidth': 2, 'color': 'black', 'linestyle': dashes}
-            # A few points, such as one an epoch, are shown as points too.
+            # A few points, such as one an epoch, are marked.
             marker = 'o' if len(curve.x) <= 20 else None
             (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
             handles.setdefault(curve.label, line)
@@ -105,7 +105,7 @@ def draw(panels, columns=2):
         axes.spines[['top', 'right']].set_visible(False)
     figure.legend(
         handles.values(),
-        [label.replace('$', r'\$') for label in handles],  # a dollar sign begins a formula
+        [label.replace('$', r'\$') for label in handles],  # else they begin formulas
         loc='outside lower left',
         ncols=legend_columns,
         fontsize='small',
@@ -115,7 +115,7 @@ def draw(panels, columns=2):
 
 
 def scatter(gold, predicted, title):
-    """A figure of predicted numbers over those of the dev set."""
+    """Draw a figure of predicted numbers over those of the dev set."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, WIDTH), layout='constrained')
@@ -130,7 +130,7 @@ def scatter(gold, predicted, title):
 
 
 def render(figure, kind):
-    """The bytes of a figure as ``svg`` or ``png``; the same figure makes the same bytes."""
+    """Return the bytes of a figure as ``svg`` or ``png``; the same figure gives the same bytes."""
     import matplotlib
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Reading the log of a fine-tuning: the original scripts' lines, which ours follow."""
+"""Read and compare logs of fine-tuning, in the original scripts' form, which ours follows."""
 
 import ast
 import re
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, read_text
 
-# The scripts of 2019 and of 2020 differ a little: the later ones begin with the time of the day,
-# write ``metrics:`` in place of ``metrics=``, and tell the time of an evaluation too.
+# The scripts of 2019 and of 2020 differ a little: the later ones begin lines with the time of day,
+# write ``metrics:`` in place of ``metrics=``, and log the time of an evaluation too.
 NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
 COUNT = r'([1-9]\d{0,8})'
 METRICS = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
 FLAGS = 'Namespace('
-# More is no command line, and Python's parser has crashed over text that is nested deeply enough.
+# No command line is longer, and Python's parser has crashed over deeply nested text.
 LONGEST_FLAGS = 10000
 TRAINING = re.compile(
     rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
@@ -25,18 +25,18 @@ SECONDS = re.compile(r'Time cost=(\d+(?:\.\d*)?)s\s*$')
 
 
 class Log(NamedTuple):
-    """What a log says, epochs and batches counted from 1.
+    """The content of a log, with epochs and batches counted from 1.
 
-    A dev set is named ``dev``, or ``matched`` and ``mismatched``.
+    The name of a dev set is ``dev``, or ``matched`` and ``mismatched``.
     """
 
-    flags: dict  # name: value, empty if the log does not tell them
+    flags: dict  # name: value; empty if they are not in the log
     training: list  # of {'epoch', 'batch', 'batches', 'loss', 'lr', 'metrics': {name: value}}
     validation: list  # of {'epoch', the name of a dev set: {name: value}, 'seconds'}
 
 
 def read_log(path):
-    """Read a log file, or one of the published curves in ``bert/published``.
+    """Read a log file, or one of the published curves, a JSON file.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def read_log(path):
     Raises
     ------
     ToolkitError
-        Where the file has no line of such a log.
+        If the file has no line of such a log.
     """
     path = Path(path)
     if path.suffix == '.json':
@@ -61,7 +61,7 @@ def read_log(path):
 
 
 def _is_sound(log):
-    """Whether what a JSON file says has the types of a :class:`Log`."""
+    """Return whether the content of a JSON file has the types of a :class:`Log`."""
     if not (isinstance(log.flags, dict) and all(isinstance(part, list) for part in log[1:])):
         return False
     for entry in (*log.training, *log.validation):
@@ -88,7 +88,7 @@ def _is_count(value):
 
 
 def _is_number(value):
-    # Not every whole number has a float.
+    # Not every larger whole number is a float.
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 
@@ -97,14 +97,14 @@ def _are_metrics(value):
 
 
 def parse_log(text):
-    """The :class:`Log` in a text; lines of other kinds are passed over.
+    """Find the lines of a :class:`Log` in a text, and skip all others.
 
     >>> log = parse_log('INFO:root:[Epoch 1 Batch 10/119] loss=0.6, lr=0.00001, metrics=mcc:0.5')
     >>> log.training[0]['loss'], log.training[0]['metrics']
     (0.6, {'mcc': 0.5})
     """
     log = Log({}, [], [])
-    dev_set, open_epoch = None, {}  # the dev metrics of an epoch whose end was not yet seen
+    dev_set, open_epoch = None, {}  # the dev metrics of an epoch that has not ended yet
     for line in text.split('\n'):
         _, found, flags = line.rstrip().partition(FLAGS)
         if found and flags.endswith(')'):
@@ -135,7 +135,7 @@ def parse_log(text):
 
 
 def parse_flags(text):
-    """The flags in ``Namespace(...)`` as a dict; empty where they are no constants."""
+    """Return the flags in ``Namespace(...)`` as a dict; an empty one if they are no constants."""
     if len(text) > LONGEST_FLAGS:
         return {}
     try:
@@ -143,18 +143,18 @@ def parse_flags(text):
         return {
             keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg
         }
-    # Text that closes the parenthesis is another expression than a call.
+    # If the text closes the parenthesis, this is not a call but another expression.
     except (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError):
         return {}
 
 
 def parse_metrics(text):
-    """``accuracy:0.8873,f1:0.9160`` as a dict."""
+    """Parse ``accuracy:0.8873,f1:0.9160`` into a dict."""
     return {name: float(value) for name, value in (item.split(':') for item in text.split(','))}
 
 
 def dev_curves(log):
-    """The dev metrics over the epochs.
+    """Return the dev metrics over the epochs.
 
     Returns
     -------
@@ -173,12 +173,12 @@ def dev_curves(log):
 
 
 def loss_curve(log):
-    """The epochs (with fractions) at which the loss of the training was told, and the losses."""
+    """Return the epochs (with fractions) at which the training loss was logged, and the losses."""
     return [_position(line) for line in log.training], [line['loss'] for line in log.training]
 
 
 def training_curve(log, metric):
-    """As :func:`loss_curve`, for a metric of the training set."""
+    """Return the same as :func:`loss_curve` for a metric of the training set."""
     lines = [line for line in log.training if metric in line['metrics']]
     return [_position(line) for line in lines], [line['metrics'][metric] for line in lines]
 
@@ -187,8 +187,30 @@ def _position(line):
     return line['epoch'] - 1 + line['batch'] / line['batches']
 
 
+def common_metric(one, other):
+    """Return the first metric in training that both logs have, or None."""
+    theirs = {name for line in other.training for name in line['metrics']}
+    ours = (name for line in one.training for name in line['metrics'])
+    return next((name for name in ours if name in theirs), None)
+
+
+def describe_differences(one, other):
+    """Describe, a line each, how the flags and the numbers of batches of two logs differ.
+
+    Returns
+    -------
+    list of str
+    """
+    differing = differing_flags(one, other)
+    lines = [f'{name}: A {pair[0]!r}, B {pair[1]!r}' for name, pair in differing.items()]
+    batches = [log.training[0]['batches'] for log in (one, other) if log.training]
+    if len(set(batches)) > 1:
+        lines.append(f'batches an epoch: A {batches[0]}, B {batches[1]}')
+    return lines
+
+
 def differing_flags(one, other):
-    """The flags that both logs tell, and differently.
+    """Return the flags that are in both logs, with different values.
 
     Returns
     -------
@@ -201,13 +223,13 @@ def differing_flags(one, other):
 
 
 def compare_lines(one, other):
-    """Two logs line by line: the same batch of the same epoch stands in one row.
+    """Compare two logs line by line: the same batch of the same epoch is one row.
 
     Returns
     -------
     list of dict of str to str
         With ``epoch``, ``line`` (the number of the batch, or the name of a dev set), and for each
-        quantity that either log tells its value in A and in B, and B - A. '-' is no value.
+        quantity that is in either log its value in A, its value in B, and B - A. '-' is no value.
     """
     keys, values = {}, ({}, {})
     for log, found in zip((one, other), values):
@@ -222,9 +244,9 @@ def compare_lines(one, other):
                     keys[key] = name
                     seconds = {'seconds': entry['seconds']} if 'seconds' in entry else {}
                     found[key] = {**metrics, **seconds}
-    told = {name for found in values for row in found.values() for name in row}
-    names = [name for name in ('loss', 'lr') if name in told]
-    names += sorted(told - {'loss', 'lr', 'seconds'}) + ['seconds'] * ('seconds' in told)
+    present = {name for found in values for row in found.values() for name in row}
+    names = [name for name in ('loss', 'lr') if name in present]
+    names += sorted(present - {'loss', 'lr', 'seconds'}) + ['seconds'] * ('seconds' in present)
     rows = []
     for key in sorted(keys):
         row = {'epoch': str(key[0]), 'line': keys[key]}

@@ -1,73 +1,154 @@
-"""TODO"""
+"""Plan the runs of a task: their command, their folders, and what they can be compared with."""
 
 import hashlib
 import json
 import sys
 from pathlib import Path
 
-import finetune_classifier
-from bert.experiments import recipes, runs
+from bert.experiments import recipes
+from bert.experiments.runs import Plan, Run
 from bert.finetuning.flags import build_flags
-from bert.tasks import files, table
+from bert.tasks import files
+from bert.tasks.table import TASKS
 
 
-def make_plan(flags, meant, data, jobs):
-    """The :class:`bert.experiments.runs.Plan` of a task, from the flags for it and what they mean."""
-    devices = meant.gpus or [0] * meant.gpu
-    if devices and jobs > 1:
-        devices = meant.gpus or list(range(jobs))
-        # Each process sees only its own GPU, as number 0; the last of two --gpus counts.
-        flags = [*flags, '--gpus', '0'] if meant.gpus else flags
-    count = min(len(devices), 1) if jobs > 1 else len(devices)
-    resume = ['--resume'] if meant.optimizer.lower() == 'bertadam' else []
-    command = [sys.executable, '-u', finetune_classifier.__file__, *resume, *flags]
-    return runs.Plan(command, collect_settings(meant, data, count), devices)
+def make_plan(script, words, values, data, jobs):
+    """Plan the runs of a task.
 
+    Parameters
+    ----------
+    script : Path
+        Where finetune_classifier.py is.
+    words : list of str
+        Flags for it, the same for all runs.
+    values : dict
+        All of its flags by name, with the values that they have by these words.
+    data : Path
+        The folder of the GLUE files.
+    jobs : int
+        How many runs there are at once.
 
-def collect_settings(meant, data, devices):
-    """What the numbers of a run depend on beside its task and seed.
-
-    Those are the flags of finetune_classifier.py, how many GPUs a run has (0 is the CPU), and the
-    folder of the data, with paths that do not depend on where the command was given.
+    Returns
+    -------
+    Plan
     """
-    settings = {**vars(meant), 'GLUE_DIR': str(data.resolve()), 'devices': devices}
-    for name in ('task_name', 'seed', 'output_dir', 'resume', 'gpu', 'gpus'):
-        del settings[name]
-    for name in ('bert_model', 'pretrained_bert_parameters', 'model_parameters'):
+    devices = values['gpus'] or [0] * values['gpu']
+    if devices and jobs > 1:
+        devices = values['gpus'] or list(range(jobs))
+        # Each process sees only its own GPU, as number 0; the last of two --gpus counts.
+        words = [*words, '--gpus', '0'] if values['gpus'] else words
+    count = min(len(devices), 1) if jobs > 1 else len(devices)
+    # The state of MXNet's own optimizers is not saved.
+    resume = ['--resume'] if values['optimizer'].lower() == 'bertadam' else []
+    command = [sys.executable, '-u', str(script), *resume, *words]
+    return Plan(command, collect_settings(values, data, count), devices)
+
+
+def collect_settings(values, data, devices):
+    """Collect what the numbers of a run depend on beside its task and seed.
+
+    Paths are absolute, so that it does not matter from where the command is given.
+
+    Parameters
+    ----------
+    values : dict
+        The flags of finetune_classifier.py.
+    data : Path
+    devices : int
+        How many GPUs a run has; 0 is the CPU.
+
+    Returns
+    -------
+    dict
+    """
+    parser = build_flags()
+    chosen_by_run = parser.with_role('run')
+    settings = {name: value for name, value in values.items() if name not in chosen_by_run}
+    for name in parser.with_role('source'):
         if settings[name] and Path(settings[name]).exists():
             settings[name] = str(Path(settings[name]).resolve())
-    return settings
+    return {**settings, 'GLUE_DIR': str(data.resolve()), 'devices': devices}
 
 
 def digest(settings):
-    """A short hash of the settings."""
+    """Return a short hash of the settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def compare_published(name, plan, data):
-    """The published runs of a task, and why the own ones cannot be compared with them, if so.
+def list_runs(output, plans, seeds):
+    """List the runs of all tasks, with the folders where they belong.
+
+    Parameters
+    ----------
+    output : Path
+    plans : dict of str to Plan
+        By task.
+    seeds : list of int
+
+    Returns
+    -------
+    list of Run
+    """
+    return [
+        Run(task, seed, output / task / f'seed-{seed}-{digest(plan.settings)}')
+        for task, plan in plans.items()
+        for seed in seeds
+    ]
+
+
+def compare_published(task, settings, data):
+    """Find the published runs of a task, and decide whether others compare with them.
+
+    Parameters
+    ----------
+    task : str
+    settings : dict
+        Those of the other runs.
+    data : Path
 
     Returns
     -------
     list of (str, dict, str or None)
-        Name of the recipe, its figures, and ``other model``, ``other recipe``, ``other data``
-        or None.
+        Name of the recipe, its figures, and None or why not to compare: ``other model``,
+        ``other recipe`` or ``other data``.
     """
     parser = build_flags()
     found = []
-    for recipe, figures in recipes.published(name).items():
-        meant = parser.parse_args(recipes.flags_of(recipe, name))
-        # One device: --batch_size is that of a device.
-        reference = collect_settings(meant, data, max(min(plan.settings['devices'], 1), 0))
-        reason = recipes.difference(plan.settings, reference)
-        if reason is None and not is_whole(table.TASKS[name], data):
+    for recipe, figures in recipes.published(task).items():
+        values = vars(parser.parse_args(recipes.flags_of(recipe, task)))
+        # With one device or none: --batch_size is that of a device.
+        reference = collect_settings(values, data, min(settings['devices'], 1))
+        reason = find_difference(settings, reference)
+        if reason is None and not is_whole(TASKS[task], data):
             reason = 'other data'
         found.append((recipe, figures, reason))
     return found
 
 
+def find_difference(settings, reference):
+    """Find out what keeps a run from being compared with a published one.
+
+    Parameters
+    ----------
+    settings, reference : dict
+        Those of both, see :func:`collect_settings`.
+
+    Returns
+    -------
+    str or None
+        ``other model`` or ``other recipe``; None if nothing differs that the result depends on.
+    """
+    parser = build_flags()
+    differing = {
+        name for name in reference if name in settings and settings[name] != reference[name]
+    } - {'GLUE_DIR', *parser.with_role('indifferent')}
+    if differing.intersection(parser.with_role('model')):
+        return 'other model'
+    return 'other recipe' if differing else None
+
+
 def is_whole(task, data):
-    """Whether the training and dev sets have as many rows as those of GLUE."""
+    """Return whether the training and dev sets have as many rows as those of GLUE."""
     return all(
         len(files.read_glue(data, task, split).texts) == split.rows
         for split in (task.train, *task.dev)

@@ -1,6 +1,7 @@
-"""The settings of published runs by name, and what those runs gave.
+"""The settings of published runs by name, and the results of those runs.
 
-The figures and curves are in ``bert/published/RECIPE/TASK.json``, with the address of each log.
+Figures and curves are in ``published/RECIPE/TASK.json`` beside this module, with the address of
+each log.
 """
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from bert.system.files import read_json
 
 PUBLISHED = Path(__file__).with_name('published')
-# Of flags that are not named, the default of finetune_classifier.py is the published value.
+# For flags that are not named here, the published value is the default.
 _SHORT = {'batch_size': 32, 'epochs': 3, 'lr': 2e-5}
 _LONG = {'batch_size': 32, 'epochs': 5, 'lr': 2e-5}
 _SMALL = {'batch_size': 16, 'epochs': 20, 'lr': 2e-5, 'bias_correction': True}
@@ -34,13 +35,10 @@ RECIPES = {
     # Zhang et al. (2006.05987), who asked for bias correction and more updates, on STS-B too.
     'small-data': {'CoLA': _SMALL, 'MRPC': _SMALL, 'STS-B': _SMALL, 'RTE': _SMALL},
 }
-# What tells one model from another, and what does not change the result.
-MODEL_FLAGS = ('bert_model', 'bert_dataset', 'pretrained_bert_parameters', 'model_parameters')
-INDIFFERENT = ('GLUE_DIR', 'log_interval', 'dev_batch_size')
 
 
 def flags_of(recipe, task):
-    """The flags of a recipe for a task, as words of a command line.
+    """Return the flags of a recipe for a task, as words of a command line.
 
     >>> flags_of('2019-01', 'RTE')
     ['--batch_size', '32', '--epochs', '3', '--lr', '2e-05']
@@ -52,35 +50,14 @@ def flags_of(recipe, task):
 
 
 def published(task):
-    """The published runs of a task.
+    """Read the published runs of a task.
 
     Returns
     -------
     dict of str to dict
-        By the name of the recipe, what its JSON file says: ``source``, ``seed``, ``note``, the
-        dev metrics at the ``last`` and at the ``best`` epoch by dev set, where they are known,
-        and the curves as :func:`bert.experiments.logs.read_log` reads them.
+        By recipe, the content of its JSON file: ``source``, ``seed``, ``note``, the dev metrics
+        by dev set at the ``last`` and at the ``best`` epoch where they are known, and the curves
+        that :func:`bert.experiments.logs.read_log` reads too.
     """
     files = {name: PUBLISHED / name / f'{task}.json' for name in RECIPES}
     return {name: read_json(path) for name, path in files.items() if path.is_file()}
-
-
-def difference(settings, reference):
-    """What keeps a run from being compared with a published one.
-
-    Parameters
-    ----------
-    settings, reference : dict
-        The flags of both by name.
-
-    Returns
-    -------
-    str or None
-        ``other model`` or ``other recipe``; None where only what does not matter differs.
-    """
-    differing = {
-        name for name in reference if name in settings and settings[name] != reference[name]
-    } - set(INDIFFERENT)
-    if differing & set(MODEL_FLAGS):
-        return 'other model'
-    return 'other recipe' if differing else None

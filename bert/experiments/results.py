@@ -1,18 +1,20 @@
-"""From the records of many runs to a table: mean, spread, intervals, and the published figure."""
+"""Tables from the records of many runs: mean, spread, intervals, and the published figures."""
 
 import csv
 import io
 
 import numpy as np
 
-HEAD = 'seed'  # of the first column, where the names of the statistics stand too
+from bert.tasks.table import TASKS
+
+HEAD = 'seed'  # of the first column, which has the names of the statistics too
 MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
 RUN_INTERVAL = ('95 % of a run from', '95 % of a run to')
 STATISTICS = ('mean', 'deviation', *MEAN_INTERVAL, *RUN_INTERVAL)
 
 
 def metric_name(when, dev_set, metric):
-    """The name of a column; the only dev set of a task is not named.
+    """Return the name of a column; the only dev set of a task is not named.
 
     >>> metric_name('last', 'dev', 'f1'), metric_name('best', 'matched', 'accuracy')
     ('last f1', 'best matched accuracy')
@@ -21,7 +23,7 @@ def metric_name(when, dev_set, metric):
 
 
 def flatten(when, dev_sets):
-    """Metrics by dev set as cells of a row; what is no dev set is passed over."""
+    """Turn the metrics of an epoch, by dev set, into cells of a row; skip its other entries."""
     return {
         metric_name(when, dev_set, metric): value
         for dev_set, metrics in dev_sets.items()
@@ -31,7 +33,7 @@ def flatten(when, dev_sets):
 
 
 def measures(record):
-    """What the table shows of a run: the metrics at its last and at its best epoch, and its time.
+    """Return what the table shows of a run: metrics at its last and best epoch, and its time.
 
     >>> dev = {'matched': {'accuracy': 0.8}, 'mismatched': {'accuracy': 0.9}, 'seconds': 4.0}
     >>> list(measures({'epochs': [dev], 'best_epoch': 1, 'seconds': 5.0}).items())[:3]
@@ -46,23 +48,66 @@ def measures(record):
     }
 
 
+def best_seed(task, done):
+    """Return the seed whose best epoch has the best first metric on the first dev set.
+
+    Parameters
+    ----------
+    task : str
+    done : dict of int to dict
+        The record of each seed.
+    """
+    dev_set, metric = TASKS[task].dev[0].name or 'dev', TASKS[task].metrics[0]
+
+    def score(seed):
+        return done[seed]['epochs'][done[seed]['best_epoch'] - 1][dev_set][metric]
+
+    return max(done, key=score)
+
+
+def tabulate_tasks(records, published):
+    """Make the table of each task, and that of GLUE's score if there are records of all tasks.
+
+    Parameters
+    ----------
+    records : dict of str to dict of int to dict
+        The records of each task by seed.
+    published : dict of str to list
+        What :func:`bert.experiments.plans.compare_published` returns for each task.
+
+    Returns
+    -------
+    dict of str to list of dict
+        See :func:`tabulate`.
+    """
+    tables = {}
+    for task, done in records.items():
+        measured = {seed: measures(record) for seed, record in done.items()}
+        tables[task] = tabulate(measured, published[task])
+    if len(records) == len(TASKS):
+        scores = macro_average(records)
+        if scores:
+            tables['GLUE'] = tabulate(scores)
+    return tables
+
+
 def tabulate(done, published=()):
-    """The table of a task, from the measures of each seed.
+    """Make the table of a task, from the measures of each seed.
 
     Parameters
     ----------
     done : dict of int to dict
         The :func:`measures` of each seed.
     published : sequence of (str, dict, str or None)
-        Name of a recipe, what :func:`bert.experiments.recipes.published` says of it, and why the runs cannot
-        be compared with it, or None if they can.
+        See :func:`bert.experiments.plans.compare_published`.
 
     Returns
     -------
     list of dict
-        A row for each seed, one for each statistic, and for each recipe that has a figure either
-        that figure, how many runs are below it, and whether it is within the interval of one run,
-        or why not. The name of a row stands under ``seed``. What does not exist is None.
+        A row for each seed, one for each statistic, and for each recipe with a figure either three
+        rows (the figure, how many runs are below it, and whether it is within the interval of one
+        run), or one that says why not. The name of a row is in the column ``seed``. What does not
+        exist is None.
     """
     rows = [{HEAD: number, **values} for number, values in done.items()]
     summaries = {name: summarize([row[name] for row in rows]) for name in list(rows[0])[1:]}
@@ -81,11 +126,15 @@ def tabulate(done, published=()):
 
 
 def summarize(values):
-    """Mean, standard deviation of the sample, and two 95 % intervals by Student's t, by name.
+    """Compute mean, standard deviation of the sample, and two 95 % intervals by Student's t.
 
     That of the mean, mean +- t s / sqrt(n), says how well the mean is known; that of a run, mean
     +- t s sqrt(1 + 1/n), where one more run with another seed would fall (the prediction interval
-    of a normal sample). Of a single value only the mean is known; the others are None.
+    of a normal sample). From a single value only the mean is known; the others are None.
+
+    Returns
+    -------
+    dict of str to (float or None)
     """
     count = len(values)
     summary = {**dict.fromkeys(STATISTICS), 'mean': float(np.mean(values))}
@@ -101,7 +150,7 @@ def summarize(values):
 
 
 def compare(recipe, figures, reason, rows, summaries):
-    """The rows of a published run: its figures and where they fall, or why not."""
+    """Make the rows of a published run: its figures and where they fall, or the reason why not."""
     cells = {
         name: value
         for when in ('last', 'best')
@@ -116,8 +165,8 @@ def compare(recipe, figures, reason, rows, summaries):
         low, high = (summaries[name][bound] for bound in RUN_INTERVAL)
         return None if low is None else 'yes' if low <= cells[name] <= high else 'no'
 
-    def row(title, tell):
-        return {HEAD: title, **{name: tell(name) if name in cells else None for name in names}}
+    def row(title, cell):
+        return {HEAD: title, **{name: cell(name) if name in cells else None for name in names}}
 
     title = f'published {recipe}'
     if reason:
@@ -130,8 +179,10 @@ def compare(recipe, figures, reason, rows, summaries):
 
 
 def macro_average(records):
-    """GLUE's score of each seed that has all tasks: the mean over tasks of the mean of their
-    metrics (Wang et al. 2018; the diagnostic set has no part in it).
+    """Compute GLUE's score of each seed that has all tasks.
+
+    It is the mean over tasks of the mean of their metrics (Wang et al. 2018); the diagnostic set
+    does not count.
 
     Parameters
     ----------
@@ -163,10 +214,10 @@ def macro_average(records):
 
 
 def format_table(rows, style='text'):
-    """A table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
+    """Write a table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
     lines = [list(rows[0])] + [[format_cell(*item) for item in row.items()] for row in rows]
     if style == 'rst':
-        # A dash alone would be a list without a text.
+        # A dash alone is a list without a text.
         lines = [['\\-' if cell == '-' else cell for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines = [
@@ -184,7 +235,7 @@ def format_table(rows, style='text'):
 
 
 def format_cell(name, value):
-    """A value as text, with the digits that suit its column."""
+    """Write a value as text, with the digits that suit its column."""
     if value is None:
         return '-'
     if isinstance(value, float):
@@ -193,9 +244,9 @@ def format_cell(name, value):
 
 
 def format_document(tables, style):
-    """All tables as one text, under the names of their tasks.
+    """Write all tables as one text, under the names of their tasks.
 
-    ``csv`` has the numbers unrounded and an empty cell where there is none.
+    ``csv`` has unrounded numbers, and empty cells where there is none.
     """
     if style == 'csv':
         columns = dict.fromkeys(name for rows in tables.values() for row in rows for name in row)
@@ -213,8 +264,3 @@ def format_document(tables, style):
         )
         + '\n'
     )
-
-
-def unique(items):
-    """The items in their order, each once."""
-    return list(dict.fromkeys(items))

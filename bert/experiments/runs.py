@@ -1,4 +1,4 @@
-"""Runs of finetune_classifier.py in processes of their own: several at once, each only once."""
+"""Run finetune_classifier.py many times: several processes at once, and no run twice."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ from bert.system.files import read_json, write_json
 from bert.system.machine import describe
 from bert.system.processes import POLL, child_environment, kill_with_parent
 
-RECORD = 'result.json'  # in the folder of a finished run: what it gave
+RECORD = 'result.json'  # in the folder of a finished run: its results
 LOG = 'run.log'  # beside it: all that the run printed
 
 
@@ -34,15 +34,15 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a task is run."""
+    """How to run a task."""
 
     command: list  # of a run, less its task, seed and folder
     settings: dict  # what the numbers depend on beside task and seed
-    devices: list  # GPUs: of all runs if there is one at once, else one for each; [] is the CPU
+    devices: list  # GPUs: one run at a time has them all, several have one each; [] is the CPU
 
 
 class Started(NamedTuple):
-    """A run that goes on."""
+    """A run whose process has been started."""
 
     run: Run
     process: subprocess.Popen
@@ -53,7 +53,7 @@ class Started(NamedTuple):
 
 
 def do_runs(runs, plans, jobs):
-    """Do the runs that are not finished, ``jobs`` at once, and tell a line about each.
+    """Do the runs that are not finished, ``jobs`` at once, and log a line about each.
 
     Parameters
     ----------
@@ -76,26 +76,26 @@ def do_runs(runs, plans, jobs):
             else:
                 records[current] = outcome
                 values = measures(outcome).items()
-                told = ', '.join(f'{name} {format_cell(name, value)}' for name, value in values)
-                logging.info('[%d/%d] %s: %s%s', count, len(runs), current, told, remark)
+                listed = ', '.join(f'{name} {format_cell(name, value)}' for name, value in values)
+                logging.info('[%d/%d] %s: %s%s', count, len(runs), current, listed, remark)
             bar.update()
     return records
 
 
 def each_outcome(runs, plans, jobs):
-    """Start runs as long as there are free slots, and see which have ended.
+    """Start runs while there are free slots, and see which have ended.
 
-    A run that another process of this kind is at is left to it, and its record then taken. When
-    the caller stops or is interrupted, the runs that go on are told to, and finish their step.
+    A run that another process is doing is left to it, and its record read afterwards. When the
+    caller stops or is interrupted, the processes get SIGTERM, finish their step and end.
 
     Yields
     ------
     Run, dict or Exception, str
-        The record of a run or why it failed, and a remark, as soon as it is there.
+        A run, its record or the reason for its failure, and a remark, as soon as it has ended.
     """
     machine = {'toolkit': bert.__version__, **describe()}
     waiting, active, slots = list(runs), [], list(range(jobs))
-    elsewhere = set()  # runs that another process was seen at
+    elsewhere = set()  # runs that another process is doing
     try:
         while waiting or active:
             for started in [s for s in active if s.process.poll() is not None]:
@@ -133,8 +133,8 @@ def begin(current, plan, slot, jobs):
     Returns
     -------
     Started, dict, Exception or None
-        The record of a run that is finished already, or what is wrong with it; None where another
-        process is at it.
+        The record of a run that is finished already, or what is wrong with it; None if another
+        process is doing this run.
     """
     log = None
     try:
@@ -168,7 +168,7 @@ def begin(current, plan, slot, jobs):
 
 
 def lock(path):
-    """Open a file to append to, and lock it; None while another process has the lock.
+    """Open a file to append to it, and lock it; return None while another process has the lock.
 
     A child process that writes to the file has the lock too, until it ends.
     """
@@ -182,13 +182,14 @@ def lock(path):
 
 
 def finish(started, plan, machine):
-    """Record what a run gave whose process has ended.
+    """Record the results of a run whose process has ended.
 
     Returns
     -------
     dict or Exception
-        ``epochs`` and ``best_epoch`` as finetune_classifier.py returns them, ``seconds`` of the
-        whole run, what was run, and on what ``machine``; or why it failed.
+        ``epochs`` and ``best_epoch`` as finetune_classifier.py returns them, the ``task``,
+        ``seed`` and ``settings``, the ``seconds`` of the whole run, and the ``machine``; or the
+        reason for its failure.
     """
     folder = started.run.folder
     seconds = time.time() - started.since
@@ -202,7 +203,7 @@ def finish(started, plan, machine):
             'settings': plan.settings,
             'epochs': finetuned['epochs'],
             'best_epoch': finetuned['best_epoch'],
-            # Of a run that went on after a kill, the last process did only a part.
+            # After a kill, the last process has done only a part of the run.
             'seconds': max(seconds, sum(epoch['seconds'] for epoch in finetuned['epochs'])),
             'machine': {**machine, 'threads of a run': started.threads},
         }
@@ -219,7 +220,7 @@ def finish(started, plan, machine):
 
 
 def explain_failure(status, log):
-    """Why a run failed: the signal that ended it, or the last line that it wrote."""
+    """Say why a run failed: the signal that ended it, or the last line that it wrote."""
     if status < 0:
         return f'ended by signal {-status} ({signal.strsignal(-status)}); its log is {log}'
     lines = log.read_text(encoding='utf8', errors='replace').split('\n')

@@ -1,4 +1,4 @@
-"""The zip file that GLUE's evaluation server takes: writing it, and checking any such file."""
+"""Fill, write and check the zip file that GLUE's evaluation server takes."""
 
 import math
 import re
@@ -12,12 +12,14 @@ import numpy as np
 
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing
+from bert.tasks.predictions import has_outputs, read_outputs
 from bert.tasks.table import TASKS
 
 HEADER = 'index\tprediction'
-# The scores of STS-B go from 0 to 5.
+DIAGNOSTIC = 'AX.tsv'  # the file of a test set that is not downloaded with the others
+# The range of STS-B's scores.
 LOWEST, HIGHEST = 0.0, 5.0
-# The most frequent label of each training set, and the mean score of STS-B's.
+# The most frequent label of each training set; for STS-B the mean score.
 MAJORITY = {
     'CoLA': '1',
     'SST-2': '1',
@@ -29,22 +31,22 @@ MAJORITY = {
     'RTE': 'entailment',
     'WNLI': '0',
 }
-# The largest file, QQP.tsv, has 3.4 MB; a member that unpacks to more than this is not read.
+# The largest file, QQP.tsv, has 3.4 MB; members that unpack to more than this are not read.
 MOST_BYTES = 64 * 1024 * 1024
-# Others can ask for gigabytes to unpack a few bytes.
+# Other methods can take gigabytes to unpack a few bytes.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-SHOWN = 3  # lines with the same defect that are named; the others are counted
+SHOWN = 3  # lines with the same defect are named, the others counted
 
 
 class Answers(NamedTuple):
-    """What one file of a submission has to hold."""
+    """The rows that one file of a submission must have, and their possible answers."""
 
     task: str
     rows: int
     labels: Optional[tuple]  # None: a number
 
 
-# The eleven files. A test set without training data of its own is answered by its task's model.
+# The eleven files. Test sets without training data of their own are answered by a task's model.
 FILES = {
     split.submission: Answers(task.name, split.rows, task.labels)
     for task in TASKS.values()
@@ -53,17 +55,50 @@ FILES = {
 
 
 def majority(name):
-    """The predictions of a file whose task was not run."""
+    """Return the predictions for a file whose task was not run."""
     return [MAJORITY[FILES[name].task]] * FILES[name].rows
 
 
+def can_answer(name, folders):
+    """Return whether there are outputs of runs to answer a test set with.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, such as ``MRPC.tsv``.
+    folders : list of Path
+        Those of the runs. They may have been done without the diagnostic set; that another set
+        is missing is an error, which :func:`answer` raises.
+    """
+    if name == DIAGNOSTIC:
+        return bool(folders) and all(has_outputs(f, Path(name).stem) for f in folders)
+    return bool(folders)
+
+
+def answer(name, folders):
+    """Answer a test set with the combined outputs of runs.
+
+    Parameters
+    ----------
+    name, folders
+        See :func:`can_answer`.
+
+    Returns
+    -------
+    list of str
+    """
+    labels = FILES[name].labels
+    outputs = [read_outputs(folder, Path(name).stem) for folder in folders]
+    return format_predictions(combine(outputs, labels is None), labels)
+
+
 def combine(outputs, is_regression):
-    """The answers of several runs as one: the mean of their probabilities, or of their scores.
+    """Combine the outputs of several runs: the mean of their probabilities, or of their scores.
 
     Parameters
     ----------
     outputs : list of (N, classes) arrays
-        Scores before the softmax, or (N, 1) numbers.
+        Before the softmax; or (N, 1) scores.
 
     Returns
     -------
@@ -75,7 +110,7 @@ def combine(outputs, is_regression):
 
 
 def format_predictions(outputs, labels):
-    """Predictions as GLUE's server wants them: label names, or numbers from 0 to 5.
+    """Turn outputs into what GLUE's server takes: label names, or numbers from 0 to 5.
 
     Parameters
     ----------
@@ -92,7 +127,7 @@ def format_predictions(outputs, labels):
 
 
 def write(path, predictions):
-    """Write a submission; the same predictions make the same bytes.
+    """Write a submission; the same predictions give the same bytes.
 
     Parameters
     ----------
@@ -111,7 +146,7 @@ def write(path, predictions):
 
 
 def check(path):
-    """What is wrong with a submission.
+    """Find all defects of a submission.
 
     Returns
     -------
@@ -121,25 +156,25 @@ def check(path):
     Raises
     ------
     ToolkitError
-        Where the file is no zip file at all.
+        If the file is not a zip file at all.
     """
     if not Path(path).is_file():
         raise ToolkitError(f'there is no file {path}')
     try:
         with zipfile.ZipFile(path) as archive:
             return check_archive(archive)
-    # A damaged directory gives zipfile wrong numbers, versions and names too.
+    # From a damaged directory zipfile reads wrong numbers, versions and names too.
     except (zipfile.BadZipFile, struct.error, ArithmeticError, RuntimeError, ValueError) as error:
         raise ToolkitError(f'{path}: not a zip file ({error})') from None
     except OSError as error:
-        # It also seeks where the directory points.
+        # It also seeks to where the directory points.
         if error.filename:
             raise
         raise ToolkitError(f'{path}: not a zip file ({error.strerror})') from None
 
 
 def check_archive(archive):
-    """The defects of an open zip file."""
+    """Find the defects of an open zip file."""
     defects = []
     names = Counter(archive.namelist())
     for name, count in names.items():
@@ -148,12 +183,12 @@ def check_archive(archive):
         if name not in FILES:
             base = name.replace('\\', '/').rstrip('/').rpartition('/')[2]
             if name.endswith('/'):
-                what = 'is a folder: the files have to be at the top'
+                defect = 'is a folder: the files have to be at the top'
             elif base in FILES:
-                what = f'is in a folder: {base} has to be at the top'
+                defect = f'is in a folder: {base} has to be at the top'
             else:
-                what = 'does not belong to a submission'
-            defects.append(f'{name!a} {what}')
+                defect = 'does not belong to a submission'
+            defects.append(f'{name!a} {defect}')
     defects += [f'{name} is missing' for name in FILES if name not in names]
     for name in names:
         if name in FILES:
@@ -163,7 +198,7 @@ def check_archive(archive):
 
 
 def check_member(archive, member):
-    """The defects of one of the eleven files."""
+    """Find the defects of one of the eleven files."""
     if member.flag_bits & 1:
         return ['is encrypted']
     if member.compress_type not in METHODS:
@@ -171,7 +206,7 @@ def check_member(archive, member):
     if member.file_size > MOST_BYTES:
         return [f'unpacks to {member.file_size} bytes, more than {MOST_BYTES}']
     try:
-        # Not more than the header of the member promises, whatever the data unpack to.
+        # No more than the size in the member's header is read, whatever the data unpack to.
         with archive.open(member) as file:
             text = file.read(MOST_BYTES + 1).decode('utf8')
     except UnicodeDecodeError:
@@ -182,19 +217,19 @@ def check_member(archive, member):
 
 
 def check_text(text, answers):
-    """The defects of the text of one file."""
+    """Find the defects of the text of one file."""
     text = text[:-1] if text.endswith('\n') else text
     count = text.count('\n')
-    # A file of empty lines takes many times its size as a list; no more are needed than these.
+    # As a list, a file of empty lines takes many times its size; these lines are enough.
     lines = text.split('\n', answers.rows + 1)[: answers.rows + 1]
     lines = [line[:-1] if line.endswith('\r') else line for line in lines]
     header, rows = lines[0], lines[1:]
     defects = []
     if header != HEADER:
-        defects.append(f'its first line is {shorten(header)}, not {HEADER!r}')
+        defects.append(f'its first line is {quote(header)}, not {HEADER!r}')
     if count != answers.rows:
         defects.append(f'has {count} predictions, and the test set {answers.rows} rows')
-    found = {}  # a kind of defect: the lines that have it, each with what stands there
+    found = {}  # a kind of defect: the lines that have it, each with what is in it
     for number, line in enumerate(rows):
         cells = line.split('\t')
         if len(cells) != 2:
@@ -207,17 +242,17 @@ def check_text(text, answers):
         if defect:
             found.setdefault(defect, []).append((number, prediction))
     for kind, places in found.items():
-        told = ', '.join(f'{shorten(what)} in line {number + 2}' for number, what in places[:SHOWN])
+        named = ', '.join(f'{quote(text)} in line {number + 2}' for number, text in places[:SHOWN])
         more = f' and {len(places) - SHOWN} lines more' if len(places) > SHOWN else ''
-        defects.append(f'{kind}: {told}{more}')
+        defects.append(f'{kind}: {named}{more}')
     return defects
 
 
 def check_prediction(prediction, labels):
-    """What is wrong with one prediction, or None."""
+    """Return what is wrong with one prediction, or None."""
     if labels is not None:
         return None if prediction in labels else f'not one of {", ".join(labels)}'
-    # float() also takes '1_0', ' 1' and other digits than these.
+    # float() also takes '1_0', ' 1' and the digits of other scripts.
     if not re.fullmatch(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?', prediction, re.ASCII):
         return 'not a number'
     if not (math.isfinite(float(prediction)) and LOWEST <= float(prediction) <= HIGHEST):
@@ -225,6 +260,6 @@ def check_prediction(prediction, labels):
     return None
 
 
-def shorten(text):
-    """A text from a stranger's file, in quotes, on one line."""
+def quote(text):
+    """Return a text from a stranger's file, shortened and in quotes, on one line."""
     return ascii(text if len(text) <= 40 else text[:37] + '...')
