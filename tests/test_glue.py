@@ -11,22 +11,18 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from conftest import ROOT
 
-import bert  # noqa: F401 (prepares for MXNet)
 import glue
-from bert.experiments import plans, recipes, runs
-from bert.experiments import plans as experiments_plans
-from bert.experiments.plans import compare_published, digest, is_whole, make_plan
+from bert.experiments import recipes, runs
 from bert.system.errors import UsageError
 from bert.tasks import submission
 from bert.tasks.table import TASKS
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / 'glue.py'
 ROWS = {'train': 32, 'dev': 16, 'test': 4}
 SIZES = ['--epochs', '2', '--batch_size', '16', '--max_len', '32']
@@ -46,19 +42,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def command(tiny_bert):
-    """The start of a command line, ready for more flags."""
+    """The start of a command line."""
     return [sys.executable, str(SCRIPT), '--bert_model', str(tiny_bert), *FLAGS]
 
 
 @pytest.fixture(scope='module')
 def environment(data):
-    """One thread: two are slower with so few units."""
+    """The variables of a run, with one thread: two are slower with so few units."""
     return {**os.environ, 'GLUE_DIR': str(data), 'OMP_NUM_THREADS': '1'}
 
 
 @pytest.fixture(scope='module')
 def finished(command, environment, tmp_path_factory):
-    """Seeds 1 and 2 run to the end: the output folder and what was printed."""
+    """The output folder of seeds 1 and 2, run to the end, and the finished process."""
     output = tmp_path_factory.mktemp('finished')
     return output, call([*command, '--seeds', '1', '2', '--output_dir', str(output)], environment)
 
@@ -68,7 +64,7 @@ def call(line, environment):
 
 
 def table(printed):
-    """The first table in what was printed, as {first cell: other cells}."""
+    """Parse the first printed table into {first cell: other cells}."""
     rows = [re.split(r' {2,}', line) for line in printed.split('\n\n')[1].strip().split('\n')]
     return {row[0]: row[1:] for row in rows}
 
@@ -83,18 +79,18 @@ def folder_of(output, seed, task='MRPC'):
 
 
 def losses(folder):
-    """The loss of each update."""
+    """Read the loss of each update."""
     lines = (folder / 'metrics.jsonl').read_text().splitlines()
     return [values['loss'] for values in map(json.loads, lines) if 'loss' in values]
 
 
 def run_lines(printed):
-    """The log lines about single runs."""
+    """Return the log lines about single runs."""
     return [line for line in printed.splitlines() if re.match(r'INFO:root:\[\d+/\d+\]', line)]
 
 
 def test_two_seeds(finished):
-    """One folder a run, with the record; the progress lines and the table say the same."""
+    """Each run has a folder with its record, which the log lines and the table agree with."""
     output, done = finished
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r'seed-1-[0-9a-f]{8}', folder_of(output, 1).name)
@@ -112,9 +108,9 @@ def test_two_seeds(finished):
         assert record['settings']['devices'] == 0
         assert record['machine']['mxnet'] == '1.9.1'
         assert record['machine']['threads of a run'] == '1'
-        # Of the parameters only the best epoch's are left.
+        # Only the parameters of the best epoch are left.
         assert [path.name for path in folder.glob('*.params')] == [kept['parameters']]
-        assert f'seed={seed},' in (folder / 'run.log').read_text()  # the child's own Namespace
+        assert f'seed={seed},' in (folder / 'run.log').read_text()  # as logged by the child
         last, best = record['epochs'][-1]['dev'], record['epochs'][record['best_epoch'] - 1]['dev']
         cells = [
             *(f'{last[name]:.4f}' for name in ('accuracy', 'f1')),
@@ -126,7 +122,7 @@ def test_two_seeds(finished):
         assert line.startswith(f'INFO:root:[{seed}/2] MRPC seed {seed}: last accuracy {cells[0]}, ')
     rows = table(done.stdout)
     assert list(rows)[:4] == ['seed', '1', '2', 'mean']
-    # The tiny model is not that of any published run.
+    # The tiny model is not the model of any published run.
     assert rows['published 2019-01'] == ['other model', '-', '-', 'other model', '-', '-']
     assert done.stderr.splitlines()[-1].startswith('INFO:root:2 of 2 runs; ')
 
@@ -147,7 +143,7 @@ def test_csv_has_the_unrounded_table(finished):
 
 
 def test_finished_runs_are_not_done_again(finished, command, environment, tmp_path):
-    """From another folder and with the learning rate spelled otherwise: the same table, soon."""
+    """From another folder, with the learning rate spelled differently: the same table, soon."""
     output, done = finished
     records = {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')}
     again = subprocess.run(
@@ -165,7 +161,7 @@ def test_finished_runs_are_not_done_again(finished, command, environment, tmp_pa
 
 
 def test_resume_after_a_kill(finished, command, environment, tmp_path):
-    """SIGKILL in the second run ends its process too; then only that run is done again."""
+    """SIGKILL in the second run ends its process too; afterwards only that run is done again."""
     name = folder_of(finished[0], 1).name
     first = shutil.copytree(folder_of(finished[0], 1), tmp_path / 'MRPC' / name)
     line = [*command, '--seeds', '1', '2', '--output_dir', str(tmp_path)]
@@ -200,7 +196,7 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
-def test_a_failing_run_is_told_and_the_others_go_on(finished, command, environment, tmp_path):
+def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, environment, tmp_path):
     """RTE's files are missing; MRPC after it is in the table all the same."""
     folder = folder_of(finished[0], 1)
     shutil.copytree(folder, tmp_path / 'MRPC' / folder.name)
@@ -209,12 +205,12 @@ def test_a_failing_run_is_told_and_the_others_go_on(finished, command, environme
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
     lines = done.stderr.strip().split('\n')
-    told, after = (line for line in lines if re.search(r':\[\d/2\] ', line))
+    failed, after = (line for line in lines if re.search(r':\[\d/2\] ', line))
     total, last = lines[-2:]
-    assert told.startswith('ERROR:root:[1/2] RTE seed 1 failed: finetune_classifier.py: error: ')
-    assert 'download_glue_data.py' in told
+    assert failed.startswith('ERROR:root:[1/2] RTE seed 1 failed: finetune_classifier.py: error: ')
+    assert 'download_glue_data.py' in failed
     log = folder_of(tmp_path, 1, 'RTE') / 'run.log'
-    assert told.endswith(f'its log is {log}') and log.is_file()
+    assert failed.endswith(f'its log is {log}') and log.is_file()
     assert after.startswith('INFO:root:[2/2] MRPC seed 1: ')
     assert total.startswith('INFO:root:1 of 2 runs; ')
     assert last == 'glue.py: error: 1 of 2 runs failed: RTE seed 1'
@@ -263,17 +259,17 @@ def test_refused_flags(flags, sentence):
         (['--tasks', 'SQuAD'], "argument --tasks: invalid choice: 'SQuAD'"),
     ],
 )
-def test_usage_errors_are_told_by_this_script(flags, sentence, capsys):
+def test_usage_errors_show_the_usage_of_this_script(flags, sentence, capsys):
     with pytest.raises(SystemExit) as leave:
         glue.main(flags)
     assert leave.value.code == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert '--tasks' in told and '--task_name' not in told
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert '--tasks' in printed and '--task_name' not in printed
 
 
 def test_missing_glue_dir(monkeypatch, tmp_path):
-    """The sentence of finetune_classifier.py, before a folder is made."""
+    """The sentence is that of finetune_classifier.py, and comes before a folder is made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('GLUE_DIR', raising=False)
     with pytest.raises(UsageError, match='^the environment variable GLUE_DIR is not set: '):
@@ -285,7 +281,7 @@ def test_missing_glue_dir(monkeypatch, tmp_path):
 
 
 def test_tasks_and_seeds():
-    """Each once, in the order given; SST is SST-2; the defaults."""
+    """Each task and seed counts once, in the order given, and SST is SST-2; then the defaults."""
     args, passed = glue.parse_args(
         ['--lr', '1e-5', '--tasks', 'SST', 'RTE', 'SST-2', '--seeds', '3', '1', '3', '--gpu']
     )
@@ -295,10 +291,13 @@ def test_tasks_and_seeds():
     assert (args.tasks, args.seeds, passed['MRPC'][0]) == (['MRPC'], [1, 2, 3, 4, 5], [])
     args, _ = glue.parse_args(['--tasks', 'all'])
     assert len(args.tasks) == 9
+    # Neither the tasks, the seeds nor the folder are passed on.
+    flags = ['--lr', '5e-5', '--tasks', 'RTE', '--seeds', '9', '--output_dir', 'x']
+    assert glue.parse_args(flags)[1]['RTE'][0] == ['--lr', '5e-5']
 
 
 def test_recipe():
-    """Its tasks are the default, and the flags that are given override its own."""
+    """Its tasks are the default, and given flags override its own."""
     args, passed = glue.parse_args(['--recipe', '2019-01'])
     assert args.tasks == ['MRPC', 'RTE', 'SST-2', 'MNLI']
     assert (passed['SST-2'][1].batch_size, passed['SST-2'][1].epochs) == (16, 4)
@@ -306,83 +305,6 @@ def test_recipe():
     args, passed = glue.parse_args(['--recipe', '2019-01', '--tasks', 'MRPC', '--lr', '1e-5'])
     assert args.tasks == ['MRPC']
     assert (passed['MRPC'][1].lr, passed['MRPC'][1].epochs) == (1e-5, 3)
-
-
-def plan(*flags, data='.'):
-    args, passed = glue.parse_args(list(flags))
-    return make_plan(*passed[args.tasks[0]], Path(data), args.jobs)
-
-
-def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'model').mkdir()
-
-    def name(*flags, data='.'):
-        return digest(plan(*flags, data=data).settings)
-
-    plain = name()
-    assert name('--lr', '5e-5', '--tasks', 'RTE', '--seeds', '9', '--output_dir', 'x') == plain
-    assert name('--bert_model', 'model') == name('--bert_model', f'{tmp_path}/model')
-    assert name(data=tmp_path) == plain
-    assert name('--jobs', '2') == plain
-    gpu = name('--gpu')
-    assert name('--gpus', '1') == gpu
-    assert name('--gpus', '3,1', '--jobs', '2') == gpu
-    others = [name('--lr', '6e-5'), name('--bias_correction'), name(data='model')]
-    assert len({plain, gpu, name('--gpus', '0,1'), *others}) == 6
-    # The same settings by a recipe and by hand.
-    by_hand = name('--epochs', '3', '--lr', '2e-5', '--batch_size', '32')
-    assert name('--recipe', '2019-01', '--tasks', 'RTE') == by_hand
-
-
-def test_devices_of_jobs():
-    """One at once has all GPUs; of several each sees its own as number 0."""
-    assert plan('--gpus', '2,3').devices == [2, 3]
-    assert plan('--gpu', '--jobs', '3').devices == [0, 1, 2]
-    several = plan('--gpus', '2,3', '--jobs', '2')
-    assert several.devices == [2, 3]
-    assert several.command[-2:] == ['--gpus', '0']
-    assert plan('--jobs', '3').devices == []
-
-
-def compared(monkeypatch, *flags):
-    """Why runs with these flags cannot be compared, by recipe, on data of the right size."""
-    monkeypatch.setattr(plans, 'is_whole', lambda task, data: True)
-    args, passed = glue.parse_args(list(flags))
-    name = args.tasks[0]
-    made = experiments_plans.make_plan(*passed[name], Path('.'), args.jobs)
-    return {r: reason for r, _, reason in compare_published(name, made, Path('.'))}
-
-
-def test_published_figures_only_for_the_published_settings(monkeypatch, tmp_path):
-    short = ['--epochs', '3', '--lr', '2e-5']
-    assert compared(monkeypatch, *short) == {'2019-01': None, '2020-01': 'other recipe'}
-    assert compared(monkeypatch, '--recipe', '2020-01', '--tasks', 'MRPC', '--gpu') == {
-        '2019-01': 'other recipe',
-        '2020-01': None,
-    }
-    # Two devices make batches of 64.
-    assert compared(monkeypatch, *short, '--gpus', '0,1')['2019-01'] == 'other recipe'
-    assert compared(monkeypatch, *short, '--bias_correction')['2019-01'] == 'other recipe'
-    for model in (['--bert_model', str(tmp_path)], ['--bert_dataset', 'wiki_cn']):
-        assert set(compared(monkeypatch, *short, *model).values()) == {'other model'}
-    # Indifferent to the result.
-    assert compared(monkeypatch, *short, '--log_interval', '50')['2019-01'] is None
-    assert compared(monkeypatch, '--tasks', 'QNLI') == {}
-
-
-def test_other_data(data):
-    """32 rows are not MRPC's 3,668."""
-    args, passed = glue.parse_args(['--epochs', '3', '--lr', '2e-5'])
-    made = experiments_plans.make_plan(*passed['MRPC'], data, 1)
-    reasons = {
-        r: reason for r, _, reason in experiments_plans.compare_published('MRPC', made, data)
-    }
-    assert reasons['2019-01'] == 'other data'
-
-
-def test_real_mrpc_is_whole(real_glue):
-    assert is_whole(TASKS['MRPC'], real_glue)
 
 
 def test_help_waits_for_no_large_library():
@@ -400,7 +322,7 @@ def test_help_waits_for_no_large_library():
 
 
 def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
-    """As one after the other; on one core each has one thread."""
+    """They give the same as one after the other; on one core each has one thread."""
     line = [*command, '--seeds', '1', '2', '--jobs', '2', '--output_dir', str(tmp_path)]
     done = call(line, environment)
     assert done.returncode == 0, done.stderr
@@ -410,7 +332,7 @@ def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
 
 
 def test_outputs_are_those_of_the_best_epoch(finished, data):
-    """From them the metric that chose the epoch, and the predictions that were written."""
+    """They give the metric that chose the epoch, and the predictions that were written."""
     folder = folder_of(finished[0], 1)
     record = json.loads((folder / 'result.json').read_text())
     best = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
@@ -425,7 +347,7 @@ def test_outputs_are_those_of_the_best_epoch(finished, data):
 
 
 def test_report_of_real_runs(finished, data):
-    """The command, the numbers of the table, and the pairs of the dev set."""
+    """The report has the command, the numbers of the table, and pairs of the dev set."""
     page = (finished[0] / 'report.html').read_text('utf8')
     root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
     text = ' '.join(root.itertext())
@@ -448,7 +370,7 @@ def test_the_tables_are_the_same_in_all_forms(finished):
 
 @pytest.fixture(scope='module')
 def whole(finished, data, command, environment, tmp_path_factory):
-    """A GLUE_DIR whose MRPC test set has as many rows as GLUE's, and three seeds run on it."""
+    """The folder and the command of three seeds on an MRPC whose test set has its real size."""
     folder = tmp_path_factory.mktemp('whole')
     shutil.copytree(data / 'MRPC', folder / 'data' / 'MRPC')
     header, *lines = (data / 'MRPC' / 'test.tsv').read_text('utf8').splitlines(True)
@@ -466,7 +388,7 @@ def predictions(path, name):
 
 
 def test_submission(whole):
-    """The best run's answers, a majority for the rest, and an ensemble from the same runs."""
+    """It has the best run's answers and majorities for the rest; then an ensemble is written."""
     folder, line, variables = whole
     done = call(line, variables)
     assert done.returncode == 0, done.stderr
@@ -483,7 +405,7 @@ def test_submission(whole):
     assert predictions(folder / 'glue.zip', 'MRPC.tsv') == [x.split('\t')[1] for x in written]
     assert set(predictions(folder / 'glue.zip', 'AX.tsv')) == {'contradiction'}
 
-    # The mean of the probabilities, by arithmetic of its own.
+    # The mean of the probabilities, computed here.
     again = call([*line, '--ensemble'], variables)
     assert again.returncode == 0, again.stderr
     assert 'INFO:root:MRPC.tsv: the mean of 3 runs' in again.stderr
@@ -494,7 +416,7 @@ def test_submission(whole):
     expected = ['1' if yes > no else '0' for no, yes in total]
     assert predictions(folder / 'glue.zip', 'MRPC.tsv') == expected
 
-    # A run without outputs is named, and the submission of before is left as it was.
+    # A run without outputs is named, and the previous submission is left as it was.
     path = folder_of(folder / 'out', 2) / 'outputs.npz'
     path.rename(path.with_suffix('.away'))
     before = (folder / 'glue.zip').read_bytes()
@@ -505,7 +427,7 @@ def test_submission(whole):
 
 
 def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_path):
-    """Before anything is run."""
+    """This is checked before anything is run."""
     line = [*command, '--submission', str(tmp_path / 'a.zip'), '--output_dir', str(tmp_path / 'o')]
     done = call(line, environment)
     path = data / 'MRPC' / 'test.tsv'
@@ -520,7 +442,7 @@ def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_p
 
 
 def test_all_runs_failed(data, command, environment, tmp_path):
-    """The results of before are left as they were."""
+    """Earlier results are left as they were."""
     (tmp_path / 'results.csv').write_text('earlier')
     line = [*command, '--tasks', 'RTE', '--seeds', '1', '--output_dir', str(tmp_path)]
     done = call(line, environment)
@@ -531,7 +453,7 @@ def test_all_runs_failed(data, command, environment, tmp_path):
 
 
 def test_check_submission(tmp_path):
-    """Each defect on a line, status 1; without GLUE_DIR and without MXNet."""
+    """Each defect gets a line, and the status is 1; GLUE_DIR is not needed."""
     with zipfile.ZipFile(tmp_path / 'glue.zip', 'w') as archive:
         for name in ('CoLA.tsv', 'readme.txt'):
             archive.writestr(name, 'index\tprediction\n')
@@ -547,7 +469,7 @@ def test_check_submission(tmp_path):
 
 
 def test_compare_log(finished, tmp_path, capsys):
-    """A published curve with the log of an own run; the numbers are those of the two."""
+    """A published curve is compared with the log of a run; the numbers are those of the two."""
     pytest.importorskip('matplotlib')
     own = folder_of(finished[0], 1) / 'finetune.log'
     published = recipes.PUBLISHED / '2019-01' / 'MRPC.json'
@@ -569,7 +491,7 @@ def test_without_matplotlib(monkeypatch, caplog):
 
 
 def write_tasks(folder, names=tuple(TASKS)):
-    """GLUE files of tasks with test sets of the real size, and ten rows otherwise."""
+    """Write GLUE files of tasks, test sets of their real size and ten rows otherwise."""
     for task in (TASKS[name] for name in names):
         for split in (task.train, *task.dev, *task.test):
             columns = (*split.text_columns, split.label_column or 0)
@@ -587,10 +509,10 @@ def write_tasks(folder, names=tuple(TASKS)):
 
 
 def pretend_to_run(runs, plans, jobs):
-    """In place of :func:`bert.experiments.runs.do_runs`: the records and files of runs, made up.
+    """Make up records and files of runs, in place of :func:`bert.experiments.runs.do_runs`.
 
-    The dev accuracy of seed s is .5 + .1 s; in the outputs it is always the last class that wins,
-    or the score 7.
+    The dev accuracy of seed s is .5 + .1 s; the outputs always predict the last class, or the
+    score 7.
     """
     rng = np.random.default_rng(1)
     records = {}
@@ -619,11 +541,11 @@ def pretend_to_run(runs, plans, jobs):
 
 
 def test_all_tasks(tmp_path, monkeypatch, capsys):
-    """The score of GLUE, a section for each dev set, and no file of the submission filled."""
+    """There are GLUE's score, a section for each dev set, and no majority in the submission."""
     write_tasks(tmp_path / 'data')
     monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
     monkeypatch.setattr(runs, 'do_runs', pretend_to_run)
-    monkeypatch.setattr(glue, 'can_draw', lambda: False)  # which takes longer than all the rest
+    monkeypatch.setattr(glue, 'can_draw', lambda: False)  # which takes longest
     line = ['--tasks', 'all', '--seeds', '2', '1', '--submission', str(tmp_path / 'glue.zip')]
     tables = glue.main([*line, '--output_dir', str(tmp_path / 'out')])
     assert list(tables) == [*TASKS, 'GLUE']
@@ -647,7 +569,7 @@ def test_all_tasks(tmp_path, monkeypatch, capsys):
 
 
 def test_a_submission_without_the_diagnostic_set(tmp_path, monkeypatch):
-    """MNLI's own files are answered by its model, AX.tsv is filled."""
+    """MNLI's model answers its own test sets, and AX.tsv gets a majority."""
     write_tasks(tmp_path / 'data', ['MNLI'])
     shutil.rmtree(tmp_path / 'data' / 'diagnostic')
 

@@ -7,7 +7,7 @@ import pytest
 from bert.experiments import recipes
 from bert.finetuning import flags
 
-# The command line of each published run, as its log or its page gives it.
+# The command line of each published run, from its log or its page.
 COMMANDS = {
     ('2019-01', 'MRPC'): '--batch_size 32 --optimizer bertadam --epochs 3 --lr 2e-5',
     ('2019-01', 'RTE'): '--batch_size 32 --optimizer bertadam --epochs 3 --lr 2e-5',
@@ -27,7 +27,7 @@ COMMANDS = {
         for task in ('CoLA', 'MRPC', 'STS-B', 'RTE')
     },
 }
-# Dev results at the last and at the best epoch, None where they are not known.
+# Dev results at the last and at the best epoch; None if not known.
 FIGURES = {
     ('2019-01', 'MRPC'): ({'dev': {'accuracy': 0.8873}}, {'dev': {'accuracy': 0.8873}}),
     ('2019-01', 'RTE'): ({'dev': {'accuracy': 0.7076}}, {'dev': {'accuracy': 0.7076}}),
@@ -58,10 +58,10 @@ def test_all_recipes_are_in_the_table():
 
 @pytest.mark.parametrize(('recipe', 'task'), COMMANDS)
 def test_settings(recipe, task):
-    """All flags, those of the defaults too, but how often lines are logged."""
+    """All flags, the defaults included, except how often lines are logged."""
     parse = flags.build_flags().parse_args
-    meant = vars(parse(recipes.flags_of(recipe, task)))
-    assert {**meant, 'log_interval': 10} == vars(parse(COMMANDS[recipe, task].split()))
+    values = vars(parse(recipes.flags_of(recipe, task)))
+    assert {**values, 'log_interval': 10} == vars(parse(COMMANDS[recipe, task].split()))
 
 
 @pytest.mark.parametrize(('recipe', 'task'), FIGURES)
@@ -77,7 +77,7 @@ def test_no_other_figures():
     assert recipes.published('QNLI') == {}
 
 
-def test_what_is_in_a_curve_fits_its_figures():
+def test_curves_agree_with_figures():
     for path in recipes.PUBLISHED.rglob('*.json'):
         kept = json.loads(path.read_text('utf8'))
         if 'best' in kept and kept['validation']:
@@ -85,11 +85,3 @@ def test_what_is_in_a_curve_fits_its_figures():
             of_epochs = [entry['dev'] for entry in kept['validation']]
             assert of_epochs[-1] == kept['last']['dev']
             assert max(values[metric] for values in of_epochs) == kept['best']['dev'][metric]
-
-
-def test_difference():
-    reference = {'lr': 1, 'bert_model': 'a', 'log_interval': 10}
-    assert recipes.difference(reference, reference) is None
-    assert recipes.difference({**reference, 'log_interval': 5}, reference) is None
-    assert recipes.difference({**reference, 'lr': 2}, reference) == 'other recipe'
-    assert recipes.difference({**reference, 'lr': 2, 'bert_model': 'b'}, reference) == 'other model'

@@ -1,4 +1,4 @@
-"""What is drawn of logs, and the files that come of it."""
+"""The curves drawn from logs, and their files."""
 
 import sys
 
@@ -23,7 +23,7 @@ def panels():
 
 
 def test_panels(panels):
-    """A published run without a curve of its loss stands only where it has one."""
+    """A published run that has no curve of its loss is only in the panels for which it has one."""
     assert [panel.title for panel in panels] == [
         'training loss',
         'training accuracy',
@@ -45,14 +45,14 @@ def test_panels(panels):
     assert len(f1.curves) == 2
 
 
-def test_a_panel_needs_an_own_curve():
+def test_a_panel_needs_a_curve_of_our_own():
     own = {'seed 1': Log({}, [], [{'epoch': 1, 'dev': {'mcc': 0.5}}])}
     (panel,) = curves.collect_panels(own, {'published': PUBLISHED}, 'mcc')
     assert panel.title == 'dev mcc'
 
 
 def test_figure(panels):
-    """Axes for each panel with the points of each curve, and one legend."""
+    """The figure has axes for each panel with the points of each curve, and one legend."""
     pytest.importorskip('matplotlib')
     figure = curves.draw(panels)
     assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in panels]
@@ -67,7 +67,7 @@ def test_figure(panels):
 
 
 def test_saved_files(panels, tmp_path):
-    """The same curves make the same bytes; a dollar sign in a label is no formula."""
+    """The same curves give the same bytes; a dollar sign in a label begins no formula."""
     pytest.importorskip('matplotlib')
     renamed = [
         panel._replace(curves=[curve._replace(label='A: $x_$/{') for curve in panel.curves])

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, here of a small script that takes a moment."""
+"""Runs in processes of their own, here of a small script in place of finetune_classifier.py."""
 
 import fcntl
 import json
@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
+from conftest import ROOT
 
 from bert.experiments import runs
 from bert.system.errors import ToolkitError
 
-# Stands in for finetune_classifier.py: it writes what glue.py reads of a run, when it is told to.
+# It writes what glue.py reads of a run; on request it waits for another one, or fails.
 CHILD = """\
 import argparse, json, os, sys, time
 from pathlib import Path
@@ -49,7 +49,7 @@ def script(tmp_path):
 
 
 def make(script, *flags, seeds=(1, 2), devices=()):
-    """Runs of a task, and its plan."""
+    """Make runs of a task, and its plan."""
     folder = script.parent / 'out'
     made = [runs.Run('X', seed, folder / f'seed-{seed}') for seed in seeds]
     return made, {'X': runs.Plan([sys.executable, str(script), *flags], {'lr': 1}, list(devices))}
@@ -117,10 +117,10 @@ def test_one_at_once_keeps_its_environment(script, monkeypatch):
     assert seen(made[0]) == {'threads': '6', 'gpu': None}
 
 
-def test_finished_runs_are_taken(script, caplog):
+def test_finished_runs_are_not_done_again(script, caplog):
     caplog.set_level('INFO')
     made, plans = make(script)
-    (made[1].folder).mkdir(parents=True)
+    made[1].folder.mkdir(parents=True)
     record = {'epochs': [{'dev': {'mcc': 0.25}}], 'best_epoch': 1, 'seconds': 3.0}
     (made[1].folder / 'result.json').write_text(json.dumps(record))
     records = runs.do_runs(made, plans, 1)
@@ -132,7 +132,7 @@ def test_finished_runs_are_taken(script, caplog):
 
 
 def test_failures_leave_the_others_alone(script, caplog):
-    """One that fails, one whose record is damaged, and one whose folder cannot be made."""
+    """One run fails, the record of one is damaged, and the folder of one cannot be made."""
     made, plans = make(script, '--fail', '2', seeds=[1, 2, 3, 4])
     made[2].folder.mkdir(parents=True)
     (made[2].folder / 'result.json').write_text('{"epochs"')
@@ -146,7 +146,7 @@ def test_failures_leave_the_others_alone(script, caplog):
     assert any('result.json: not a JSON object' in error for error in errors)
     assert any('X seed 4 failed: ' in error and 'Not a directory' in error for error in errors)
     assert not (made[1].folder / 'result.json').exists()
-    # Once more: only what failed is tried, and the log of the failure is replaced.
+    # Once more: only what failed is tried again, and the log of the failure is replaced.
     before = (made[0].folder / 'seen.json').stat().st_mtime_ns
     plans['X'] = plans['X']._replace(command=plans['X'].command[:2])
     assert list(runs.do_runs(made[:2], plans, 1)) == made[:2]
@@ -165,7 +165,7 @@ def test_explain_failure(tmp_path):
 
 
 def test_a_run_of_another_process_is_waited_for(script, caplog):
-    """The others are done meanwhile; then the record is taken that the other process has made."""
+    """The others are done meanwhile; then the other process's record is read."""
     caplog.set_level('INFO')
     made, plans = make(script)
     made[0].folder.mkdir(parents=True)
@@ -188,7 +188,7 @@ PARENT = """\
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import bert.runs as runs
+from bert.experiments import runs
 plan = runs.Plan([sys.executable, sys.argv[2], '--wait', '/nonexistent'], {}, [])
 folder = Path(sys.argv[3])
 runs.do_runs([runs.Run('X', n, folder / str(n)) for n in (1, 2)], {'X': plan}, 2)
@@ -197,12 +197,11 @@ runs.do_runs([runs.Run('X', n, folder / str(n)) for n in (1, 2)], {'X': plan}, 2
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_runs_end_with_the_script(script, tmp_path, number):
-    """Interrupted, asked to end or killed, it leaves no run behind."""
+    """Whether interrupted, terminated or killed, it leaves no run behind."""
     if number != signal.SIGINT and sys.platform != 'linux':
         pytest.skip('only Linux ends a process with its parent')
-    root = Path(__file__).resolve().parents[1]
     process = subprocess.Popen(
-        [sys.executable, '-c', PARENT, str(root), str(script), str(tmp_path / 'out')],
+        [sys.executable, '-c', PARENT, str(ROOT), str(script), str(tmp_path / 'out')],
         stderr=subprocess.DEVNULL,
         env={**os.environ, 'OMP_NUM_THREADS': '2'},
     )
@@ -218,7 +217,7 @@ def test_runs_end_with_the_script(script, tmp_path, number):
     assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_damaged_record_is_told(script):
+def test_a_damaged_record_is_reported(script):
     made, plans = make(script)
     made[0].folder.mkdir(parents=True)
     (made[0].folder / 'result.json').write_text('{"epochs"')

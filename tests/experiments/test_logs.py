@@ -1,4 +1,4 @@
-"""Reading the lines of the original scripts, of both years, and comparing two logs."""
+"""Logs of the original scripts, of both years, are read and compared."""
 
 import json
 
@@ -19,7 +19,7 @@ INFO:root:[Epoch 2 Batch 10/20] loss=0.4000, lr=-0.0000003, metrics=accuracy:0.9
 INFO:root:validation metrics:accuracy:0.8873,f1:0.7009
 INFO:root:Time cost=52.9s
 """
-# As that of 2020: with the time, another sign, lines of the evaluation, and a summary.
+# As that of 2020 did: with the time, another sign, lines of the evaluation, and a summary.
 SECOND = """\
 INFO:root:04:17:33 Namespace(accumulate=None, gpu=0, lr=2e-05, batch_size=16)
 INFO:root:04:17:43 [Epoch 1 Batch 20/30] loss=0.7015, lr=0.0000032, metrics:accuracy:0.6500
@@ -68,7 +68,7 @@ def test_the_lines_of_2019():
         '(' + 'Namespace(' * 50000 + ')',
     ],
 )
-def test_flags_that_are_none(flags):
+def test_what_looks_like_flags_but_is_not(flags):
     log = logs.parse_log(f'INFO:root:Namespace{flags}\n' + FIRST.partition('\n')[2])
     assert log.flags == {} and len(log.training) == 3
 
@@ -76,13 +76,13 @@ def test_flags_that_are_none(flags):
 @pytest.mark.parametrize(
     'line',
     [
-        '[Epoch 1 Batch 1/0] loss=0.6, lr=0.1, metrics=mcc:0.5',  # no batch of none
+        '[Epoch 1 Batch 1/0] loss=0.6, lr=0.1, metrics=mcc:0.5',  # there is no batch of none
         f'[Epoch {"9" * 5000} Batch 1/2] loss=0.6, lr=0.1, metrics=mcc:0.5',
         f'[Epoch 1 Batch 1/2] loss={"9" * 10**6}, lr=x',
         'Time cost=1.2.3s',
     ],
 )
-def test_lines_that_are_none(line):
+def test_what_looks_like_a_line_but_is_not(line):
     assert logs.parse_log(line) == logs.Log({}, [], [])
 
 
@@ -99,7 +99,7 @@ def test_lines_that_are_none(line):
         {'validation': [{'epoch': 1, 'seconds': {}}]},
     ],
 )
-def test_curves_that_are_none(tmp_path, change):
+def test_json_files_without_sound_curves(tmp_path, change):
     path = tmp_path / 'curves.json'
     path.write_text(json.dumps({'validation': [{'epoch': 1, 'dev': {'mcc': 0.5}}], **change}))
     with pytest.raises(ToolkitError) as caught:
@@ -108,7 +108,7 @@ def test_curves_that_are_none(tmp_path, change):
 
 
 def test_the_lines_of_2020():
-    """The time of the evaluation is not that of the epoch, and the summary is no further one."""
+    """The time of the evaluation is not that of the epoch, and the summary is not an epoch."""
     log = logs.parse_log(SECOND)
     assert log.flags == {'accumulate': None, 'gpu': 0, 'lr': 2e-5, 'batch_size': 16}
     assert [line['loss'] for line in log.training] == [0.7015]
@@ -125,7 +125,7 @@ def test_the_lines_of_2020():
     ],
 )
 def test_both_dev_sets_of_mnli(text):
-    """In the lines of 2019, and in those of finetune_classifier.py."""
+    """Both are found in the lines of 2019, and in those of finetune_classifier.py."""
     assert logs.parse_log(text).validation == [
         {
             'epoch': 1,
@@ -137,21 +137,21 @@ def test_both_dev_sets_of_mnli(text):
 
 
 def test_a_log_that_breaks_off():
-    """The last dev metrics count without a time; a loss may be no number."""
+    """The last dev metrics count without a time, and a loss may be NaN."""
     text = FIRST.rpartition('INFO')[0].replace('loss=0.4000', 'loss=nan')
     log = logs.parse_log(text)
     assert log.validation[-1] == {'epoch': 2, 'dev': {'accuracy': 0.8873, 'f1': 0.7009}}
     assert log.training[-1]['loss'] != log.training[-1]['loss']
 
 
-def test_what_is_no_log(tmp_path):
+def test_a_file_that_is_no_log(tmp_path):
     path = tmp_path / 'a.log'
     path.write_text('nothing\n[Epoch 1 Batch x/2] loss=1.2.3, lr=0, metrics=a:b\n')
     with pytest.raises(ToolkitError, match='a.log: has no line of a fine-tuning log'):
         logs.read_log(path)
 
 
-def test_flags_that_are_no_constants():
+def test_flags_that_are_not_constants():
     assert logs.parse_flags('a=1, b=<function f>') == {}
     assert logs.parse_flags("a='x, b=2', c=[1, 2]") == {'a': 'x, b=2', 'c': [1, 2]}
     assert logs.parse_flags('a=print(1)') == {}
@@ -169,7 +169,7 @@ def test_curves():
 
 
 def test_compare_line_by_line():
-    """Batch 20 of epoch 1 is in both; what only one of them has stands beside a dash."""
+    """Batch 20 of epoch 1 is in both logs; what only one of them has is beside a dash."""
     rows = logs.compare_lines(logs.parse_log(FIRST), logs.parse_log(SECOND))
     assert [(row['epoch'], row['line']) for row in rows] == [
         ('1', '10'),
@@ -209,20 +209,20 @@ def test_compare_line_by_line():
 def test_the_published_curves_are_those_of_the_logs(published_logs, task, name):
     path = published_logs / f'finetuned_{name}.log'
     log, kept = logs.read_log(path), logs.read_log(recipes.PUBLISHED / '2019-01' / f'{task}.json')
-    if task == 'MRPC':  # the mean over batches that the log calls F1 is left out
+    if task == 'MRPC':  # what this log calls F1 is a mean over batches, and left out
         for values in [
             *(row['metrics'] for row in log.training),
             *(e['dev'] for e in log.validation),
         ]:
             del values['f1']
     assert kept == log
-    # Counted in the file, not by the parser.
+    # Counted independently of the parser.
     lines = path.read_text().splitlines()
     assert len(log.training) == sum('Batch' in line for line in lines)
     assert len(log.validation) == sum('validation' in line for line in lines)
 
 
-def test_curves_that_were_kept_as_json(tmp_path):
+def test_curves_in_json(tmp_path):
     line = json.dumps({'training': [], 'validation': [{'epoch': 1, 'dev': {'mcc': 0.5}}]})
     (tmp_path / 'kept.json').write_text(line)
     assert logs.read_log(tmp_path / 'kept.json') == logs.Log(

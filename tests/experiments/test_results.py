@@ -1,8 +1,9 @@
-"""Statistics against cases worked by hand, and the tables made of them."""
+"""Statistics, compared with cases worked by hand, and the tables with them."""
 
 import csv
 import io
 
+import numpy as np
 import pytest
 
 from bert.experiments import results
@@ -40,23 +41,21 @@ def test_statistics_by_hand():
 
 
 def test_one_more_run_falls_within_its_interval():
-    """Of 4000 samples of six normal numbers, the sixth is within the interval of the first five
-    in 95 % (standard error 0.34 %), but within that of the mean much less often."""
-    import numpy as np
-
+    """In 95 % of 4000 samples of six normal numbers (standard error 0.34 %) the sixth is within
+    the interval of the first five, but within that of their mean much less often."""
     rng = np.random.default_rng(1)
     inside = {'a run': 0, 'the mean': 0}
     for sample in rng.normal(0.8, 0.02, (4000, 6)):
         summary = results.summarize(sample[:5])
-        for what in inside:
-            low, high = summary[f'95 % of {what} from'], summary[f'95 % of {what} to']
-            inside[what] += low <= sample[5] <= high
+        for kind in inside:
+            low, high = summary[f'95 % of {kind} from'], summary[f'95 % of {kind} to']
+            inside[kind] += low <= sample[5] <= high
     assert inside['a run'] / 4000 == pytest.approx(0.95, abs=0.012)
     assert inside['the mean'] / 4000 < 0.8
 
 
 def test_a_table_of_one_seed():
-    """No deviation and no interval, shown as '-'; nothing is averaged over epoch numbers."""
+    """It has no deviation and no interval, shown as '-', and no mean of epoch numbers."""
     assert results.format_table(results.tabulate({7: results.measures(RECORD)})) == (
         'seed                   last mcc  best epoch  best mcc  seconds\n'
         '7                        0.3750           2    0.5000     15.0\n'
@@ -83,7 +82,7 @@ def test_both_dev_sets_of_mnli():
 
 
 def published_rows(figures, reason=None, values=(0.80, 0.84, 0.88)):
-    """The rows of a published run, for seeds with these last accuracies; the best are .9."""
+    """Return the rows of a published run, for seeds with these last accuracies; the best are .9."""
     done = {
         seed: {'last accuracy': value, 'best epoch': 2, 'best accuracy': 0.9, 'seconds': 1.0}
         for seed, value in enumerate(values, 1)
@@ -97,7 +96,7 @@ def published_rows(figures, reason=None, values=(0.80, 0.84, 0.88)):
     + [(1.04, '3 of 3', 'no'), (0.65, '0 of 3', 'yes')],
 )
 def test_where_the_published_figure_falls(figure, below, within):
-    """The interval of one run is .641 to 1.039, as worked out above."""
+    """The interval of one run is .641 to 1.039, worked out above."""
     last = {'dev': {'accuracy': figure}}
     rows = published_rows({'last': last, 'seed': 2})
     assert [row['seed'] for row in rows] == [
@@ -116,7 +115,7 @@ def test_one_run_has_no_interval_to_be_in():
     assert [row['last accuracy'] for row in rows] == [0.8, '1 of 1', None]
 
 
-def test_the_reason_stands_where_a_figure_would():
+def test_the_reason_takes_the_place_of_a_figure():
     (row,) = published_rows({'best': {'dev': {'accuracy': 0.9}}}, 'other model')
     assert row == {
         'seed': 'published 2019-01',
@@ -128,8 +127,8 @@ def test_the_reason_stands_where_a_figure_would():
 
 
 def test_macro_average():
-    """A task's score is the mean of its metrics: MRPC (.8 + .9) / 2, MNLI (.6 + .8) / 2, and RTE
-    .5 at the last and .7 at the best epoch: (.85 + .7 + .5) / 3 and (.85 + .7 + .7) / 3."""
+    """Each task's score is the mean of its metrics: MRPC (.8 + .9) / 2, MNLI (.6 + .8) / 2, and
+    RTE .5 at the last and .7 at the best epoch: (.85 + .7 + .5) / 3 and (.85 + .7 + .7) / 3."""
 
     def record(*epochs, best=1):
         return {'epochs': list(epochs), 'best_epoch': best, 'seconds': 1.0}
@@ -172,7 +171,7 @@ def test_styles():
 
 
 def test_restructured_text_parses():
-    """With a heading, a column for each name, and the cells that are nothing shown as dashes."""
+    """It has headings, a column for each name, and dashes in empty cells."""
     core = pytest.importorskip('docutils.core')
     from docutils import nodes
 

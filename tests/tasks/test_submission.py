@@ -1,4 +1,4 @@
-"""Submissions to GLUE: what is written against the server's rules, and each defect named."""
+"""Submissions to GLUE keep the server's rules, and the checker names every defect."""
 
 import time
 import zipfile
@@ -9,7 +9,7 @@ import pytest
 from bert.system.errors import ToolkitError
 from bert.tasks import submission
 
-# File: rows and what its predictions may be; from the files that GLUE hands out (None: a number).
+# By file its rows and possible predictions (None: a number), from the files that GLUE hands out.
 BINARY, RTE = {'0', '1'}, {'entailment', 'not_entailment'}
 NLI = {'entailment', 'neutral', 'contradiction'}
 RULES = {
@@ -29,7 +29,7 @@ RULES = {
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-    """The files of a whole submission, as it is written when nothing was run."""
+    """The files of a whole submission, written when nothing was run."""
     path = tmp_path_factory.mktemp('zip') / 'glue.zip'
     submission.write(path, {name: submission.majority(name) for name in RULES})
     assert submission.check(path) == []
@@ -38,7 +38,7 @@ def texts(tmp_path_factory):
 
 
 def defects(tmp_path, texts, **options):
-    """What is wrong with a zip file of these files."""
+    """Find the defects of a zip file with these files."""
     path = tmp_path / 'glue.zip'
     with zipfile.ZipFile(path, 'w', **options) as archive:
         for name, text in texts.items():
@@ -47,14 +47,14 @@ def defects(tmp_path, texts, **options):
 
 
 def with_lines(texts, name, change):
-    """The files, the lines of one of them changed in place."""
+    """Change the lines of one of the files."""
     lines = texts[name].split('\n')
     change(lines)
     return {**texts, name: '\n'.join(lines)}
 
 
-def test_the_time_goes_with_the_number_of_files(tmp_path):
-    """50,000 names that each were compared with all others took minutes."""
+def test_the_time_is_linear_in_the_number_of_files(tmp_path):
+    """Comparing each of 50,000 names with all others took minutes."""
     path = tmp_path / 'glue.zip'
     with zipfile.ZipFile(path, 'w') as archive:
         for number in range(50000):
@@ -73,7 +73,7 @@ def test_the_rules():
 
 
 def test_what_is_written(texts):
-    """Read by another program than the checker: header, running index, labels."""
+    """Header, running index and labels are right, by other means than the checker's."""
     assert set(texts) == set(RULES)
     for name, (rows, labels) in RULES.items():
         header, *lines, end = texts[name].split('\n')
@@ -92,7 +92,7 @@ def test_the_same_predictions_make_the_same_bytes(tmp_path):
 
 
 def test_majority_of_the_real_data(real_glue):
-    """The most frequent label of MRPC and CoLA, and the mean score of STS-B, as counted here."""
+    """Count the labels of MRPC and CoLA, and take the mean of STS-B's scores."""
     lines = (real_glue / 'MRPC/train.tsv').read_text('utf8').splitlines()[1:]
     assert sum(line.startswith('1') for line in lines) > len(lines) / 2
     lines = (real_glue / 'CoLA/train.tsv').read_text('utf8').splitlines()
@@ -109,8 +109,8 @@ def test_one_run():
 
 
 def test_the_mean_of_probabilities():
-    """Two runs are sure of 0 by .6 each, the third of 1 by .95: the mean is .417 against .583,
-    though two of three say 0. Logarithms of probabilities are outputs that give them."""
+    """Two runs give 0 a probability of .6 each, the third gives 1 one of .95: the mean is .417
+    against .583, though two of three say 0. As outputs, logarithms of probabilities give them."""
     outputs = [np.log([[0.6, 0.4]]), np.log([[0.6, 0.4]]) + 7, np.log([[0.05, 0.95]])]
     combined = submission.combine(outputs, is_regression=False)
     assert combined == pytest.approx(np.array([[1.25 / 3, 1.75 / 3]]))
@@ -158,7 +158,7 @@ def test_duplicated_member(tmp_path, texts):
         ),
         (
             'WNLI.tsv',
-            lambda lines: lines.pop(),  # the end of the last line
+            lambda lines: lines.pop(),  # the newline at the end
             None,
         ),
         (
@@ -240,12 +240,12 @@ def test_several_defects_are_all_named(tmp_path, texts):
     ]
 
 
-def test_windows_line_ends_are_taken(tmp_path, texts):
+def test_windows_line_ends_are_accepted(tmp_path, texts):
     changed = {**texts, 'RTE.tsv': texts['RTE.tsv'].replace('\n', '\r\n')}
     assert defects(tmp_path, changed) == []
 
 
-def test_text_that_is_none(tmp_path, texts):
+def test_bytes_that_are_no_text(tmp_path, texts):
     assert defects(tmp_path, {**texts, 'AX.tsv': b'index\xff'}) == ['AX.tsv: is not valid UTF-8']
 
 
@@ -256,7 +256,7 @@ def test_a_member_that_would_fill_the_memory(tmp_path, texts):
 
 
 def test_damaged_data(tmp_path, texts):
-    """A changed byte within a member: the checksum does not fit."""
+    """A byte within a member is changed: the checksum does not fit."""
     path = tmp_path / 'glue.zip'
     assert defects(tmp_path, texts) == []
     data = bytearray(path.read_bytes())
@@ -266,7 +266,7 @@ def test_damaged_data(tmp_path, texts):
     assert defect.startswith('CoLA.tsv: cannot be unpacked (Bad CRC-32')
 
 
-def test_what_is_no_zip_file(tmp_path):
+def test_a_file_that_is_no_zip(tmp_path):
     with pytest.raises(ToolkitError, match=r'^there is no file .*none\.zip$'):
         submission.check(tmp_path / 'none.zip')
     (tmp_path / 'a.zip').write_text('index')
