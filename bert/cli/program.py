@@ -55,7 +55,10 @@ def is_out_of_memory(error):
 
 
 def _leave(status, sentence):
-    print(f'{sys.argv[0].rpartition("/")[2]}: error: {sentence}', file=sys.stderr)
+    folder, _, name = sys.argv[0].rpartition('/')
+    if name == '__main__.py':  # of python -m bert.convert, say
+        name = f'{folder.rpartition("/")[2]}.py'
+    print(f'{name}: error: {sentence}', file=sys.stderr)
     sys.exit(status)
 
 
