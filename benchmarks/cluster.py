@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Two workers beside one process with batches twice as large: losses, speed and traffic.
+"""Compare two workers with one process that has batches twice as large: losses, speed, traffic.
 
     python3 benchmarks/cluster.py
     python3 benchmarks/cluster.py --kvstore horovod
     GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model DIR
 
-All runs are on this machine, and share its cores: what a second machine would add is not seen.
-Dropout, which no two ways to divide the rows have alike, is 0 in the configuration of the model.
+All runs are on this machine and share its cores: this does not show what a second one would add.
+Dropout is 0, because it would differ with the way in which the rows are divided.
 """
 
 import json
@@ -25,7 +25,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: F401 (prepares for MXNet)
 from bert.checkpoints import gluon
 from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
@@ -39,7 +38,7 @@ STEP = re.compile(r'INFO:root:\[(step|Epoch) ')
 
 
 def parse_args(argv=None):
-    """The flags."""
+    """Parse the flags."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('--kvstore', choices=['dist_sync', 'horovod'], default='dist_sync')
     parser.add_argument(
@@ -54,7 +53,7 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    """Print the table and, as the last line, the largest difference.
+    """Print the table and, in the last line, the largest difference of a loss.
 
     Returns
     -------
@@ -90,7 +89,13 @@ def main(argv=None):
 
 
 def prepare(folder, args):
-    """Make a model without dropout, and data; the command of a training, less what differs."""
+    """Make a model without dropout, and data.
+
+    Returns
+    -------
+    list of str
+        The part of the command that both trainings have.
+    """
     model = folder / 'model'
     shutil.copytree(args.bert_model, model)
     write_json(
@@ -121,7 +126,7 @@ def prepare(folder, args):
 
 
 def launcher(kvstore):
-    """What starts two workers."""
+    """Return the command that starts two workers, to go before another one."""
     if kvstore == 'dist_sync':
         return [sys.executable, '-m', 'bert.cluster', '--workers', '2', '--']
     horovodrun = Path(sys.executable).with_name('horovodrun')
@@ -129,12 +134,12 @@ def launcher(kvstore):
 
 
 def measure(command, output, environment):
-    """Run a training and look at the clock and the loopback at every step.
+    """Run a training, and read the clock and the loopback's counter at every step.
 
     Returns
     -------
     dict
-        ``losses``, a dict of each step's; ``seconds`` and ``bytes`` of a step, medians.
+        ``losses`` by step; ``seconds`` and ``bytes`` of a step, medians.
     """
     name = '--output_dir' if 'finetune' in ' '.join(command) else '--ckpt_dir'
     process = subprocess.Popen(
@@ -143,7 +148,7 @@ def measure(command, output, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=processes.end_with_parent(),
+        preexec_fn=processes.kill_with_parent(),
     )
     times, traffic, last = [], [], ''
     for line in process.stdout:
@@ -162,39 +167,39 @@ def measure(command, output, environment):
 
 
 def losses_of(line):
-    """The losses in a line of ``metrics.jsonl``."""
+    """Return the losses in a line of ``metrics.jsonl``."""
     return [value for name, value in line.items() if name.endswith('loss')]
 
 
 def loopback_bytes():
-    """Bytes that have passed through this machine's loopback so far; 0 where Linux does not say."""
+    """Return how many bytes this machine's loopback has received; 0 if Linux does not say."""
     path = Path('/proc/net/dev')
     lines = path.read_text().splitlines() if path.exists() else []
     return next((int(line.split()[1]) for line in lines if line.split()[0] == 'lo:'), 0)
 
 
 def gradient_bytes(output, task):
-    """Bytes of the gradients of all parameters of the model of a run."""
+    """Return the bytes of the gradients of all parameters of a run's model."""
     if task:
         (path,) = output.glob('*.params')
         return sum(array.nbytes for array in gluon.read_gluon(path).values())
-    # The tied weights have two names among the parameters, but one mean.
+    # Tied weights have two names among the parameters, but one mean.
     (path,) = output.glob('*.states')
     with np.load(path, allow_pickle=False) as states:
         return sum(states[name].nbytes for name in states.files if name.startswith('mean:'))
 
 
 def largest_difference(one, other, steps):
-    """Between the losses of the same step in two runs."""
+    """Return the largest difference between losses of the same step in two runs."""
     if not len(one) == len(other) == steps:
         raise ToolkitError(f'{len(one)} and {len(other)} steps were logged in place of {steps}')
     return max(np.abs(np.subtract(one[step], other[step])).max() for step in one)
 
 
 def table(one, two, size, args):
-    """The rows of the table, as a name and two cells each."""
+    """Return the rows of the table, a name and two cells each."""
     rows = 2 * args.batch_size
-    # To the server and back; or two times half of them to the other worker, in a ring.
+    # They go to the server and back; or, in a ring, two halves of them to the other worker.
     exchanged = f'{size / 1e6:.2f} MB'
     total = {'dist_sync': 4, 'horovod': 2}[args.kvstore] * size
     return [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether a fine-tuned MRPC model predicts the same after bert.convert took it out.
+"""Compare the predictions of a fine-tuned MRPC model with those of its conversions.
 
 GLUE_DIR=glue_data python3 benchmarks/converted_predictions.py output_dir --hf DIR --onnx DIR
 
@@ -15,12 +15,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: F401 (prepares for MXNet)
 from bert.checkpoints import reading
+from bert.checkpoints.source import locate
 from bert.cli.flags import Parser
 from bert.cli.program import run
 from bert.convert import witnesses
-from bert.tasks import files, table
+from bert.tasks import files
+from bert.tasks.table import TASKS
 from bert.text.encoding import encode, pad_batch
 from bert.text.tokenizer import build_tokenizer
 
@@ -29,14 +30,14 @@ MAX_LENGTH = 128
 
 
 def batches(texts):
-    """The pairs, a few at a time, as two lists."""
+    """Yield the pairs, a few at a time, as two lists."""
     for start in range(0, len(texts), BATCH):
         yield [list(column) for column in zip(*texts[start : start + BATCH])]
 
 
 def with_project(folder, texts):
-    """The logits of this project's model."""
-    contents = reading.read(folder)
+    """Compute the logits with this project."""
+    contents = reading.read(locate(folder))
     model = witnesses.build(contents)
     tokenizer = build_tokenizer(contents.vocab, contents.lower)
     encoded = encode(texts, tokenizer, contents.vocab, MAX_LENGTH)
@@ -46,7 +47,7 @@ def with_project(folder, texts):
 
 
 def with_transformers(folder, texts):
-    """The logits that transformers computes."""
+    """Compute the logits with transformers."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -63,7 +64,7 @@ def with_transformers(folder, texts):
 
 
 def with_onnxruntime(folder, texts):
-    """The logits that onnxruntime computes."""
+    """Compute the logits with onnxruntime."""
     import onnxruntime
     from tokenizers import Tokenizer
 
@@ -93,7 +94,7 @@ def main(argv=None):
     parser.add_argument('--hf', metavar='DIR', help='written by bert.convert --to hf')
     parser.add_argument('--onnx', metavar='DIR', help='written by bert.convert --to onnx')
     args = parser.parse_args(argv)
-    task = table.TASKS['MRPC']
+    task = TASKS['MRPC']
     dev = files.read_glue(files.glue_folder(), task, task.dev[0])
     expected = with_project(args.output_dir, dev.texts)
     predictions = expected.argmax(axis=1)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Time data generation, side by side with GluonNLP's tokenizer, in one run on one machine.
 
-The yardstick is the time that ``gluonnlp.data.BERTTokenizer`` needs to tokenize the text once,
-imports left out. Every run is a process of its own; what a text of two lines takes, the start-up,
-is taken off.
+The yardstick is the time that ``gluonnlp.data.BERTTokenizer`` takes to tokenize the text once,
+without imports. Every run is a process of its own; its start-up, which is the time for a text of
+two lines, is subtracted.
 """
 
 import os
@@ -27,7 +27,7 @@ FLAGS += ['--dupe_factor=5', '--masked_lm_prob=0.15', '--short_seq_prob=0.1']
 TOKENIZE = """
 import sys, time
 import bert, gluonnlp
-from bert.vocab import load_vocab
+from bert.text.vocab import load_vocab
 tokens = load_vocab(sys.argv[2]).idx_to_token
 vocab = gluonnlp.vocab.BERTVocab(
     gluonnlp.data.count_tokens(tokens), token_to_idx={t: i for i, t in enumerate(tokens)}
@@ -42,6 +42,7 @@ print(time.perf_counter() - start)
 
 
 def parse_args(argv=None):
+    """Parse the flags."""
     parser = Parser(__doc__)
     parser.add_argument('text', help='a sentence a line, a blank line between documents')
     parser.add_argument('vocab_file', help='an uncased vocab.txt or .vocab')
@@ -55,6 +56,7 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
+    """Measure, and print a table."""
     args = parse_args(argv)
     text, vocab = Path(args.text).resolve(), Path(args.vocab_file).resolve()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +67,7 @@ def main(argv=None):
 
 
 def measure_all(text, vocab, folder, copies, runs):
-    """The rows of the table, as pairs of text."""
+    """Return the rows of the table, as pairs of text."""
     short, out = write_short(folder), folder / 'out.npz'
 
     def best(*flags):
@@ -94,25 +96,31 @@ def measure_all(text, vocab, folder, copies, runs):
 
 
 def write_short(folder):
-    """A text of two lines, to measure the start-up with."""
+    """Write a text of two lines, to measure the start-up with."""
     path = folder / 'short.txt'
     path.write_text('One line.\n\nAnother line.\n')
     return path
 
 
 def tokenize(text, vocab):
-    """Seconds that GluonNLP's tokenizer takes to read the text once."""
+    """Return the seconds that GluonNLP's tokenizer takes for the text."""
     return float(execute(['-c', TOKENIZE, text, vocab])[2])
 
 
 def generate(vocab, *flags):
-    """Seconds and peak memory of create_pretraining_data.py, its start-up included."""
+    """Return seconds and peak memory of create_pretraining_data.py, its start-up included."""
     command = [ROOT / 'create_pretraining_data.py', *FLAGS, f'--vocab_file={vocab}', *flags]
     return execute(command)[:2]
 
 
 def execute(command):
-    """Run Python: seconds, peak memory of any one of its processes in MB, and what it printed."""
+    """Run Python.
+
+    Returns
+    -------
+    float, float, bytes
+        Seconds, the largest peak memory of one of its processes in MB, and what it printed.
+    """
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     start = time.perf_counter()
     process = subprocess.Popen(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""By how much the demo beats guessing and word overlap on the bundled sample, over three seeds.
+"""Measure by how much the demo beats guessing and word overlap on the bundled sample.
 
 python3 benchmarks/demo_accuracy.py --bert_model MODEL
 """
@@ -15,29 +15,29 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert.cli.flags import Parser
 from bert.cli.program import run
-from bert.tasks import files, table
+from bert.tasks import files
+from bert.tasks.table import TASKS
 
-# That of `make demo`.
+# The flags of `make demo`.
 RECIPE = ['--batch_size=16', '--lr=1e-4', '--epochs=4', '--warmup_ratio=0.2', '--bias_correction']
 
 
 def overlap(texts):
-    """Jaccard similarity of the two word sets of each pair."""
+    """Compute the Jaccard similarity of the two word sets of each pair."""
     sets = [[set(re.findall(r'\w+', text.lower())) for text in pair] for pair in texts]
     return np.array([len(first & second) / len(first | second) for first, second in sets])
 
 
 def main(argv=None):
-    """Print the baselines, the dev accuracy of each seed at the last epoch, and the margin."""
+    """Print the baselines, the last dev accuracy with each of three seeds, and the margin."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('--bert_model', required=True, help='directory in Hugging Face layout')
     args = parser.parse_args(argv)
     os.environ['GLUE_DIR'] = str(ROOT / 'sample_glue')
-    task = table.TASKS['MRPC']
+    task = TASKS['MRPC']
     dev = files.read_glue(os.environ['GLUE_DIR'], task, task.dev[0])
     majority = max(np.mean(dev.labels), 1 - np.mean(dev.labels))
     similarity = overlap(dev.texts)

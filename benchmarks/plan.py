@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a pre-training of BERT base takes, computed from measured figures.
+"""Compute from measured figures what a pre-training of BERT base takes.
 
 The defaults are the run of Devlin et al. 2018 (arXiv 1810.04805, appendix A.2): 1M steps of 256
-sequences, nine of ten steps with 128 tokens and the others with 512, over 3.3 billion words. What
-is measured (a step, generation, disk) is that of the README's machine: put in that of yours.
-Nothing is taken to overlap: a step is its computation and then its exchange.
+sequences, nine of ten steps with 128 tokens and the others with 512, over 3.3 billion words. The
+measured figures (a step, generation, disk) are those of the README's machine: put in yours.
+Nothing is assumed to overlap: a step is its computation and then its exchange.
 """
 
 import sys
@@ -21,11 +21,12 @@ HOURS, DAYS = 3600, 86400
 
 
 def parse_args(argv=None):
+    """Parse the flags."""
     parser = Parser(__doc__)
-    run_ = parser.add_argument_group('the run')
-    run_.add_argument('--steps', type=positive_int, default=10**6, help='updates')
-    run_.add_argument('--batch_size', type=positive_int, default=256, help='sequences an update')
-    run_.add_argument('--gb', type=positive_float, default=16.0, help='of text')
+    whole = parser.add_argument_group('the run')
+    whole.add_argument('--steps', type=positive_int, default=10**6, help='updates')
+    whole.add_argument('--batch_size', type=positive_int, default=256, help='sequences an update')
+    whole.add_argument('--gb', type=positive_float, default=16.0, help='of text')
     device = parser.add_argument_group('a device')
     device.add_argument(
         '--seconds', type=positive_float, default=2.2, help='a step on one device takes'
@@ -54,7 +55,7 @@ def parse_args(argv=None):
 
 
 def parameters():
-    """The number of parameters, both heads included and the tied decoder once."""
+    """Count the parameters, with both heads and the tied decoder once."""
     dense = UNITS * UNITS + UNITS
     layer = 4 * dense + 8 * UNITS * UNITS + 5 * UNITS + 4 * UNITS
     embeddings = (VOCABULARY + POSITIONS + 2) * UNITS + 2 * UNITS
@@ -63,9 +64,9 @@ def parameters():
 
 
 def sequence_seconds(seconds, sequences):
-    """Of a sequence in the mean over the run: nine of 128 tokens to one of 512.
+    """Compute the mean seconds of a sequence: nine of 128 tokens to one of 512.
 
-    A token's multiplications are 24 U^2 a layer, and in attention 4 L U, for U units and length L.
+    For U units and length L, a token takes 24 U^2 operations a layer and 4 L U in attention.
     """
     at_128 = seconds / sequences
     at_512 = at_128 * 4 * (24 * UNITS + 4 * 512) / (24 * UNITS + 4 * 128)
@@ -73,12 +74,13 @@ def sequence_seconds(seconds, sequences):
 
 
 def exchanges(workers, size, bandwidth, latency):
-    """Seconds that an update's exchange takes, by engine.
+    """Compute the seconds of an update's exchange, by engine.
 
-    Gradients go out and their sum comes back, both ways of a link at once. The one server of
-    dist_sync does so with all n workers. Where each worker's machine has a server of one part in n,
-    it sends the others their gradients and their sums, 2 (n - 1) / n of the size. So does Horovod's
-    ring, in 2 (n - 1) messages one after the other for each 64 MiB of its fusion buffer.
+    Gradients go out and their sum comes back, in both directions of a link at once. The one server
+    of dist_sync exchanges them with all n workers. With a server for one nth of the parameters on
+    each worker's machine, a machine sends the others gradients and sums, 2 (n - 1) / n of the
+    size. So does Horovod's ring, in 2 (n - 1) messages one after the other for each 64 MiB of its
+    fusion buffer.
     """
     rate = bandwidth * 1e9 / 8
     if workers == 1:
@@ -91,17 +93,18 @@ def exchanges(workers, size, bandwidth, latency):
     }
 
 
-def half_speed(args, engine, compute, size, bandwidth):
-    """The most workers that spend at least half of their time on computing, up to one sequence."""
+def half_speed(engine, compute, size, bandwidth, latency, most):
+    """Return the largest number of workers that compute for at least half of the time."""
     fits = [
         n
-        for n in range(2, args.batch_size + 1)
-        if exchanges(n, size, bandwidth, args.latency)[engine] <= compute / n
+        for n in range(2, most + 1)
+        if exchanges(n, size, bandwidth, latency)[engine] <= compute / n
     ]
     return max(fits, default=1)
 
 
 def main(argv=None):
+    """Print a table."""
     args = parse_args(argv)
     size = 4 * parameters()
     compute = args.batch_size * sequence_seconds(args.seconds, args.sequences)
@@ -131,7 +134,8 @@ def main(argv=None):
                 for n in args.workers
                 for seconds in [exchanges(n, size, bandwidth, args.latency)]
             )
-            n = half_speed(args, engine, compute, size, bandwidth)
+            # At most one sequence for each worker.
+            n = half_speed(engine, compute, size, bandwidth, args.latency, args.batch_size)
             print(f'{engine:<28}{bandwidth:>6g} {days}   {n} workers')
 
 

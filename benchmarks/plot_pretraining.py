@@ -16,7 +16,7 @@ LOSSES = {'mlm_loss': 'masked LM loss', 'nsp_loss': 'next sentence loss'}
 
 
 def parse_args(argv=None):
-    """The flags."""
+    """Parse the flags."""
     parser = Parser(__doc__)
     parser.add_argument('metrics', help='CKPT_DIR/metrics.jsonl')
     parser.add_argument('picture', help='the file to write: .svg or .png')
@@ -24,7 +24,13 @@ def parse_args(argv=None):
 
 
 def read_losses(path):
-    """The steps and the losses at each of them, a list for each of :data:`LOSSES`."""
+    """Read the losses of a training.
+
+    Returns
+    -------
+    list of int, dict of str to list of float
+        The steps, and the losses at these steps for each of :data:`LOSSES`.
+    """
     with open(path, encoding='utf8') as file:
         lines = [values for values in map(json.loads, file) if 'eval' not in values]
     if not lines:
@@ -35,7 +41,7 @@ def read_losses(path):
 
 
 def draw(steps, losses, path):
-    """One panel a loss, over the steps."""
+    """Draw each loss over the steps, in a panel of its own."""
     try:
         import matplotlib
     except ImportError:
@@ -58,7 +64,7 @@ def draw(steps, losses, path):
 
 
 def main(argv=None):
-    """Draw."""
+    """Draw the losses."""
     args = parse_args(argv)
     draw(*read_losses(args.metrics), args.picture)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""One side of speed.py: a process that does the same work whenever it is told to.
+"""One side of speed.py: a process that does the same work again and again, on demand.
 
 speed.py starts it with a description of the work (:class:`Work`, as JSON) and writes a line to its
-standard input for every turn; it answers with the seconds. A process for each side, because MXNet
-and PyTorch bring thread pools of their own.
+standard input for every turn; it answers with the seconds. Each side is a process, because MXNet
+and PyTorch have thread pools of their own; so each imports only what it runs.
 """
 
 import json
@@ -17,37 +17,30 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import bert  # noqa: F401 (prepares for MXNet)
 from bert import ops
-from bert.cli import flags
+from bert.cli.flags import check_dtype
 from bert.cli.program import run
-from bert.finetuning.step import forward_backward, loss_of, predict
-from bert.model import build as model_build
-from bert.model import loading
-from bert.model.build import build_head, cast
+from bert.distributed.workers import ALONE
 from bert.pretraining.batches import Batch
-from bert.pretraining.loss import build_loss, finish_initialization, gradients
 from bert.system import machine
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
-from bert.tasks import files, table
-from bert.text import encoding
+from bert.tasks import files
+from bert.tasks.table import TASKS
+from bert.text.encoding import encode, pad_batch
 from bert.text.tokenizer import build_tokenizer
 from bert.text.vocab import load_vocab
-from bert.training import update
-from bert.training import update as training_update
 from bert.training.batches import training_batches
-from bert.training.update import LossScale, build_trainer, contexts, seed_step, trainable
 
 LEARNING_RATE = 5e-5
 EPSILON = 1e-6
 MAX_LENGTH = 128
-# Rows and columns of the matrices whose product tells what the machine can do.
+# Rows and columns of the matrices whose product shows what the machine can do.
 PRODUCT_SIZE = 2048
 
 
 class Work(NamedTuple):
-    """What a process is to do."""
+    """The work of a process."""
 
     kind: str  # train, infer, mrpc, pretrain or product
     framework: str  # mxnet or pytorch
@@ -55,18 +48,18 @@ class Work(NamedTuple):
     steps: int  # in a turn
     batch_size: int
     length: int = MAX_LENGTH
-    masks: int = 20  # tokens of a row to be predicted, in pretrain
+    masks: int = 20  # tokens of a row to predict, in pretrain
     padding: str = 'grouped'  # how the batches of mrpc are made: max, batch or grouped
     dtype: str = 'float32'  # or bfloat16, in PyTorch by autocast
-    compiled: bool = False  # whether PyTorch's model goes through torch.compile
-    gathered: bool = True  # whether PyTorch's masked-LM head sees the masked positions only
+    compiled: bool = False  # PyTorch's model goes through torch.compile
+    gathered: bool = True  # PyTorch's masked-LM head sees the masked positions only
 
 
 def main(argv=None):
-    """Get ready, then do a turn for each line of standard input."""
+    """Prepare the work, then do a turn for each line of standard input."""
     work = Work(**json.loads((argv or sys.argv[1:])[0]))
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # libraries may print, which is not an answer
     batches, weight = make_batches(work)
     build = {
         ('product', 'mxnet'): build_product,
@@ -76,7 +69,7 @@ def main(argv=None):
     if work.framework == 'mxnet' and os.environ.get('BERT_STOCK_OPS') != '1':
         check_operators()
     if work.framework == 'mxnet' and work.dtype == 'bfloat16':
-        flags.check_dtype(work.dtype, on_gpu=False)
+        check_dtype(work.dtype, on_gpu=False)
         machine.prepare_bfloat16()
     usual = build_classifier if work.framework == 'mxnet' else build_pytorch_classifier
     step, wait = build.get((work.kind, work.framework), usual)(work)
@@ -91,7 +84,7 @@ def main(argv=None):
         wait()
         return (time.perf_counter() - start) * weight
 
-    turn()  # builds graphs and allocates memory
+    turn()  # to build graphs and allocate memory
     answers.write('{}\n')
     for _ in sys.stdin:
         answers.write(json.dumps({'seconds': turn()}) + '\n')
@@ -104,12 +97,13 @@ def check_operators():
 
 
 def make_batches(work):
-    """The batches of a turn, and what the seconds of a turn are multiplied by.
+    """Make the batches of a turn.
 
     Returns
     -------
     list, float
-        The factor makes seconds a step, or with ``mrpc`` seconds an epoch.
+        The batches, and the factor from seconds of a turn to those of a step, or with ``mrpc`` of
+        an epoch.
     """
     if work.kind == 'mrpc':
         return mrpc_batches(work)
@@ -138,12 +132,12 @@ def make_batches(work):
 
 
 def mrpc_batches(work):
-    """Some batches of an epoch of MRPC, which stand for all: from the narrowest to the widest."""
-    task = table.TASKS['MRPC']
+    """Choose batches that represent an epoch of MRPC, from the narrowest to the widest."""
+    task = TASKS['MRPC']
     examples = files.read_glue(files.glue_folder(), task, task.train)
     vocab = load_vocab(Path(work.model) / 'vocab.txt')
     tokenizer = build_tokenizer(vocab, lower=True)
-    encoded = encoding.encode(examples.texts, tokenizer, vocab, MAX_LENGTH)
+    encoded = encode(examples.texts, tokenizer, vocab, MAX_LENGTH)
     rng = np.random.default_rng(1)
     count = len(examples.labels)
     if work.padding == 'grouped':
@@ -158,14 +152,13 @@ def mrpc_batches(work):
     chosen = [epoch[int((i + 0.5) * len(epoch) / steps)] for i in range(steps)]
     rng.shuffle(chosen)
     batches = [
-        (widen(encoding.pad_batch(encoded, rows), width, encoded), examples.labels[rows])
-        for rows in chosen
+        (widen(pad_batch(encoded, rows), width, encoded), examples.labels[rows]) for rows in chosen
     ]
     return batches, len(epoch) / steps
 
 
 def widen(inputs, width, encoded):
-    """The same batch with further columns of padding, up to a width if there is one."""
+    """Pad a batch with more columns, up to a width if there is one."""
     ids, token_types, lengths = inputs
     further = ((0, 0), (0, (width or ids.shape[1]) - ids.shape[1]))
     ids = np.pad(ids, further, constant_values=encoded.padding)
@@ -173,7 +166,7 @@ def widen(inputs, width, encoded):
 
 
 def build_product(work):
-    """One large product of two float32 matrices a step, with MXNet's FullyConnected."""
+    """Build steps of one large product of two float32 matrices, with MXNet's FullyConnected."""
     from mxnet import nd
 
     left, right = (nd.random.normal(shape=(PRODUCT_SIZE, PRODUCT_SIZE)) for _ in range(2))
@@ -185,68 +178,80 @@ def build_product(work):
 
 
 def build_classifier(work):
-    """Steps of finetune_classifier.py: training, or with ``infer`` the outputs only.
+    """Build steps of finetune_classifier.py: training, or with ``infer`` the outputs only.
 
     Returns
     -------
     function of a batch and the number of the step from 1, function without arguments
-        The step, which may return before it is done, and what waits for all steps.
+        The first does a step, and may return before it is done; the second waits for all steps.
     """
+    from mxnet import nd
+
+    from bert.finetuning.step import forward_backward, loss_of, predict
+    from bert.model import build_from_configuration, build_head, load_bert
+    from bert.model.build import cast
+    from bert.training.update import contexts
+
     ctx = contexts([])
     if work.kind == 'mrpc':
-        encoder, _ = loading.load_bert(work.model, ctx=ctx)
+        bert, _ = load_bert(work.model, ctx=ctx)
     else:
-        encoder, _ = loading.build_from_configuration(f'{work.model}/config.json', ctx)
-    model = build_head(encoder, 2, ctx)
+        bert, _ = build_from_configuration(f'{work.model}/config.json', ctx)
+    model = build_head(bert, 2, ctx)
     cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    wait = update.mx.nd.waitall
     if work.kind == 'infer':
-        return lambda batch, number: predict(model, batch[0], ctx[0]), wait
+        return lambda batch, number: predict(model, batch[0], ctx[0]), nd.waitall
     loss_function = loss_of(2)
-    update = build_update(model)
+    updater = build_updater(model)
 
     def step(batch, number):
         inputs, labels = batch
-        seed_step(1, number)
+        updater.begin(number)
         forward_backward(model, loss_function, inputs, labels, ctx[0], scale=1)
-        update(len(labels))
+        updater.finish(number, len(labels))
 
-    return step, wait
+    return step, nd.waitall
 
 
 def build_pretraining(work):
-    """Training steps of run_pretraining.py; see :func:`build_classifier`."""
-    ctx = training_update.contexts([])
-    model, _ = loading.build_from_configuration(
+    """Build training steps of run_pretraining.py; see :func:`build_classifier`."""
+    from mxnet import nd
+
+    from bert.model import build_from_configuration
+    from bert.model.build import cast
+    from bert.pretraining.loss import build_loss, finish_initialization, gradients
+    from bert.training.update import contexts
+
+    ctx = contexts([])
+    model, _ = build_from_configuration(
         f'{work.model}/config.json', ctx, use_decoder=True, use_classifier=True
     )
     finish_initialization(model, ctx[0])
-    model_build.cast(model, work.dtype)
+    cast(model, work.dtype)
     model.hybridize(static_alloc=True)
     loss = build_loss(ctx)
-    update = build_update(model)
+    updater = build_updater(model)
 
     def step(batch, number):
-        training_update.seed_step(1, number)
+        updater.begin(number)
         gradients(model, loss, [batch], ctx, scale=1)
-        update(1)
+        updater.finish(number, 1)
 
-    return step, training_update.mx.nd.waitall
+    return step, nd.waitall
 
 
-def build_update(model):
-    """What clips the gradients, sums over so many samples, and updates the weights."""
+def build_updater(model):
+    """Build what seeds each step and updates the weights after it, at a constant rate."""
+    from bert.training.update import Updater, build_trainer
+
     trainer = build_trainer(model, 'bertadam', LEARNING_RATE, EPSILON)
-    parameters = trainable(model)
-    loss_scale = LossScale('float32')
-    return lambda samples: training_update.update(
-        trainer, parameters, samples, LEARNING_RATE, loss_scale
-    )
+    rate, seed = lambda step: LEARNING_RATE, 1
+    return Updater(model, trainer, rate, 'float32', seed, ALONE, adds_up=False)
 
 
 def build_pytorch_classifier(work):
-    """The same as :func:`build_classifier`, with transformers' model."""
+    """Build the steps of :func:`build_classifier` with transformers' model."""
     import torch
     import transformers
 
@@ -271,10 +276,10 @@ def build_pytorch_classifier(work):
 
 
 def build_pytorch_pretraining(work):
-    """The same as :func:`build_pretraining`, with transformers' model.
+    """Build the steps of :func:`build_pretraining` with transformers' model.
 
-    As it comes it computes the scores of all tokens of the vocabulary at every position.
-    ``gathered`` does what can be done about that in a few lines.
+    By itself it computes the scores of the whole vocabulary at every position. ``gathered`` does
+    what can be done about that in a few lines.
     """
     import torch
     import transformers
@@ -285,7 +290,7 @@ def build_pytorch_pretraining(work):
     cross_entropy = torch.nn.functional.cross_entropy
 
     class Gathered(torch.nn.Module):
-        """The loss of transformers' model, whose masked-LM head sees the masked positions."""
+        """The loss of transformers' model, with the masked-LM head at masked positions only."""
 
         def __init__(self):
             super().__init__()
@@ -315,7 +320,7 @@ def build_pytorch_pretraining(work):
 
 
 def prepare_pytorch(model, work):
-    """What calls the model, with as many threads as MXNet has, in training mode or not."""
+    """Return a function that calls the model, with as many threads as MXNet has."""
     import torch
 
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
@@ -330,7 +335,7 @@ def prepare_pytorch(model, work):
 
 
 def pytorch_inputs(ids, token_types, lengths):
-    """The arrays that :func:`bert.text.encoding.pad_batch` makes, by transformers' names."""
+    """Return the arrays of :func:`bert.text.encoding.pad_batch` under transformers' names."""
     import torch
 
     ids, token_types, lengths = map(torch.from_numpy, (ids, token_types, lengths))
@@ -338,13 +343,13 @@ def pytorch_inputs(ids, token_types, lengths):
     return {
         'input_ids': ids.long(),
         'token_type_ids': token_types.long(),
-        # Without one, attention need not add anything to its scores.
+        # Without a mask, attention adds nothing to its scores.
         'attention_mask': None if mask.all() else mask.long(),
     }
 
 
 def pytorch_training(model, loss):
-    """A training step: the fused AdamW, and the same clipping."""
+    """Build training steps with the fused AdamW and the same clipping."""
     import torch
 
     optimizer = torch.optim.AdamW(

@@ -1,35 +1,28 @@
 """benchmarks/speed.py: flags, figures from made-up times, and a tiny real run."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
+import speed
+import speed_sides
 from conftest import ROOT
 
+from bert import ops
 from bert.system.errors import ToolkitError, UsageError
+from bert.system.machine import processor_flags
 
 SCRIPT = ROOT / 'benchmarks' / 'speed.py'
 
 
 @pytest.fixture
-def speed(monkeypatch):
-    """The script as a module, whose folder is on the path as when it is run."""
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('speed', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def with_pytorch(speed, monkeypatch):
-    """As if PyTorch were installed."""
+def with_pytorch(monkeypatch):
+    """Pretend that PyTorch is installed."""
     monkeypatch.setattr(speed.importlib.util, 'find_spec', lambda name: True)
 
 
-def test_flags(speed):
+def test_flags():
     args = speed.parse_args('--only infer-6x384 datagen --only mrpc-epoch --steps 3'.split())
     assert args.only == ['infer-6x384', 'datagen', 'mrpc-epoch']
     assert (args.turns, args.steps, args.json) == (7, 3, None)
@@ -38,7 +31,7 @@ def test_flags(speed):
     assert left.value.code == 2
 
 
-def test_without_pytorch_it_says_what_to_install(speed, monkeypatch):
+def test_without_pytorch_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(speed.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(ToolkitError, match=r"pip install '\.\[parity\]'") as refused:
         speed.main(['--only', 'train-6x384'])
@@ -46,8 +39,8 @@ def test_without_pytorch_it_says_what_to_install(speed, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['mrpc-epoch', 'datagen'])
-def test_what_is_missing_is_told_before_anything_is_measured(
-    name, speed, with_pytorch, monkeypatch, tmp_path, tiny_bert
+def test_what_is_missing_is_named_before_anything_is_measured(
+    name, with_pytorch, monkeypatch, tmp_path, tiny_bert
 ):
     monkeypatch.delenv('GLUE_DIR', raising=False)
     with pytest.raises(UsageError, match=f'{name} needs a --bert_model'):
@@ -63,7 +56,7 @@ def test_what_is_missing_is_told_before_anything_is_measured(
         speed.main([*flags, '--json', 'no/such/folder.json'])
 
 
-def test_help_names_every_line(speed):
+def test_help_names_every_line():
     ran = subprocess.run([sys.executable, SCRIPT, '--help'], capture_output=True, text=True)
     assert ran.returncode == 0
     for name in (
@@ -73,7 +66,7 @@ def test_help_names_every_line(speed):
         assert name in ran.stdout
 
 
-def test_turns_alternate(speed):
+def test_turns_alternate():
     calls = []
     seconds = speed.take_turns(
         {name: lambda name=name: calls.append(name) or len(calls) for name in 'abc'}, 3, 'test'
@@ -86,8 +79,8 @@ def test_turns_alternate(speed):
 PRODUCT = [0.1, 0.1, 9.0]
 
 
-def test_row_of_a_step(speed):
-    """Median and quartiles by hand; the share from the products of a BERT base, by hand too."""
+def test_row_of_a_step():
+    """Median, quartiles, and the share of the products of a BERT base, all by hand."""
     seconds = {
         'product': PRODUCT,
         'ours': [2.0, 9.0, 2.2, 2.1, 2.4],
@@ -106,12 +99,13 @@ def test_row_of_a_step(speed):
     assert row['ratio'] == pytest.approx(1.5)
     assert row['ours_spread_s'] == pytest.approx(2.4 - 2.1)
     assert row['matrix_gflops'] == pytest.approx(171.8, rel=1e-3)
-    # A position costs two operations for each of 12 x 768 x 768 weights a layer, and two products
-    # of 768 with 128 keys; a row the pooler. Three times that, for 1024 positions and 8 rows.
+    # In a layer a position takes two operations for each of 12 x 768 x 768 weights, and two
+    # products of 768 with 128 keys; the pooler is for each row. All of this three times, for 1024
+    # positions and 8 rows.
     layers = 12 * 1024 * (2 * 12 * 768**2 + 4 * 128 * 768)
     operations = 3 * (layers + 8 * 2 * 768**2)
     assert row['pytorch_share'] == pytest.approx(operations / 171.8e9 / 3.3, rel=1e-3)
-    # Here 1016 positions of the last layer have keys and values only.
+    # In this toolkit 1016 positions of the last layer have keys and values only.
     operations -= 3 * 1016 * (2 * 10 * 768**2 + 4 * 128 * 768)
     assert row['ours_share'] == pytest.approx(operations / 171.8e9 / 2.2, rel=1e-3)
     assert 'pytorch_bfloat16_share' not in row
@@ -121,7 +115,7 @@ def test_row_of_a_step(speed):
     assert {len(line) for line in [*table, speed.heading()]} == {len(table[0])}
 
 
-def test_row_of_pretraining_refers_to_the_better_way(speed):
+def test_row_of_pretraining_refers_to_the_better_way():
     seconds = {
         'product': PRODUCT,
         'ours': [2.0],
@@ -132,7 +126,7 @@ def test_row_of_pretraining_refers_to_the_better_way(speed):
     }
     row = speed.make_row('pretrain-12x768', seconds)
     assert (row['pytorch_s'], row['ratio']) == (3.0, 1.5)
-    # The masked-LM head at 1024 positions, or at 8 x 20: one 768 x 768 layer and 30,522 scores.
+    # The masked-LM head, a 768 x 768 layer and 30,522 scores, is at 1024 positions or at 8 x 20.
     operations = [
         row[f'pytorch_{side}_share'] * row[f'pytorch_{side}_s'] for side in ('whole', 'gathered')
     ]
@@ -140,7 +134,7 @@ def test_row_of_pretraining_refers_to_the_better_way(speed):
     assert operations[0] - operations[1] == pytest.approx(head / 171.8e9, rel=1e-3)
 
 
-def test_row_of_an_epoch(speed):
+def test_row_of_an_epoch():
     seconds = {
         'product': PRODUCT,
         'ours': [80.0],
@@ -154,17 +148,15 @@ def test_row_of_an_epoch(speed):
     assert 'padded to 128' in speed.describe_row(row)
 
 
-def test_row_of_data_generation(speed):
+def test_row_of_data_generation():
     row = speed.make_row('datagen', {'ours': [0.5], 'gluonnlp': [0.8]})
     assert (row['ours_s'], row['stock_s'], row['pytorch_s']) == (0.5, None, None)
     assert row['ratio'] == pytest.approx(1.6)
     assert "GluonNLP's tokenizer" in speed.describe_row(row)
 
 
-def test_batches_of_an_epoch(speed, tiny_bert, monkeypatch):
-    """All of them, if as many steps are asked for; padded to 128, or less and less."""
-    import speed_sides
-
+def test_batches_of_an_epoch(tiny_bert, monkeypatch):
+    """With enough steps these are all batches, padded to 128, then less, then least."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     positions = {}
     for padding in ('max', 'batch', 'grouped'):
@@ -185,7 +177,7 @@ def test_batches_of_an_epoch(speed, tiny_bert, monkeypatch):
     assert len(few) * weight == len(batches)
 
 
-def test_a_side_that_fails_is_told_in_a_sentence(speed, tmp_path):
+def test_a_side_that_fails_is_reported_in_a_sentence(tmp_path):
     work = speed.Work('infer', 'mxnet', str(tmp_path / 'nothing'), 1, 1)
     with speed.Process('ours', work) as process:
         with pytest.raises(ToolkitError, match='here stopped: .*nothing'):
@@ -195,11 +187,11 @@ def test_a_side_that_fails_is_told_in_a_sentence(speed, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['train-12x768', 'infer-6x384', 'pretrain-12x768', 'mrpc-epoch'])
-def test_tiny_run(name, speed, tiny_bert, monkeypatch, tmp_path, capsys):
-    """All sides of a line do their work, with tiny sizes."""
+def test_tiny_run(name, tiny_bert, monkeypatch, tmp_path, capsys):
+    """All sides of a line work, with tiny sizes."""
     pytest.importorskip('torch')
     pytest.importorskip('transformers')
-    if not speed.bert.ops.available():
+    if not ops.available():
         pytest.skip('the fused operators cannot be built here')
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     line = speed.LINES[name]
@@ -211,7 +203,7 @@ def test_tiny_run(name, speed, tiny_bert, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, 'PAUSE', 0)
     path = tmp_path / 'rows.json'
     flags = ['--turns', '1', '--steps', '2', '--bert_model', str(tiny_bert), '--json', str(path)]
-    has_bfloat16 = 'avx512_bf16' in speed.bert.environment.processor_flags()
+    has_bfloat16 = 'avx512_bf16' in processor_flags()
     rows = speed.main(['--only', name, *['--bfloat16'] * has_bfloat16, *flags])
     assert json.loads(path.read_text()) == rows
     (row,) = rows
