@@ -11,7 +11,8 @@ from bert.cli.console import start_logging
 from bert.cli.flags import Parser, positive_int, seed
 from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
-from bert.finetuning import flags
+from bert.finetuning.flags import check_args, complete
+from bert.finetuning.parser import build_flags as build_run_flags
 from bert.system import environment, machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
@@ -57,7 +58,7 @@ def parse_args(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = build_flags()
     args, given = parser.parse_known_args(argv)
-    run_parser = flags.build_flags()
+    run_parser = build_run_flags()
     run_parser.error = parser.error  # with the usage of this script
     refuse_flags([word.partition('=')[0] for word in argv if word.startswith('--')], run_parser)
     if args.ensemble and not args.submission:
@@ -69,8 +70,8 @@ def parse_args(argv=None):
     for task in args.tasks:
         words = [*(recipes.flags_of(args.recipe, task) if args.recipe else []), *given]
         values = run_parser.parse_args(words)
-        flags.check_args(values)
-        flags.complete(values)
+        check_args(values)
+        complete(values)
         if args.jobs > 1 and values.gpus and len(values.gpus) != args.jobs:
             raise UsageError(
                 f'--jobs {args.jobs} with {len(values.gpus)} --gpus: each run has a GPU of its own'
@@ -82,8 +83,8 @@ def parse_args(argv=None):
 def build_flags():
     """Build the parser of this script's own flags."""
     parser = Parser(__doc__, epilog=EPILOG)
-    runs = parser.add_argument_group('runs')
-    runs.add_argument(
+    group = parser.add_argument_group('runs')
+    group.add_argument(
         '--tasks',
         nargs='+',
         choices=[*TASKS, *OTHER_NAMES, 'all'],
@@ -91,45 +92,45 @@ def build_flags():
         help=f'{", ".join(TASKS)}, or all; their files are in the folder that the '
         'variable GLUE_DIR names (default: those of the --recipe, else MRPC)',
     )
-    runs.add_argument(
+    group.add_argument(
         '--seeds',
         nargs='+',
         type=seed,
         metavar='SEED',
         help='each task is run with each of them (default: 1 2 3 4 5)',
     )
-    runs.add_argument(
+    group.add_argument(
         '--recipe',
         choices=recipes.RECIPES,
         help='the settings of published runs, which other flags override: 2019-01 of the first '
         "logs, 2020-01 of GluonNLP 0.10's table, small-data with bias correction and 20 epochs",
     )
-    runs.add_argument(
+    group.add_argument(
         '--jobs',
         type=positive_int,
         default=1,
         metavar='N',
         help='runs at once: on the CPU they share the cores, with --gpu or --gpus each has a GPU',
     )
-    runs.add_argument('--output_dir', default='./glue_output', help='where results go')
+    group.add_argument('--output_dir', default='./glue_output', help='where results go')
 
-    submission = parser.add_argument_group("for GLUE's evaluation server")
-    submission.add_argument(
+    group = parser.add_argument_group("for GLUE's evaluation server")
+    group.add_argument(
         '--submission',
         metavar='ZIP',
         help='write the predictions for all eleven test sets, by the best run of each task',
     )
-    submission.add_argument(
+    group.add_argument(
         '--ensemble',
         action='store_true',
         help='by all runs of each task: the mean of their probabilities',
     )
-    submission.add_argument(
+    group.add_argument(
         '--check-submission', metavar='ZIP', help='only check such a file, and name its defects'
     )
 
-    logs = parser.add_argument_group('logs')
-    logs.add_argument(
+    group = parser.add_argument_group('logs')
+    group.add_argument(
         '--compare-log',
         nargs=2,
         metavar=('A', 'B'),

@@ -1,4 +1,4 @@
-"""Compare two models: what they say of themselves, all their tensors, and all their outputs."""
+"""Compare two models: their descriptions, all their tensors, and all their outputs."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def require_equal(expected, found, target):
     ----------
     expected, found : bert.checkpoints.contents.Checkpoint
     target : Path
-        Where it was meant to go, for the error message.
+        Its directory, for the error message.
     """
     for name in ('settings', 'lower', 'labels', 'flags'):
         if getattr(expected, name) != getattr(found, name):

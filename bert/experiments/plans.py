@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
-from bert.finetuning.flags import build_flags
+from bert.finetuning.parser import build_flags
 from bert.tasks import files
 from bert.tasks.table import TASKS
 

@@ -1,4 +1,4 @@
-"""Collect what the report shows of each task from what its runs wrote, and find hard rows."""
+"""Collect the sections of the report, one a task, from the files of its runs."""
 
 from typing import NamedTuple
 

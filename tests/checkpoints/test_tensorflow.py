@@ -1,6 +1,6 @@
 """Google's checkpoints: names, and what happens without TensorFlow or with half a file.
 
-Their numbers are in test_convert.py.
+Their numbers are in tests/convert/test_witnesses.py.
 """
 
 import doctest

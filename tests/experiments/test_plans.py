@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from bert.experiments import plans, recipes
-from bert.finetuning.flags import build_flags
+from bert.finetuning.parser import build_flags
 from bert.tasks.table import TASKS
 
 SHORT = ('--epochs', '3', '--lr', '2e-5')  # the recipe 2019-01 of MRPC and RTE

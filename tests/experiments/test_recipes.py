@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bert.experiments import recipes
-from bert.finetuning import flags
+from bert.finetuning.parser import build_flags
 
 # The command line of each published run, from its log or its page.
 COMMANDS = {
@@ -59,7 +59,7 @@ def test_all_recipes_are_in_the_table():
 @pytest.mark.parametrize(('recipe', 'task'), COMMANDS)
 def test_settings(recipe, task):
     """All flags, the defaults included, except how often lines are logged."""
-    parse = flags.build_flags().parse_args
+    parse = build_flags().parse_args
     values = vars(parse(recipes.flags_of(recipe, task)))
     assert {**values, 'log_interval': 10} == vars(parse(COMMANDS[recipe, task].split()))
 

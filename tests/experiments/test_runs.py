@@ -197,7 +197,7 @@ runs.do_runs([runs.Run('X', n, folder / str(n)) for n in (1, 2)], {'X': plan}, 2
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_runs_end_with_the_script(script, tmp_path, number):
-    """Whether interrupted, terminated or killed, it leaves no run behind."""
+    """It leaves no run behind, whether it is interrupted, terminated or killed."""
     if number != signal.SIGINT and sys.platform != 'linux':
         pytest.skip('only Linux ends a process with its parent')
     process = subprocess.Popen(
