@@ -11,7 +11,7 @@ import numpy as np
 
 from bert.checkpoints import reading
 from bert.checkpoints.contents import Location
-from bert.checkpoints.source import is_parameter_file, locate
+from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, read_examples
@@ -50,7 +50,7 @@ def finetune(argv, args, memory, workers):
     files = labels = None
     if args.only_inference:
         files = find_model(args)
-        finetuned = reading.read_finetuned(files.model) if names_model(args) else None
+        finetuned = find_finetuned(files, args)
         args = recall(argv, args, finetuned)
         labels = finetuned and finetuned['labels']
     logging.info(args)
@@ -108,10 +108,13 @@ def find_model(args):
     return ModelFiles(location, location)
 
 
-def names_model(args):
-    """Return whether sizes, vocabulary and casing are those of --bert_model."""
-    parameters = args.pretrained_bert_parameters or args.model_parameters
-    return not parameters or is_parameter_file(parameters)
+def find_finetuned(files, args):
+    """Return what the model of --bert_model says of itself if it is fine-tuned, or None."""
+    if is_zoo_model(args.bert_model):
+        return None
+    parameters = args.model_parameters
+    is_model = not parameters or is_parameter_file(parameters)
+    return reading.read_finetuned(files.model if is_model else locate(args.bert_model))
 
 
 def choose_task(args, labels):
