@@ -27,7 +27,7 @@ from bert.pretraining.generation import (
 from bert.pretraining.instances import Recipe
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import heed_signals, stop_children
+from bert.system.processes import exit_on_signals, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -295,7 +295,7 @@ def make_here(plans, workers, bar):
     """
     plans[0].path.parent.mkdir(parents=True, exist_ok=True)
     if workers > 1:
-        with futures.ProcessPoolExecutor(workers, initializer=heed_signals) as executor:
+        with futures.ProcessPoolExecutor(workers, initializer=exit_on_signals) as executor:
             try:
                 return submit_all(plans, executor, bar)
             except KeyboardInterrupt:

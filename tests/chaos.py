@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Kill the programs at random moments and look at what is left.
+"""Kill the programs at random moments and check what is left.
 
-Each round takes a program of the project, with tiny models and data, and sends it SIGKILL, half of
-the time at a moment by the clock and half of it just after a file was made or has grown. After each
-kill every output must be whole or absent, and no process may stay behind; then the same command is
-given again, as a user would. What a program has made when it comes to its end must have the same
-bits as what one makes that was left in peace.
+Each round starts a program of the project, with tiny models and data, and sends it SIGKILL: half of
+the time after a random delay, half of the time just after a file was created or has grown. After
+each kill every output must be complete or absent, and no process may be left; then the same command
+is run again, as a user would. The results of a program that has finished must have the same bits as
+those of one that was not disturbed.
 
     python tests/chaos.py --kills 60
 """
@@ -29,6 +29,7 @@ from conftest import ROOT, write_tiny_bert
 from test_download_glue_data import Handler, Site, make_zip, sha256
 
 from bert.checkpoints import gluon, reading
+from bert.checkpoints.source import locate
 from bert.pretraining import shards
 from bert.text import vocab
 from bert.training import states
@@ -42,13 +43,13 @@ class Kind(NamedTuple):
     """A program to be killed."""
 
     name: str
-    command: list  # less the last word, the folder of the outputs
-    check: Callable  # of that folder: raises what is wrong with an output that is there
-    result: Callable  # of that folder: {name: bytes} of what a finished run leaves
+    command: list  # without the last word, the folder of the outputs
+    check: Callable  # takes that folder and raises an error if an output is damaged
+    result: Callable  # takes that folder and returns {name: bytes} of the results
 
 
 class Lost(Exception):
-    """A kill did harm."""
+    """Damage that a kill did."""
 
 
 def python(script, *flags):
@@ -56,7 +57,7 @@ def python(script, *flags):
 
 
 def make_kinds(folder, site):
-    """All kinds, their inputs made in a folder and on a server.
+    """Make the inputs of all programs, in a folder and on a server.
 
     Returns
     -------
@@ -139,11 +140,11 @@ def shards_made(folder):
 def check_pretraining(folder):
     check_pairs(folder)
     if (folder / 'model').exists():
-        reading.read(str(folder / 'model'))
+        reading.read(locate(str(folder / 'model')))
 
 
 def check_pairs(folder):
-    """What a run is resumed from."""
+    """Check the training states from which a run is resumed."""
     for step in states.saved_steps(folder):
         states.read_progress(folder, step)
         with open(states.states_path(folder, step), 'rb') as file:
@@ -159,7 +160,7 @@ def pretraining_made(folder):
 
 
 def without_times(folder):
-    """What ``metrics.jsonl`` says but of the clock."""
+    """Return ``metrics.jsonl`` without the values that depend on the clock."""
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     for line in lines:
         for name in ('seconds', 'tokens_per_second'):
@@ -175,7 +176,7 @@ def check_finetuning(folder):
     for path in folder.glob('*.params'):
         gluon.read_gluon(path)
     if (folder / 'finetune.json').exists():
-        reading.read(str(folder))
+        reading.read(locate(str(folder)))
     if (folder / 'outputs.npz').exists():
         import numpy as np
 
@@ -212,7 +213,7 @@ sys.exit(script.main())
 
 
 class SlowHandler(Handler):
-    """Sends its files a piece at a time, so that a download lasts."""
+    """A handler that sends its files slowly, in pieces."""
 
     class Slow:
         def __init__(self, file):
@@ -232,7 +233,7 @@ class SlowHandler(Handler):
 
 
 def serve_archives(site):
-    """Put three tasks on the server; returns what is fetched for each of them."""
+    """Put three tasks on the server; return the downloads of each."""
     table, numbers = {}, random.Random(0)
     for name in ('CoLA', 'RTE', 'WNLI'):
         entries = [
@@ -246,7 +247,7 @@ def serve_archives(site):
 
 
 def check_download(folder, table):
-    """Each task is there under its name only when all of it is, byte for byte."""
+    """Check that each task that is there under its name is complete, byte for byte."""
     for name, remotes in table.items():
         task = TASKS[name]._replace(remotes=tuple(Remote(*each) for each in remotes))
         is_complete(folder / task.folder, task)
@@ -257,12 +258,12 @@ def check_download(folder, table):
 
 def check_conversion(folder):
     if folder.exists():
-        contents = reading.read(str(folder))
+        contents = reading.read(locate(str(folder)))
         assert contents.weights.bert and (folder / 'config.json').is_file()
 
 
 def all_files(folder):
-    """What a folder holds, hidden files included."""
+    """Return {relative path: bytes} of all files in a folder, including hidden ones."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob('*')
@@ -274,7 +275,7 @@ def all_files(folder):
 
 
 def kill_rounds(kind, folder, kills, numbers):
-    """Kill a program some times, and compare what it ends with.
+    """Kill a program several times, and compare its results.
 
     Parameters
     ----------
@@ -286,14 +287,14 @@ def kill_rounds(kind, folder, kills, numbers):
     Returns
     -------
     dict
-        ``kills``; of them ``resumed``, after which the same command came to the right end, and
-        ``lost``; and a sentence about each that was lost, ``faults``.
+        The counts ``kills``, ``resumed`` (kills after which the same command came to the right
+        end) and ``lost`` (the others), and ``faults``, a sentence about each loss.
     """
     started = time.time()
     expected = finish(kind, folder / 'undisturbed')
     duration = time.time() - started
     counts = {'kills': 0, 'resumed': 0, 'lost': 0, 'faults': []}
-    run, since = 0, 0  # since: kills of the present run
+    run, since = 0, 0  # since: kills of the current run
     while counts['kills'] < kills:
         output = folder / f'run-{run}'
         try:
@@ -314,7 +315,7 @@ def kill_rounds(kind, folder, kills, numbers):
 
 
 def start(kind, output):
-    """The program in a process of its own."""
+    """Start the program in a new process."""
     return subprocess.Popen(
         [*kind.command, str(output)],
         cwd=ROOT,
@@ -325,15 +326,15 @@ def start(kind, output):
 
 
 def finish(kind, output):
-    """Let the program come to its end; what it made.
+    """Let the program finish, and return its results.
 
-    A conversion refuses a target that is there: then it had come to its end already.
+    A conversion refuses an existing target: then it had already finished.
     """
     if kind.name != 'conversion' or not output.exists():
         process = start(kind, output)
         if process.wait(timeout=LONGEST):
             said = Path(f'{output}.err').read_text(errors='replace').strip().splitlines()
-            raise Lost(f'status {process.returncode}, {said[-1] if said else "no word"}')
+            raise Lost(f'status {process.returncode}, {said[-1] if said else "no message"}')
     return kind.result(output)
 
 
@@ -343,7 +344,7 @@ def kill_once(kind, output, duration, numbers):
     Returns
     -------
     bool
-        Whether it was still there to be killed.
+        True if it was still running.
     """
     if kind.name == 'conversion' and output.exists():
         return False
@@ -365,7 +366,7 @@ def kill_once(kind, output, duration, numbers):
     if alive:
         for worker in alive:
             worker.kill()
-        raise Lost(f'{len(alive)} worker processes stay behind')
+        raise Lost(f'{len(alive)} worker processes are left')
     return killed
 
 
@@ -377,7 +378,7 @@ def children(process):
 
 
 def look(output):
-    """The files of a folder and their sizes, those being written too."""
+    """Return the sizes of the files in a folder, including those being written."""
     found = {}
     for root in (output, output.with_name(f'.{output.name}.new.tmp')):
         for path, _, names in os.walk(root):
@@ -388,7 +389,7 @@ def look(output):
 
 
 def compare(made, expected):
-    """Raise Lost where two results differ."""
+    """Raise Lost if two results differ."""
     if set(made) != set(expected):
         raise Lost(f'other files: {sorted(set(made) ^ set(expected))}')
     for name, data in expected.items():
@@ -398,18 +399,18 @@ def compare(made, expected):
 
 
 def disturb(folder, kills, seed, names=None):
-    """Kill programs of all kinds, or of some.
+    """Kill all programs, or some of them.
 
     Parameters
     ----------
     folder : Path
         Empty, for their inputs and outputs.
     kills : int
-        Of all kinds together.
+        The number for all programs together.
     seed : int
-        Of the moments.
+        Decides the moments.
     names : list of str, optional
-        The kinds.
+        Which programs; all by default.
 
     Returns
     -------
@@ -432,7 +433,7 @@ def disturb(folder, kills, seed, names=None):
 
 
 def format_table(found):
-    """The counts by kind, and their sums."""
+    """Format the counts of each program and their sums."""
     columns = ('kills', 'resumed', 'lost')
     rows = [(name, *(counts[column] for column in columns)) for name, counts in found.items()]
     rows.append(('all', *(sum(row[i] for row in rows) for i in (1, 2, 3))))
@@ -442,11 +443,11 @@ def format_table(found):
 
 
 def main():
-    """Print the table; status 1 where something was lost."""
+    """Print the table, and exit with status 1 if something was lost."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--kills', type=int, default=60)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
-    parser.add_argument('--kinds', nargs='+', metavar='NAME', help='some kinds only')
+    parser.add_argument('--kinds', nargs='+', metavar='NAME', help='only some programs')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = disturb(Path(folder), args.kills, args.seed, args.kinds)

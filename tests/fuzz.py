@@ -2,15 +2,17 @@
 
     python tests/fuzz.py --seconds 60 [target ...]
 
-Each target runs in a process of its own, with an address for every crash: the file that made it is
-kept under ``fuzz_output/`` and goes on to be part of later runs, as does each file that reached
-new code. The last lines are a table: inputs tried, crashes found.
+Each target runs in a separate process. The file that caused a crash is kept in ``fuzz_output/`` and
+is an input of later runs, as is each file that reached new code. The last lines are a table of the
+inputs that were tried and the crashes that were found.
 """
 
 import argparse
+import importlib
 import importlib.util
 import logging
 import os
+import pkgutil
 import random
 import re
 import subprocess
@@ -23,13 +25,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-SECONDS_AN_INPUT = 60  # more is a hang, where other programs leave it some of the processor
-MEGABYTES = 3072  # of a process with MXNet and a fuzzer in it; an allocation of as many is a crash
+SECONDS_PER_INPUT = 60  # more is a hang, unless other programs take all of the processor
+MEGABYTES = 3072  # for a process with MXNet and a fuzzer; a larger allocation is a crash
 
 
 def main():
     parser = argparse.ArgumentParser(description='Fuzz the readers of files.')
-    parser.add_argument('targets', nargs='*', help='all if none is named')
+    parser.add_argument('targets', nargs='*', help='all by default')
     parser.add_argument('--seconds', type=int, default=60, help='for each target')
     parser.add_argument('--output', type=Path, default=ROOT / 'fuzz_output')
     parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
@@ -67,7 +69,7 @@ def supervise(name, args):
     Returns
     -------
     int, int
-        Inputs tried and different crashes.
+        The number of inputs and of different crashes.
     """
     folder = folder_of(args.output, name)
     (folder / 'crashes').mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def supervise(name, args):
     end = time.time() + args.seconds
     while time.time() < end - 1:
         flags = ['--child', f'--seconds={int(end - time.time())}', f'--output={args.output}']
-        # Thousands of files a second are not for a disk.
+        # Thousands of files per second would wear out a disk.
         memory = '/dev/shm' if Path('/dev/shm').is_dir() else None
         with tempfile.TemporaryDirectory(dir=memory) as temporary:
             result = subprocess.run(
@@ -96,13 +98,13 @@ def supervise(name, args):
             (folder / 'crashes' / f'{len(crashes)}.log').write_text(result.stdout, 'utf8')
         crashes.add(crash)
         if not counts:
-            break  # it does not even start
+            break  # it did not even start
     return inputs, len(crashes)
 
 
 def describe(output):
-    """The place of a crash, so that the same one is counted once."""
-    places = re.findall(r'File ".*/((?:bert/)?\w+\.py)", line (\d+)', output)
+    """Return the error and the place of a crash, so that equal crashes are counted once."""
+    places = re.findall(r'File ".*?/((?:bert/(?:\w+/)?)?\w+\.py)", line (\d+)', output)
     ours = [place for place in places if not place[0].startswith('fuzz')] or places
     error = re.findall(r'^(\w+(?:Error|Exception)\b.*|ERROR: libFuzzer: .*)$', output, re.M)
     where = ':'.join(ours[-1]) if ours else ''
@@ -110,15 +112,15 @@ def describe(output):
 
 
 def fuzz(name, folder, seconds):
-    """The child process; libFuzzer ends it."""
+    """Fuzz a target in this process, which libFuzzer ends."""
     import atheris
 
     # Before anything else imports them: libFuzzer looks for files that reach new lines of these.
     with atheris.instrument_imports(include=['bert', 'download_glue_data', 'zipfile']):
         import bert
 
-        for module in bert._MODULES:
-            getattr(bert, module)
+        for module in pkgutil.walk_packages(bert.__path__, 'bert.'):
+            importlib.import_module(module.name)
         import fuzz_targets
 
     target = fuzz_targets.TARGETS[name]
@@ -138,7 +140,7 @@ def fuzz(name, folder, seconds):
 
     atheris.Setup(
         [sys.argv[0], str(corpus)]
-        + [f'-max_total_time={seconds}', f'-timeout={SECONDS_AN_INPUT}', '-print_final_stats=1']
+        + [f'-max_total_time={seconds}', f'-timeout={SECONDS_PER_INPUT}', '-print_final_stats=1']
         + [f'-rss_limit_mb={MEGABYTES}', f'-malloc_limit_mb={MEGABYTES}', '-max_len=200000']
         + [f'-artifact_prefix={folder}/crashes/', '-len_control=0'],
         run,

@@ -1,7 +1,7 @@
-"""Changes to files of a known format, so that a fuzzer gets past checksums and parsers.
+"""Changes to files of known formats, so that a fuzzer gets past checksums and parsers.
 
-Each function takes the bytes of a file and a ``random.Random`` and gives the bytes of another. What
-does not parse is changed as plain bytes.
+Each function takes the bytes of a file and a ``random.Random`` and returns the bytes of another
+file. A file that cannot be parsed is changed as plain bytes.
 """
 
 import ast
@@ -37,7 +37,7 @@ VALUES = (
     *(2**31, 2**63, 10**400, 'NaN', '0', '../../x', '/x', 'a/b', '\0', 'a' * 3000, '\x1b[2J'),
     *([[[[[]]]]], {'a': {}}, [1, 'a', None], {'0': 'a', '1': 'b'}, 'F32', 'BF16', 'F16'),
 )
-# What json.dumps does not write.
+# Texts that json.dumps does not write.
 RAW_JSON = ('"\\ud800"', '9' * 5000, '1e999', '[' * 3000 + ']' * 3000, '{"a":' * 3000, '-', '')
 SHAPES = (
     (),
@@ -142,7 +142,7 @@ def json_tree(data, rng):
 
 
 def npy(data, rng):
-    """Let the header of a ``.npy`` file say something else, or change its bytes."""
+    """Change the header or the bytes of a ``.npy`` file."""
     try:
         (length,) = struct.unpack_from('<H', data, 8)
         header = ast.literal_eval(data[10 : 10 + length].decode('latin1'))
@@ -168,7 +168,7 @@ def npy(data, rng):
 
 
 def zipped(data, rng):
-    """Change a member of a zip file, its name or how it is stored, or the bytes of the file."""
+    """Change a member of a zip file, its name or its compression, or the bytes of the file."""
     if rng.random() < 0.2:
         return plain(data, rng)
     try:
@@ -176,7 +176,7 @@ def zipped(data, rng):
             if sum(info.file_size for info in archive.infolist()) > 2**24:
                 return plain(data, rng)
             members = [(info, archive.read(info)) for info in archive.infolist()]
-    except Exception:  # zipfile has many
+    except Exception:  # zipfile raises many kinds
         return plain(data, rng)
     if not members:
         return plain(data, rng)
@@ -202,7 +202,7 @@ def zipped(data, rng):
         members[place] = (info, change(content, rng))
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, 'w') as archive:
-        warnings.simplefilter('ignore')  # of two members of one name
+        warnings.simplefilter('ignore')  # about two members with the same name
         for info, content in members:
             member = zipfile.ZipInfo(info.filename)
             member.compress_type, member.external_attr = info.compress_type, info.external_attr
@@ -223,7 +223,7 @@ def safetensors(data, rng):
 
 
 def protobuf(data, rng):
-    """Change a field of a protocol buffer, or of one inside it, or the bytes."""
+    """Change a field of a protocol buffer, or of one nested in it, or the bytes."""
     fields = _fields(data)
     if not fields or rng.random() < 0.1:
         return plain(data, rng)
@@ -253,7 +253,7 @@ def protobuf(data, rng):
 
 
 def _fields(data):
-    """The fields as (number, kind, value), or None."""
+    """Return the fields as (number, kind, value), or None."""
     fields, place = [], 0
     try:
         while place < len(data):

@@ -1,4 +1,4 @@
-"""A few kills of every kind; ``make chaos`` does many."""
+"""A few kills of every program; ``make chaos`` does many more."""
 
 import chaos
 

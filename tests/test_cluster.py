@@ -1,6 +1,4 @@
-"""Several workers in processes of their own: bert/cluster.py, --kvstore, and what happens when
-one of them is lost.
-"""
+"""Workers in separate processes: bert/cluster.py, --kvstore, and the loss of a worker."""
 
 import importlib.util
 import json
@@ -23,16 +21,15 @@ from bert import cluster
 from bert.system.errors import Stopped
 from bert.training import states, update
 
-# isort: split
-
-
-# Runs a script of the project whose worker of a rank, at step 7, sends a signal to itself.
+# Runs a script of the project; the worker of the given rank sends a signal to itself at step 7.
 DISTURBED = """
 import os, sys
 sys.path.insert(0, {root!r})
-import bert, {script}
-script, rank, number = {script}, {rank}, {number}
-original = bert.training.schedule.learning_rate
+import {script} as script
+from bert.cli.program import run
+from bert.training import schedule
+rank, number = {rank}, {number}
+original = schedule.learning_rate
 
 def learning_rate(step, *rest):
     if step == 7 and workers.rank == rank:
@@ -45,13 +42,13 @@ def pretrain(args, memory, given):
     return main_part(args, memory, given)
 
 main_part, script.pretrain = script.pretrain, pretrain
-bert.training.schedule.learning_rate = learning_rate
-bert.cli.program.run(script.main)
+schedule.learning_rate = learning_rate
+run(script.main)
 """
 
 
 def run_cluster(*command, **kwargs):
-    """Run ``python -m bert.cluster`` with two workers: its exit status and what it printed."""
+    """Run ``python -m bert.cluster`` with two workers; return its exit status and its output."""
     done = subprocess.run(
         [sys.executable, '-m', 'bert.cluster', '--workers', '2', '--', *map(str, command)],
         cwd=ROOT,
@@ -65,7 +62,7 @@ def run_cluster(*command, **kwargs):
 
 
 def lines(path):
-    """The lines of a ``metrics.jsonl``, less what depends on the clock."""
+    """Return the lines of a ``metrics.jsonl`` without the values that depend on the clock."""
     return [
         {
             name: value
@@ -77,7 +74,7 @@ def lines(path):
 
 
 def assert_close(one, other):
-    """Two lists of lines with the same numbers, but for the order of sums of float32."""
+    """Compare two lists of lines, whose sums of float32 may be computed in another order."""
     assert len(one) == len(other) > 0
     for ours, theirs in zip(one, other):
         assert ours.keys() == theirs.keys()
@@ -90,7 +87,7 @@ def assert_close(one, other):
 
 @pytest.fixture(scope='module')
 def flags(tmp_path_factory, tiny_bert_without_dropout):
-    """Flags for a pre-training of 12 steps; the last update of a unit does not fill all parts."""
+    """Flags for a pre-training of 12 steps; the last update of a unit has empty parts."""
     folder = tmp_path_factory.mktemp('cluster')
     rng = np.random.default_rng(0)
     words = WORDS.split()
@@ -114,7 +111,7 @@ def flags(tmp_path_factory, tiny_bert_without_dropout):
 
 
 def disturb(folder, rank, number):
-    """A script that trains, and whose worker of a rank gets a signal at step 7."""
+    """Write a script that trains, whose worker of the given rank gets a signal at step 7."""
     path = folder / 'disturbed.py'
     path.write_text(
         DISTURBED.format(root=str(ROOT), script='run_pretraining', rank=rank, number=int(number))
@@ -123,14 +120,14 @@ def disturb(folder, rank, number):
 
 
 def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
-    """The numbers are those of one process that was never stopped, with batches twice as large."""
+    """The numbers are those of one process with batches twice as large that was never stopped."""
     script = disturb(tmp_path, rank=1, number=signal.SIGTERM)
     folder = tmp_path / 'two'
     distributed = [*flags, '--batch_size=8', f'--ckpt_dir={folder}']
     status, printed = run_cluster(script, *distributed, '--kvstore=dist_sync')
     assert status == 143, printed
     assert 'stopped by SIGTERM: step 7 is saved' in printed
-    assert printed.count('[step 3]') == 1  # one worker logs
+    assert printed.count('[step 3]') == 1  # only one worker logs
     assert states.saved_steps(folder) == [5, 7]
     run_pretraining.main([*distributed, '--accumulate=2', '--start_step=auto'])
     assert 'begin from the start' not in (folder / 'pretraining.log').read_text()
@@ -140,7 +137,7 @@ def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
 
 
 def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monkeypatch):
-    """Resumed by two workers where one process stopped, with the predictions of one process."""
+    """Two workers resume where one process stopped, and have the predictions of one process."""
     glue = write_pairs(tmp_path / 'glue')
     monkeypatch.setenv('GLUE_DIR', str(glue))
     flags = (
@@ -181,7 +178,7 @@ def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monke
 
 
 def write_pairs(folder):
-    """MRPC files with 37 rows to train on: the last update has one part for two workers."""
+    """Write MRPC files with 37 training rows: the last update has one part for two workers."""
     (folder / 'MRPC').mkdir(parents=True)
     rng = np.random.default_rng(1)
     words = WORDS.split()
@@ -197,7 +194,7 @@ def write_pairs(folder):
 
 
 def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
-    """As on several machines: each process was started by itself, and ends by itself."""
+    """As on several machines, each process is started separately, and ends by itself."""
     script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
     variables = {
         **os.environ,
@@ -233,7 +230,7 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
     assert states.newest(folder)[0] == 5
 
 
-# Scripts in place of a training, to see what the launcher does with them.
+# Scripts that the launcher runs in place of a training.
 SLEEP = 'import time; time.sleep(60)'
 BEHAVIOUR = {
     'each ends well': ('', 0, None),
@@ -259,7 +256,7 @@ def test_all_end_when_one_does(name, tmp_path, monkeypatch):
     since = time.monotonic()
     status, printed = run_cluster(tmp_path / 'script.py', '--kvstore', 'dist_sync')
     assert status == expected, printed
-    # Which of the workers fails first is open.
+    # Either of the workers may fail first.
     printed = printed.replace('worker 1', 'worker 0')
     assert printed == (f'cluster.py: error: {sentence}\n' if sentence else '')
     assert time.monotonic() - since < 30
@@ -267,7 +264,7 @@ def test_all_end_when_one_does(name, tmp_path, monkeypatch):
 
 
 def assert_gone(folder):
-    """No process that wrote its number into a folder is there any more."""
+    """Assert that all processes that wrote their numbers to a folder have ended."""
     numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and any(map(is_running, numbers)):
@@ -282,12 +279,12 @@ def is_running(number):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_signals_reach_the_workers_and_nobody_stays_behind(number, tmp_path):
+def test_signals_reach_the_workers_and_no_process_is_left(number, tmp_path):
     (tmp_path / 'script.py').write_text(
         'import os, pathlib, signal, time\n'
         f'folder = pathlib.Path({str(tmp_path)!r})\n'
         'def leave(number, _):\n'
-        '    (folder / f"told-{number}-{os.getpid()}").touch()\n'
+        '    (folder / f"received-{number}-{os.getpid()}").touch()\n'
         '    os._exit(128 + number)\n'
         'for number in (signal.SIGTERM, signal.SIGINT):\n'
         '    signal.signal(number, leave)\n'
@@ -305,8 +302,8 @@ def test_signals_reach_the_workers_and_nobody_stays_behind(number, tmp_path):
     expected = -number if number == signal.SIGKILL else 128 + number
     assert launcher.wait(timeout=30) == expected
     assert_gone(tmp_path)
-    told = list(tmp_path.glob(f'told-{int(number)}-*'))
-    assert len(told) == (0 if number == signal.SIGKILL else 3)
+    received = list(tmp_path.glob(f'received-{int(number)}-*'))
+    assert len(received) == (0 if number == signal.SIGKILL else 3)
 
 
 @pytest.mark.parametrize(

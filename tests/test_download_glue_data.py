@@ -1,7 +1,7 @@
-"""download_glue_data.py against a local server that can be as nasty as the real network.
+"""download_glue_data.py with a local server that can fail in all the ways of a real network.
 
-The server is the standard library's; archives are made here, so nothing leaves the machine. Only
-one test needs the real MRPC files, and skips where they are absent.
+The server is the standard library's and the archives are made here, so the tests use no network.
+Only one test needs the real MRPC files, and skips if they are absent.
 """
 
 import doctest
@@ -22,16 +22,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-REAL_DATA = ROOT.parent / 'shared' / 'data'
-SCRIPT = ROOT / 'download_glue_data.py'
-sys.path.insert(0, str(ROOT))
+from conftest import ROOT
 
 import download_glue_data as glue
 
+SCRIPT = ROOT / 'download_glue_data.py'
 ALL = 'CoLA, SST-2, QQP, STS-B, MNLI, QNLI, RTE, WNLI, MRPC, AX'
-# Larger than two of the script's chunks, and no part of it like another.
+# Larger than two of the script's chunks, and without repetitions.
 TEXT = b''.join(b'%07d\n' % number for number in range(20000))
 DEV_IDS = b'12\t13\n99\t98'
 RAW_TRAIN = (
@@ -48,7 +45,8 @@ RAW_TEST = (
 class Site(ThreadingHTTPServer):
     """A server of `files`, {path: bytes}, that logs (path, Range header) of every request.
 
-    `faults[path]` is a list of functions of the handler and the body; each spoils one request.
+    `faults[path]` is a list of functions of the handler and the body, each of which answers one
+    request in place of the normal answer.
     """
 
     daemon_threads = True
@@ -60,11 +58,11 @@ class Site(ThreadingHTTPServer):
         self.sent = 0  # bytes of an endless body
 
     def handle_error(self, request, client_address):
-        """Say nothing when a client hangs up: here they are meant to."""
+        """Ignore clients that hang up, as they do on purpose here."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.0: the end of the connection ends a body that declares no length."""
+    """A handler for HTTP/1.0: the end of the connection ends a body without declared length."""
 
     def do_GET(self):
         wanted = self.headers.get('Range')
@@ -81,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body)
 
     def send(self, body, status=200, length=None, range=None):
-        """Send `body`, declaring `length` bytes (False: none) in place of its own."""
+        """Send `body`, declaring `length` bytes (False: no length) in place of its own length."""
         self.send_response(status)
         if length is not False:
             self.send_header('Content-Length', str(len(body) if length is None else length))
@@ -121,7 +119,7 @@ def make_zip(entries):
 
 
 def splits(folder, *more):
-    """Return the entries of an archive with the three files in `folder`, and `more` entries."""
+    """Return archive entries for the three files in `folder`, and `more` entries."""
     files = [(f'{folder}{split}.tsv', f'{split}\tx\n') for split in ('train', 'dev', 'test')]
     return files + list(more)
 
@@ -150,12 +148,12 @@ def tree(folder):
 
 
 def break_at(size):
-    """Return a fault: declare the whole body, send `size` bytes of it, hang up."""
+    """Return a fault that declares the whole body, sends `size` bytes of it and hangs up."""
     return lambda handler, body: handler.send(body[:size], length=len(body))
 
 
 def break_again(handler, body):
-    """Agree to go on from where the client asks to, and hang up."""
+    """Agree to resume where the client asks to, and hang up."""
     start = int(handler.headers['Range'][len('bytes=') : -1])
     last = len(body) - 1
     handler.send(b'', 206, length=len(body) - start, range=f'bytes {start}-{last}/{len(body)}')
@@ -165,12 +163,14 @@ def status(code):
     return lambda handler, body: handler.send_error(code)
 
 
-# What a good run makes
+# The results of a successful run
 
 
 def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
-    """Every row of the real table, with its own path, builder and file names; only the data is
-    made here, in archives as various as those of the different authors are."""
+    """Every row of the real table is used, with its path, builder and file names.
+
+    Only the data is made here, in archives as different as those of the various authors.
+    """
     mnli = ['train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched']
     macos = ('__MACOSX/QQP/._train.tsv', 'junk')
     original = ('CoLA/original/raw/in_domain_train.tsv', 'raw')
@@ -221,7 +221,7 @@ def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
 
 
 def test_table_is_plausible():
-    """All sizes together, added up from the published list, and the form of every sha256."""
+    """The sum of all sizes is that of the published list; every sha256 is well-formed."""
     remotes = [remote for task in glue.TASKS.values() for remote in task.remotes]
     assert sum(remote.size for remote in remotes) == 376169247
     assert len({remote.sha256 for remote in remotes}) == 12
@@ -229,7 +229,7 @@ def test_table_is_plausible():
 
 
 def test_mrpc_split_by_hand(tmp_path):
-    """The row 12/13 is listed; 13/12 is not; U+2028 inside a sentence ends no line."""
+    """The row 12/13 is listed, 13/12 is not; U+2028 inside a sentence does not end a line."""
     parts = {}
     for remote, body in zip(glue.TASKS['MRPC'].remotes, (DEV_IDS, RAW_TRAIN, RAW_TEST)):
         name = remote.path.split('/')[-1]
@@ -253,11 +253,11 @@ def test_mrpc_split_by_hand(tmp_path):
     }
 
 
-def test_real_mrpc_with_the_real_table(site, tmp_path):
-    """The published sizes and sha256 of the raw files, and the recorded sha1 of the split."""
-    real = REAL_DATA / 'glue' / 'MRPC'
-    if not real.is_dir():
-        pytest.skip('the real MRPC files are not here')
+def test_real_mrpc_with_the_real_table(site, tmp_path, real_glue):
+    """The published sizes and sha256 of the raw files, and the recorded sha1 of the split, hold."""
+    real = real_glue / 'MRPC'
+    if not (real / 'dev_ids.tsv').is_file():
+        pytest.skip(f'{real} has no raw files')
     site.files['/glue/data/mrpc_dev_ids.tsv'] = (real / 'dev_ids.tsv').read_bytes()
     for name in ('msr_paraphrase_train.txt', 'msr_paraphrase_test.txt'):
         site.files[f'/senteval/senteval_data/{name}'] = (real / name).read_bytes()
@@ -443,7 +443,7 @@ ENOUGH = 50e6  # bytes; far more than the buffers of a connection hold
 
 
 def endless(handler, body):
-    """Send without end and without a declared length, as far as the client will have it."""
+    """Send without end and without a declared length, until the client hangs up."""
     handler.send(body, length=False)
     while handler.server.sent < ENOUGH:
         handler.wfile.write(bytes(100000))
@@ -484,7 +484,7 @@ def test_wrong_answer_is_refused_at_once(site, tmp_path, capsys, fault, complain
     assert site.sent < ENOUGH
     assert not (tmp_path / 'diagnostic').exists()
     assert sum(map(len, tree(tmp_path).values())) <= len(TEXT)
-    assert run(site, tmp_path, table) == 0  # and the next run is none the worse for it
+    assert run(site, tmp_path, table) == 0  # and the next run is not affected
     assert (tmp_path / 'diagnostic' / 'diagnostic.tsv').read_bytes() == TEXT
 
 
@@ -587,7 +587,7 @@ OUTSIDE = ENTRY + 'points outside the task folder'
             make_zip(splits('CoLA/', ('CoLA/' + 'a/' * 1500 + 'x', 'x'))),
             ENTRY.format('CoLA/' + 'a/' * 1500 + 'x') + 'lies more than 20 folders deep',
         ),
-        # a folder of the name of a file
+        # a folder with the name of a file
         (
             make_zip([*splits('CoLA/')[:2], ('CoLA/test.tsv/', '')]),
             'no folder of the archive holds train.tsv, dev.tsv, test.tsv',
@@ -611,7 +611,7 @@ def test_hostile_archive_is_refused_and_leaves_nothing(site, tmp_path, capsys, a
 def test_bomb_is_refused_before_it_is_unpacked(site, tmp_path, capsys, monkeypatch):
     bomb = make_zip(splits('CoLA/', ('CoLA/zeros', bytes(5000000))))
     table = serve(site, 'CoLA', bomb)
-    monkeypatch.setattr(shutil, 'copyfileobj', None)  # unpacking anything would raise
+    monkeypatch.setattr(shutil, 'copyfileobj', None)  # unpacking anything would fail
     assert run(site, tmp_path, table) == 1
     assert capsys.readouterr().err == (
         "CoLA: the archive entry 'CoLA/zeros' brings the unpacked size to "
@@ -635,7 +635,7 @@ def start(argv, **options):
 
 
 class stalled:
-    """The real script as a process, stopped after 128 KiB by a server that sends no more."""
+    """The real script in a new process, stalled after 128 KiB by a server that sends no more."""
 
     def __init__(self, site, data_dir):
         self.site, self.data_dir, self.go_on = site, data_dir, threading.Event()
@@ -663,7 +663,7 @@ class stalled:
 
 
 def test_killed_run_leaves_a_part_that_the_next_run_uses(site, tmp_path):
-    """The real script, killed for good in the middle; then the same, with the server well again."""
+    """The real script is killed in the middle; the next run finds a server that works again."""
     body = TEXT + TEXT[: 222257 - len(TEXT)]  # of the size that the real table gives
     table = serve(site, 'AX', body)
     with stalled(site, tmp_path) as process:
@@ -673,7 +673,7 @@ def test_killed_run_leaves_a_part_that_the_next_run_uses(site, tmp_path):
     assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
     kept = part.stat().st_size
     assert kept == 131072  # both whole chunks that were sent
-    # As if it had been killed in the middle of unpacking, too.
+    # As if it had also been killed while unpacking.
     (part.parent / 'files').mkdir()
     (part.parent / 'files' / 'half').write_text('x')
     assert run(site, tmp_path, table) == 0
@@ -684,14 +684,14 @@ def test_killed_run_leaves_a_part_that_the_next_run_uses(site, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('number', 'told'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'stopped by SIGTERM')]
+    ('number', 'cause'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'stopped by SIGTERM')]
 )
-def test_interrupted_run_ends_in_one_line(site, tmp_path, number, told):
+def test_interrupted_run_ends_in_one_line(site, tmp_path, number, cause):
     site.files['/glue/data/AX.tsv'] = bytes(222257)
     with stalled(site, tmp_path) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (128 + number, f'{told}; run again to go on\n')
+    assert (process.returncode, err) == (128 + number, f'{cause}; run again to go on\n')
     assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
 
 
@@ -705,7 +705,7 @@ def test_killed_between_rename_and_clean_up(site, tmp_path):
 
 
 def test_file_that_the_machine_refuses_to_write(site, tmp_path):
-    """A limit on file sizes stands in for a full disk: a real OSError from a real write."""
+    """A limit on file sizes replaces a full disk: a real OSError from a real write."""
     resource = pytest.importorskip('resource')
     site.files['/glue/data/AX.tsv'] = bytes(222257)
     process = start(

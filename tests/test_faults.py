@@ -1,6 +1,6 @@
-"""What disks and machines do to the programs: a sentence, the right status, earlier files whole.
+"""Faults of disks and machines: one sentence, the right status, and intact earlier files.
 
-Kills at any moment are in test_chaos.py, signals in test_cli.py and beside each script.
+Kills at random moments are in test_chaos.py, signals in test_program.py and beside each script.
 """
 
 import multiprocessing
@@ -17,10 +17,9 @@ import download_glue_data
 import finetune_classifier
 import run_pretraining
 from bert.cli.program import run
-from bert.convert.__main__ import main
+from bert.convert import __main__ as convert
 from bert.pretraining import generation
-from bert.training import update as training_update
-from bert.training.update import LossScale
+from bert.training import update
 
 pytestmark = pytest.mark.usefixtures('root_logger')
 
@@ -30,7 +29,7 @@ VOCABULARY = ['--vocab_file', str(ROOT / 'sample_model' / 'vocab.txt')]
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-    """A folder with a shard, and with the configuration of a model for it."""
+    """A folder with a shard and the configuration of a model for it."""
     folder = tmp_path_factory.mktemp('inputs')
     create_pretraining_data.main([*SAMPLE, *VOCABULARY, '--output_file', str(folder / 'shard')])
     for name in ('config.json', 'vocab.txt'):
@@ -40,7 +39,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def programs(inputs, tiny_bert, monkeypatch):
-    """By name, a function that runs a program with an output folder; each takes a second or two."""
+    """Functions, by name, that run a program with an output folder, each in a second or two."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     finetune = ['--bert_model', str(tiny_bert), '--training_steps', '6', '--log_interval', '1']
     pretrain = ['--do-training', '--data', str(inputs / 'shard.npz'), '--num_steps', '6']
@@ -56,7 +55,7 @@ def programs(inputs, tiny_bert, monkeypatch):
         'finetune': lambda folder: finetune_classifier.main(
             [*finetune, '--output_dir', str(folder)]
         ),
-        'convert': lambda folder: main([source, str(folder / 'made'), '--to', 'gluon']),
+        'convert': lambda folder: convert.main([source, str(folder / 'made'), '--to', 'gluon']),
     }
 
 
@@ -64,7 +63,7 @@ NAMES = ('generate', 'pretrain', 'finetune', 'convert')
 
 
 def complaint(program, folder, capsys):
-    """The one sentence with which a program ends with status 1."""
+    """Run a program that ends with status 1, and return its sentence."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         run(lambda: program(folder))
@@ -92,9 +91,9 @@ def test_a_full_disk(programs, small_disk, capsys, name):
     (small_disk / 'old').write_bytes(b'old')
     room = shutil.disk_usage(small_disk).free - 16384
     (small_disk / 'filler').write_bytes(bytes(room))
-    told = complaint(programs[name], small_disk, capsys)
-    assert told.startswith(f'{small_disk}/')
-    assert 'could not be written' in told
+    sentence = complaint(programs[name], small_disk, capsys)
+    assert sentence.startswith(f'{small_disk}/')
+    assert 'could not be written' in sentence
     assert (small_disk / 'old').read_bytes() == b'old'
     assert not [path for path in small_disk.rglob('*') if path.name.endswith('.tmp')]
     assert not (small_disk / 'made').exists() and not (small_disk / 'made.npz').exists()
@@ -105,9 +104,9 @@ def test_a_full_disk(programs, small_disk, capsys, name):
 def test_a_folder_that_can_only_be_read(programs, small_disk, capsys, name):
     (small_disk / 'old').write_bytes(b'old')
     subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
-    told = complaint(programs[name], small_disk, capsys)
-    assert told.startswith(str(small_disk))
-    assert 'Read-only file system' in told or 'no permission to write' in told
+    sentence = complaint(programs[name], small_disk, capsys)
+    assert sentence.startswith(str(small_disk))
+    assert 'Read-only file system' in sentence or 'no permission to write' in sentence
     assert os.listdir(small_disk) == ['old']
 
 
@@ -119,9 +118,9 @@ def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
 
 @pytest.mark.parametrize('name', NAMES[:3])
 def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
-    """It is not made again: what the program wrote before is gone, so going on is no use."""
+    """It is not created again: what the program wrote before is gone, so going on is useless."""
     folder = tmp_path / 'out'
-    seed_step, shard_settings = training_update.seed_step, generation.shard_settings
+    seed_step, shard_settings = update.seed_step, generation.shard_settings
 
     def seed_and_remove(seed, step, rank=0):
         if step == 3:
@@ -132,43 +131,43 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
         shutil.rmtree(folder)
         return shard_settings(plan)
 
-    monkeypatch.setattr(training_update, 'seed_step', seed_and_remove)
+    monkeypatch.setattr(update, 'seed_step', seed_and_remove)
     monkeypatch.setattr(generation, 'shard_settings', remove_and_describe)
-    told = complaint(programs[name], folder, capsys)
-    assert told.startswith(f'{folder}/')
-    assert told.endswith('could not be written (No such file or directory)')
+    sentence = complaint(programs[name], folder, capsys)
+    assert sentence.startswith(f'{folder}/')
+    assert sentence.endswith('could not be written (No such file or directory)')
     assert not folder.exists()
 
 
 @pytest.mark.parametrize('name', NAMES[1:3])
 def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
-    """As MXNet says it, which on a machine without a GPU it cannot be brought to."""
+    """The error is worded as MXNet's own, which needs a GPU."""
     import mxnet as mx
 
-    update = training_update.update
+    original = update.update
 
     def fail(trainer, *args):
         if trainer.optimizer.num_update == 4:
             raise mx.MXNetError('stack\nMXNetError: cudaMalloc retry failed: out of memory')
-        return update(trainer, *args)
+        return original(trainer, *args)
 
-    monkeypatch.setattr(training_update, 'update', fail)
-    kept = {
+    monkeypatch.setattr(update, 'update', fail)
+    saved = {
         'pretrain': f'the last good checkpoint is {tmp_path}/0000004.params',
         'finetune': 'no epoch was finished',
     }[name]
     assert complaint(programs[name], tmp_path, capsys) == (
         'the GPU has not enough memory, at step 5: try a smaller --batch_size with a larger '
-        f'--accumulate, or shorter rows; {kept}'
+        f'--accumulate, or shorter rows; {saved}'
     )
 
 
 @pytest.mark.parametrize('name', NAMES[1:3])
 def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, name):
-    """What float16 does on a GPU: here each norm is infinite from some step on."""
+    """As may happen with float16 on a GPU, each norm is infinite from some step on."""
     import mxnet as mx
 
-    adjust = LossScale.adjust
+    adjust = update.LossScale.adjust
     steps = []
 
     def overflow(self, norm):
@@ -181,17 +180,17 @@ def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, n
         finally:
             self.dynamic = False
 
-    monkeypatch.setattr(training_update.LossScale, 'adjust', overflow)
-    told = complaint(programs[name], tmp_path, capsys)
-    assert told.startswith(
+    monkeypatch.setattr(update.LossScale, 'adjust', overflow)
+    sentence = complaint(programs[name], tmp_path, capsys)
+    assert sentence.startswith(
         'step 3: the float16 gradients overflow whatever the loss scale: try a lower --lr, or '
         '--dtype float32; '
     )
 
 
 def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatch):
-    """The loop says so, and does not wait for ever."""
-    seed_step = training_update.seed_step
+    """The loop reports it and does not wait forever."""
+    seed_step = update.seed_step
 
     def seed_and_kill(seed, step, rank=0):
         if step == 2:
@@ -199,13 +198,13 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
                 child.kill()
         seed_step(seed, step, rank)
 
-    monkeypatch.setattr(training_update, 'seed_step', seed_and_kill)
+    monkeypatch.setattr(update, 'seed_step', seed_and_kill)
     flags = ['--do-training', '--raw', '--data', str(ROOT / 'sample_text.txt'), '--num_steps']
     flags += ['1000', '--bert_model', str(inputs / 'config.json'), '--num_workers', '2']
-    told = complaint(
+    sentence = complaint(
         lambda folder: run_pretraining.main([*flags, '--ckpt_dir', str(folder)]), tmp_path, capsys
     )
-    assert told == (
+    assert sentence == (
         'a process that made instances was killed, perhaps for want of memory: take fewer '
         '--num_workers, or shards in place of --raw'
     )

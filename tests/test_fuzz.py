@@ -1,5 +1,8 @@
-"""Readers given anything: they return a valid value or one sentence, and take no more memory than
-the file is worth. ``make fuzz`` goes on from here for as long as one likes."""
+"""Damaged and hostile files: readers return a valid value or raise one sentence.
+
+They take no more memory than the size of the file justifies. ``make fuzz`` continues for as long as
+one likes.
+"""
 
 import importlib.util
 import io
@@ -13,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 pytest.importorskip('hypothesis')
 
@@ -20,13 +24,12 @@ from fuzz_targets import TARGETS, Sandbox, archive, mutate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-TESTS = Path(__file__).parent
-EXAMPLES = 80  # of each target: half a minute in all
+EXAMPLES = 80  # for each target, half a minute for all
 
 
 @pytest.fixture(params=TARGETS)
 def target(request):
-    """Each target whose package is there."""
+    """Each target whose package is installed."""
     found = TARGETS[request.param]
     if found.needs and importlib.util.find_spec(found.needs) is None:
         pytest.skip(f'{found.needs} is not installed')
@@ -52,21 +55,21 @@ def test_any_file(target, tmp_path):
     @given(st.one_of(changed, changed, changed, st.binary(max_size=200)))
     def run(data):
         refusal = sandbox.run(data)
-        assert refusal is None or refusal.strip(), 'refused without a word'
+        assert refusal is None or refusal.strip(), 'refused without a sentence'
 
     run()
 
 
 def test_whole_files_are_read(target, tmp_path):
-    """Else a reader that refuses all would pass."""
+    """Otherwise a reader that refuses everything would pass."""
     sandbox = Sandbox(target, tmp_path)
     if target is TARGETS['GLUE record']:
-        pytest.skip('it is about other files')
+        pytest.skip('it describes other files')
     for seed in target.seeds():
         assert sandbox.run(seed) is None
 
 
-# --- sizes that promise more than there is, one by one
+# --- declared sizes that are too large, and other hostile files
 
 
 def safetensors(header, body=b''):
@@ -75,14 +78,14 @@ def safetensors(header, body=b''):
 
 
 def gluon(shape, count=1, name=b'x', length=None):
-    """A Gluon file with one array without its data."""
+    """Return a Gluon file with one array, without its data."""
     array = struct.pack(f'<Iii{len(shape)}qiii', 0xF993FAC9, 0, len(shape), *shape, 1, 0, 0)
     names = struct.pack('<QQ', 1, len(name) if length is None else length) + name
     return struct.pack('<QQQ', 0x112, 0, count) + array + names
 
 
 def npz(name, header, body=b''):
-    """The first shard with another array in it."""
+    """Return the first shard with an array added or replaced."""
     out = io.BytesIO()
     written = (repr(header) + '\n').encode()
     with zipfile.ZipFile(io.BytesIO(TARGETS['shard .npz'].seeds()[0])) as old:
@@ -109,7 +112,7 @@ def curves(**line):
 
 
 def twice(members):
-    """A zip file that has each member two times."""
+    """Return a zip file that has each member twice."""
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, 'w') as file:
         warnings.simplefilter('ignore')
@@ -119,7 +122,7 @@ def twice(members):
 
 
 def link(target):
-    """A GLUE archive whose train.tsv is a symbolic link."""
+    """Return a GLUE archive whose train.tsv is a symbolic link."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as file:
         info = zipfile.ZipInfo('train.tsv')
@@ -139,7 +142,7 @@ NO_JSON = {
     'half a character': b'{"hidden_act": "\\ud800"}',
 }
 
-# Target, what is wrong: the file, and a part of the sentence (None: it is read all the same).
+# Target and fault: the file, and a part of the sentence (None: it is read nevertheless).
 HOSTILE = {
     ('shard .npz', 'an array of a terabyte'): lambda: (
         npz('input_ids', npy_header((2**40,))), '1099511627776 bytes are promised'),
@@ -229,10 +232,10 @@ HOSTILE = {
        for what, data in NO_JSON.items()},
 }  # fmt: skip
 
-# In a process of its own, as the address space of this one has other users.
+# This runs in a separate process, as the address space of this one has other users.
 CHILD = """
 import resource, sys, tempfile, time, logging
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = {folders!r}
 import test_fuzz
 from test_fuzz import HOSTILE, TARGETS, Sandbox
 logging.disable(logging.CRITICAL)
@@ -256,10 +259,11 @@ print(len(HOSTILE), 'files')
 """
 
 
-@pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason='the limit is that of Linux')
+@pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason='only Linux has the limit')
 def test_hostile_files_with_little_memory(tmp_path):
-    """Each with 400 MB more than the libraries take, and 5 seconds."""
-    code = CHILD.format(root=str(TESTS.parent), tests=str(TESTS), folder=str(tmp_path))
+    """Each has 400 MB more than the libraries take, and 5 seconds."""
+    folders = [str(ROOT), str(ROOT / 'tests')]
+    code = CHILD.format(folders=folders, folder=str(tmp_path))
     result = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=300
     )

@@ -9,7 +9,7 @@ from bert.system.errors import ToolkitError
 
 def main():
     """Build the operators and print the path of the library."""
-    Parser(__doc__).parse_args()
+    Parser(__doc__, prog='python -m bert.ops').parse_args()
     environment.check_mxnet()
     try:
         print(build.build())

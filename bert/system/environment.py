@@ -1,4 +1,4 @@
-"""What MXNet 1.9.1 needs before it is imported, and a check that it can be imported.
+"""Preparation of the process for MXNet 1.9.1, and a check that it can be imported.
 
 :func:`prepare` runs when :mod:`bert` is imported and does only what must come before
 ``import mxnet``. A script calls :func:`check_mxnet` once its flags have proved valid.

@@ -18,7 +18,7 @@ def ignore_signals():
     end_with_parent()
 
 
-def heed_signals():
+def exit_on_signals():
     """Set up a worker process that ends silently after SIGTERM or SIGINT, once cleaned up."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
