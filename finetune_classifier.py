@@ -188,17 +188,7 @@ def choose_casing(location, vocab, args):
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, args):
-    """Describe the output directory of a training.
-
-    Parameters
-    ----------
-    data : dict of str to str
-        See :func:`hash_data`.
-
-    Returns
-    -------
-    bert.finetuning.output.Output
-    """
+    """Describe the :class:`Output` of a training; ``data`` is from :func:`hash_data`."""
     from bert.finetuning.output import Output
     from bert.model.parameters import digest
 

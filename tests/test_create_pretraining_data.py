@@ -21,7 +21,8 @@ import create_pretraining_data
 from bert.checkpoints.zoo import ZOO_SHA1
 from bert.pretraining import corpus, generation
 from bert.pretraining.corpus import Corpus, Span
-from bert.pretraining.instances import make_instances, symbols_of
+from bert.pretraining.instances import make_instances
+from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
 from bert.system.errors import ToolkitError, UsageError
 from bert.text.sentencepiece import load_sentencepiece_vocab

@@ -10,7 +10,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from bert.pretraining.corpus import read_corpora
-from bert.pretraining.instances import Recipe, make_instances, symbols_of
+from bert.pretraining.instances import Recipe, make_instances
+from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import write_npz, write_recordio
 from bert.system.errors import ToolkitError
 from bert.text.sentencepiece import sentencepiece_encoder

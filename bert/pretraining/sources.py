@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.pretraining.corpus import find_files, read_corpus, share_out
-from bert.pretraining.instances import Recipe, make_instances, symbols_of
+from bert.pretraining.instances import Recipe, make_instances
+from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
 from bert.system import processes
 from bert.system.errors import ToolkitError

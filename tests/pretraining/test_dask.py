@@ -21,7 +21,7 @@ from conftest import ROOT, WORDS, failure, tiny_vocab
 import create_pretraining_data
 from bert.pretraining import dask
 
-pytest.importorskip('distributed')
+pytest.importorskip('distributed.client')
 FLAGS = ['--vocab_file=vocab.txt', '--do_lower_case']
 # Each of these outputs takes some seconds.
 SLOW = ['--output_dir=d', '--num_outputs=4', '--dupe_factor=1500']

@@ -17,17 +17,13 @@ from bert.pretraining.corpus import Corpus, smallest_integer
 from bert.pretraining.instances import (
     Pairs,
     Recipe,
-    Symbols,
     assemble,
-    choose_tokens,
-    choose_words,
     make_block,
     make_instances,
-    mask,
     plan_pairs,
-    symbols_of,
     truncate,
 )
+from bert.pretraining.masking import Symbols, choose_tokens, choose_words, mask, symbols_of
 from bert.text.vocab import Vocab
 
 CHANCE = 0.001
