@@ -11,7 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'bert/__init__.py').read_te
 REQUIRES = [
     'gluonnlp==0.10.0',  # the last release for MXNet 1.x; its parameter names are the file format
     'huggingface_hub',
-    # The MXNet 1.9.1 wheels are built against numpy 1; bert/environment.py supplies numpy.bool,
+    # The MXNet 1.9.1 wheels are built against numpy 1; bert/system/environment.py supplies numpy.bool,
     # which numpy 1.24 dropped and MXNet still asks for.
     'numpy>=1.17,<2',
     'psutil',  # physical cores, which the standard library cannot count
@@ -73,7 +73,7 @@ setup(
     python_requires='>=3.8,<3.13',  # MXNet 1.9.1 needs numpy 1, which ends before Python 3.13
     packages=find_packages(include=['bert', 'bert.*']),
     package_data={
-        'bert': ['published/*/*.json'],
+        'bert.experiments': ['published/*/*.json'],
         'bert.ops': ['*.cc', '*.h'],  # compiled at first use
     },
     scripts=[
