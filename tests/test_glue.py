@@ -17,6 +17,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
+import bert
 import glue
 from bert.experiments import recipes, runs
 from bert.system.errors import UsageError
@@ -107,6 +108,7 @@ def test_two_seeds(finished):
         assert record['settings']['lr'] == 0.01 and record['settings']['warmup_ratio'] == 0.1
         assert record['settings']['devices'] == 0
         assert record['machine']['mxnet'] == '1.9.1'
+        assert record['machine']['toolkit'] == bert.__version__
         assert record['machine']['threads of a run'] == '1'
         # Only the parameters of the best epoch are left.
         assert [path.name for path in folder.glob('*.params')] == [kept['parameters']]
