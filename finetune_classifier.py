@@ -276,9 +276,6 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
             if signum:
                 output.stop(signum, f'epoch {epoch + 1}', history)
             position = Position(seen.step)
-    if task.dev:
-        best = history.dev_metrics(history.epochs[history.best_epoch - 1])
-        logging.info('Best epoch %d: %s', history.best_epoch, metrics.describe(best))
     output.load_best(model, history)
 
 

@@ -12,6 +12,7 @@ from bert.finetuning.progress import History, Position
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
+from bert.tasks import metrics
 from bert.tasks.predictions import predictions_path
 from bert.training import folder, states
 
@@ -219,7 +220,10 @@ class Output:
         return f'the best epoch so far is in {self.parameters_path(history.best_epoch)}'
 
     def load_best(self, model, history):
-        """Give the model the parameters of the best epoch."""
+        """Log the best epoch, and give the model its parameters."""
+        if self.task.dev:
+            best = history.dev_metrics(history.epochs[history.best_epoch - 1])
+            logging.info('Best epoch %d: %s', history.best_epoch, metrics.describe(best))
         if history.best_epoch < len(history.epochs):
             path = self.parameters_path(history.best_epoch)
             self.workers.from_first(
