@@ -18,6 +18,8 @@ from bert.text import encoding
 from bert.text.tokenizer import build_tokenizer
 from bert.training import batches, schedule, update
 
+import mxnet as mx  # isort: skip
+
 STEPS = 40
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-5
@@ -81,7 +83,7 @@ def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operator
     reference = transformers.BertModel.from_pretrained(without_dropout).eval()
     for rows in (np.arange(32), np.arange(32, 64)):
         inputs = encoding.pad_batch(encoded, rows)
-        sequence, pooled = model(*(update.mx.nd.array(array) for array in inputs))
+        sequence, pooled = model(*(mx.nd.array(array) for array in inputs))
         with torch.no_grad():
             expected = reference(**torch_inputs(inputs))
         valid = np.arange(inputs[0].shape[1]) < inputs[2][:, None]

@@ -14,7 +14,7 @@ from test_parity import ReferenceBERTAdam
 
 import create_pretraining_data
 import run_pretraining
-from bert.model.loading import load_bert, save_huggingface
+from bert.model import load_bert, save_huggingface
 from bert.pretraining import batches, sources
 from bert.pretraining.loss import Tally, build_loss, finish_initialization, gradients
 from bert.text.vocab import plain_vocab
