@@ -98,13 +98,13 @@ def finetune(output, *flags):
     return finetune_classifier.main(['--output_dir', str(output), *map(str, flags)])
 
 
-def script(*flags, code=None, **environ):
+def script(*flags, code=None, cwd=ROOT, **environ):
     """Run the script in a process of its own."""
     command = [sys.executable, '-W', 'ignore', *(['-c', code] if code else [str(SCRIPT)])]
     env = {name: value for name, value in {**os.environ, **environ}.items() if value is not None}
     return subprocess.run(
         [*command, *map(str, flags)],
-        cwd=ROOT,
+        cwd=cwd,
         env=env,
         capture_output=True,
         text=True,
@@ -803,7 +803,8 @@ def assert_refused(ran, status, sentence):
 
 @pytest.mark.parametrize('value', [None, '/no/such/folder'])
 def test_glue_dir_is_unset_or_wrong(tiny_bert, tmp_path, value):
-    ran = script('--bert_model', tiny_bert, '--output_dir', tmp_path / 'out', GLUE_DIR=value)
+    flags = ['--bert_model', tiny_bert, '--output_dir', tmp_path / 'out']
+    ran = script(*flags, cwd=tmp_path, GLUE_DIR=value)
     sentence = {
         None: 'the environment variable GLUE_DIR is not set: ',
         '/no/such/folder': 'GLUE_DIR=/no/such/folder is not a folder: download_glue_data.py ',

@@ -13,6 +13,8 @@ import numpy as np
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import parse_json, read_text, write_text
 
+# What GLUE_DIR means where it is not set.
+DEFAULT_FOLDER = 'glue_data'
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -31,19 +33,20 @@ class Row(NamedTuple):
 
 
 def glue_folder():
-    """Return the folder that ``GLUE_DIR`` names."""
+    """Return the folder that ``GLUE_DIR`` names, by default ``glue_data`` as in the originals."""
     folder = os.environ.get('GLUE_DIR')
-    if not folder:
+    if not folder and not Path(DEFAULT_FOLDER).is_dir():
         raise UsageError(
-            'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data, '
-            'which download_glue_data.py --data_dir glue_data makes'
+            'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data; '
+            f'and there is no {DEFAULT_FOLDER} here, its default, which '
+            f'download_glue_data.py --data_dir {DEFAULT_FOLDER} makes'
         )
-    if not Path(folder).is_dir():
+    if folder and not Path(folder).is_dir():
         raise UsageError(
             f'GLUE_DIR={folder} is not a folder: '
             f'download_glue_data.py --data_dir {folder} makes and fills it'
         )
-    return Path(folder)
+    return Path(folder or DEFAULT_FOLDER)
 
 
 def read_glue(folder, task, split):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,12 +103,16 @@ def test_glue_dir(tmp_path, monkeypatch):
             monkeypatch.delenv('GLUE_DIR')
         else:
             monkeypatch.setenv('GLUE_DIR', value)
+        monkeypatch.chdir(tmp_path)
         with pytest.raises(UsageError) as caught:
             files.glue_folder()
         assert str(caught.value) == (
-            'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data, '
-            'which download_glue_data.py --data_dir glue_data makes'
+            'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data; '
+            'and there is no glue_data here, its default, which download_glue_data.py --data_dir '
+            'glue_data makes'
         )
+    (tmp_path / 'glue_data').mkdir()
+    assert files.glue_folder() == Path('glue_data')
     wrong = tmp_path / 'nowhere'
     monkeypatch.setenv('GLUE_DIR', str(wrong))
     with pytest.raises(UsageError) as caught:
