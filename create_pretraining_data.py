@@ -45,7 +45,12 @@ def parse_args(argv=None):
         '--input_file', required=True, metavar='GLOBS', help='text files: comma-separated globs'
     )
     output = parser.add_mutually_exclusive_group(required=True)
-    output.add_argument('--output_file', metavar='OUT', help='write the one file OUT.npz')
+    output.add_argument(
+        '--output_file',
+        metavar='OUT',
+        help='write the file OUT.npz; or several, comma-separated, each from its own share of the '
+        'text',
+    )
     output.add_argument(
         '--output_dir', metavar='DIR', help='write DIR/part-000.npz, DIR/part-001.npz, ...'
     )
@@ -150,7 +155,7 @@ def check_args(args):
     """Refuse flags that contradict each other."""
     check_max_seq_length(args.max_seq_length)
     if args.output_file and args.num_outputs > 1:
-        raise UsageError('--num_outputs goes with --output_dir; --output_file writes one file')
+        raise UsageError('--num_outputs goes with --output_dir; --output_file names each file')
     if args.scheduler and args.num_workers:
         raise UsageError(
             '--num_workers starts processes on this machine, --scheduler uses the workers that '
@@ -219,20 +224,22 @@ def output_paths(args):
     """Return the files to write, after checking that they can be written."""
     suffix = '.rec' if args.format == 'recordio' else '.npz'
     if args.output_file:
-        name = os.path.expanduser(args.output_file)
-        paths = [Path(name if name.endswith(suffix) else name + suffix)]
+        names = map(os.path.expanduser, filter(None, args.output_file.split(',')))
+        paths = [Path(name if name.endswith(suffix) else name + suffix) for name in names]
+        if not paths or len(set(paths)) < len(paths):
+            raise UsageError(f'--output_file {args.output_file} does not name different files')
     else:
         folder = Path(os.path.expanduser(args.output_dir))
         paths = [folder / f'part-{i:03d}{suffix}' for i in range(args.num_outputs)]
         others = sorted(set(folder.glob(f'part-*{suffix}')) - set(paths))
         if others:
             logging.warning('%s: stays from an earlier run (%d files)', others[0], len(others))
-    folder = next(parent for parent in paths[0].absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise ToolkitError(f'{folder}: not a directory')
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ToolkitError(f'{folder}: no permission to write there')
     for path in paths:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise ToolkitError(f'{folder}: not a directory')
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ToolkitError(f'{folder}: no permission to write there')
         if path.is_dir():
             raise ToolkitError(f'{path}: a directory is in the way')
     return paths
@@ -293,7 +300,7 @@ def make_here(plans, workers, bar):
     list of collections.Counter
         One for each shard, from :func:`make_shard`.
     """
-    plans[0].path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(plans)
     if workers > 1:
         with futures.ProcessPoolExecutor(workers, initializer=exit_on_signals) as executor:
             try:
@@ -319,7 +326,14 @@ def make_elsewhere(plans, scheduler, bar):
     inputs = {span.path for plan in plans for span in plan.spans}
     inputs.update(filter(None, (plan.tokenization.sentencepiece for plan in plans)))
     with dask_executor(scheduler, plans[0].path, sorted(inputs)) as (executor, check, beacon):
+        make_folders(plans)
         return submit_all([plan._replace(beacon=beacon) for plan in plans], executor, bar, check)
+
+
+def make_folders(plans):
+    """Make the folders of the shards where they are missing."""
+    for folder in {plan.path.parent for plan in plans}:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def submit_all(plans, executor, bar, check_workers=lambda: None):

@@ -165,6 +165,8 @@ def test_whole_words(here):
         (['--output_file', 'x.npz'], ['x.npz']),
         (['--output_file', 'x.y'], ['x.y.npz']),
         (['--output_file', 'new/x'], ['new/x.npz']),
+        (['--output_file', 'x.npz,new/y.npz'], ['x.npz', 'new/y.npz']),
+        (['--output_file', 'x,y', '--format', 'recordio'], ['x.rec', 'y.rec']),
         (['--output_dir', 'new/d'], ['new/d/part-000.npz']),
         (['--output_dir', 'd', '--num_outputs', '3'], [f'd/part-00{i}.npz' for i in range(3)]),
         (['--output_dir', 'd', '--num_outputs', '5'], [f'd/part-00{i}.npz' for i in range(5)]),
@@ -179,6 +181,13 @@ def test_names(here, flags, files):
     made = {path for path in here.rglob('*') if path.is_file()} - before
     expected = {here / name for name in files}
     assert made == expected | {p.with_suffix('.idx') for p in expected if p.suffix == '.rec'}
+
+
+def test_files_that_are_named_are_the_parts_of_a_folder(here):
+    """As the original's help has it: a comma-separated list of files."""
+    named = contents(make('--output_file', 'x.npz,y', '--num_workers', '2'))
+    parts = contents(make('--output_dir', 'd', '--num_outputs', '2'))
+    assert named == parts and len(named) == 2
 
 
 def test_files_of_an_earlier_run_are_pointed_out(here, capsys):
@@ -640,6 +649,8 @@ def run(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt'):
     'flags, words',
     [
         (['--output_file=x', '--num_outputs=2'], '--num_outputs goes with --output_dir'),
+        (['--output_file=x,x.npz'], 'does not name different files'),
+        (['--output_file=,'], 'does not name different files'),
         (['--output_file=x', '--max_seq_length=4'], 'at least 5'),
         (['--output_file=x', '--cased'], '--cased goes with --sentencepiece'),
         (['--output_file=x', '--sp_nbest=3'], '--sp_nbest goes with --sentencepiece'),
