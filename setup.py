@@ -11,8 +11,8 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'bert/__init__.py').read_te
 REQUIRES = [
     'gluonnlp==0.10.0',  # the last release for MXNet 1.x; its parameter names are the file format
     'huggingface_hub',
-    # The MXNet 1.9.1 wheels are built against numpy 1; bert/system/environment.py supplies numpy.bool,
-    # which numpy 1.24 dropped and MXNet still asks for.
+    # The MXNet 1.9.1 wheels are built against numpy 1; bert/system/environment.py supplies
+    # numpy.bool, which numpy 1.24 dropped and MXNet still uses.
     'numpy>=1.17,<2',
     'psutil',  # physical cores, which the standard library cannot count
     'requests',

@@ -1105,7 +1105,7 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in output.rglob('*') if path.is_file()}
     assert refusal('--lr', '1e-3') == (
         f'--resume: --lr was 0.005 in the run in {output} and is 0.001 now; '
-        'go on with the same, or without --resume start anew'
+        'use the same, or start over without --resume'
     )
     assert '--training_steps was None in the run ' in refusal('--training_steps', '9')
     dev = folder / 'MRPC' / 'dev.tsv'
@@ -1113,7 +1113,7 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
     dev.write_text(''.join(lines[:-1]))
     assert refusal() == (
         f'--resume: the data have changed since the run in {output} began; '
-        'without --resume start anew'
+        'start over without --resume'
     )
     dev.write_text(''.join(lines))
     from conftest import write_tiny_bert

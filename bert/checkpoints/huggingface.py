@@ -116,7 +116,7 @@ def read_weights(path, architecture=None):
         elif name in ('classifier.weight', 'classifier.bias'):
             head[name.partition('.')[2]] = tensor
         elif name.startswith(('embeddings.', 'encoder.')) and name not in NOT_PARAMETERS:
-            raise ToolkitError(f'{path}: {name} is no tensor of a BERT encoder')
+            raise ToolkitError(f'{path}: {name} is not a tensor of a BERT encoder')
     # Taggers have a tensor of this name too.
     return parameters, head if architecture in (None, FINETUNED_CLASS) else {}
 

@@ -72,5 +72,5 @@ def read_weights(index):
         elif name in HEAD:
             head[HEAD[name]] = array
         elif name.startswith('bert/'):
-            raise ToolkitError(f'{prefix}: {name} is no variable of a BERT encoder')
+            raise ToolkitError(f'{prefix}: {name} is not a variable of a BERT encoder')
     return parameters, head
