@@ -686,7 +686,7 @@ def test_refused_flags(flags, sentence):
 def test_long_instances(train, folder, tmp_path):
     write_model(tmp_path / 'short', max_position_embeddings=20)
     short = tmp_path / 'short' / 'config.json'
-    with pytest.raises(ToolkitError, match='part-00.* tokens, and the model only 20 positions'):
+    with pytest.raises(ToolkitError, match='part-00.* tokens, but the model has only 20 positions'):
         train(bert_model=short)
     with pytest.raises(UsageError, match='--max_seq_length 128 is more than the 20 positions'):
         train('--raw', bert_model=short, data=f'{folder}/*.txt')

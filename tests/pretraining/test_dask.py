@@ -284,7 +284,7 @@ def test_an_output_whose_workers_are_killed(here, monkeypatch):
         only.kill()
         _, errors = client.communicate(timeout=100)
     assert client.returncode == 1
-    assert 'was given up, since one worker after the other was killed' in errors.splitlines()[-1]
+    assert 'was given up because one worker after another was killed' in errors.splitlines()[-1]
     assert 'Traceback' not in errors
     assert half_written() == []
 
@@ -310,7 +310,7 @@ def test_another_version(here):
     with scheduler() as (address, _), worker(address, path=path):
         sentence = fails('--output_dir=d', '--scheduler', address)
     assert ' has numpy 0.1, this machine (' in sentence
-    assert sentence.endswith('on which the bytes of the outputs depend')
+    assert sentence.endswith('since the bytes of the outputs depend on them')
 
 
 def test_files_that_the_workers_do_not_see(here, cluster):
