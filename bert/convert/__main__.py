@@ -59,7 +59,7 @@ def main(argv=None):
     Returns
     -------
     dict of str to float, or None
-        The largest difference of each output of a conversion.
+        After a conversion, the largest difference in each output.
     """
     args = parse_args(argv)
     target = Path(args.target)
@@ -78,7 +78,7 @@ def main(argv=None):
 
 
 def require_onnx():
-    """Refuse to begin without the packages of the extra."""
+    """Refuse to begin without the packages of the onnx extra."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
