@@ -401,7 +401,7 @@ def is_complete(folder, task):
 
 
 def build(task, parts, folder):
-    """Make `folder` from the verified downloads `parts`, complete with its record or not at all."""
+    """Make `folder` from the verified downloads `parts`, with its record or not at all."""
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     try:
         folder.mkdir()

@@ -43,7 +43,7 @@ def main(argv=None):
 
 
 def finetune(argv, args, memory, workers):
-    """Do what :func:`main` does, on each worker."""
+    """Do the work of :func:`main` on each worker."""
     from bert.finetuning.output import LOG, choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).resolve().with_name('finetune_classifier.py')
 EPILOG = """\
 All other flags are those of finetune_classifier.py; its --help lists them. Each run has a folder
 in the --output_dir, named by task, seed and a hash of its settings. A run that is finished is not
-run again, so an interrupted command, given once more, goes on where it was.
+run again, so an interrupted command, given once more, goes on where it stopped.
 
 The best epoch is chosen by the dev set that it is reported on, which flatters; the last is not.
 
@@ -148,7 +148,7 @@ def refuse_flags(names, run_parser):
     names : list of str
         The flags that were given.
     run_parser : bert.cli.flags.Parser
-        That of finetune_classifier.py.
+        The parser of finetune_classifier.py.
     """
     for flag, others in ALONE.items():
         for name in names if flag in names else ():

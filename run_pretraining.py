@@ -45,7 +45,7 @@ def main(argv=None):
 
 
 def pretrain(args, memory, workers):
-    """Do what :func:`main` does, on each worker."""
+    """Do the work of :func:`main` on each worker."""
     from bert.model.parameters import save_huggingface
     from bert.pretraining.recorder import LOG, open_folder
     from bert.training import states

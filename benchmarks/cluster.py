@@ -5,7 +5,7 @@
     python3 benchmarks/cluster.py --kvstore horovod
     GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model DIR
 
-All runs are on this machine and share its cores, which does not show what a second machine would
+All runs are on this machine and share its cores, so they do not show what a second machine would
 add. Dropout is 0, because it would depend on how the rows are divided.
 """
 

@@ -76,7 +76,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--turns', type=positive_int, default=7, help='of each side')
     parser.add_argument(
-        '--steps', type=positive_int, help='of a turn (default: what takes a second or a few)'
+        '--steps', type=positive_int, help='per turn (default: enough to take a second or a few)'
     )
     parser.add_argument(
         '--bfloat16',
@@ -294,7 +294,7 @@ def take_turns(turns, count, title):
     count : int
         The number of rounds.
     title : str
-        Of the progress bar.
+        The title of the progress bar.
 
     Returns
     -------

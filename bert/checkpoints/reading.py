@@ -246,7 +246,7 @@ def check_vocab(location, vocab):
     Parameters
     ----------
     location : Location
-        Of the weights.
+        The location of the weights.
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     """
     if location.vocab.is_file():

@@ -74,7 +74,7 @@ def is_parameter_file(source):
 
 
 def locate_configuration(path):
-    """Find the parts of a model to be trained from scratch.
+    """Find the parts of a model to train from scratch.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ def compare_descriptions(ours, theirs):
     Returns
     -------
     list of (str, str, str)
-        Rows of the table, where the models differ.
+        Rows of the table, for whatever differs.
     list of str
         The reasons why the models are not the same; a different dropout rate is not one.
     """

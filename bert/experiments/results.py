@@ -73,7 +73,7 @@ def tabulate_tasks(records, published):
     records : dict of str to dict of int to dict
         The records of each task by seed.
     published : dict of str to list
-        What :func:`bert.experiments.plans.compare_published` returns for each task.
+        The result of :func:`bert.experiments.plans.compare_published` for each task.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def make_sections(tables, records, folders, published, data):
     folders : dict of (str, int) to Path
         The folder of each run, by task and seed.
     published : dict of str to list
-        What :func:`bert.experiments.plans.compare_published` returns for each task.
+        The result of :func:`bert.experiments.plans.compare_published` for each task.
     data : Path
         The folder of the GLUE files.
 

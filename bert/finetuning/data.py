@@ -13,7 +13,7 @@ from bert.text.tokenizer import build_tokenizer
 
 
 class Dataset(NamedTuple):
-    """One split of a task, ready to be batched."""
+    """One split of a task, ready for batching."""
 
     split: Split
     encoded: Encoded

@@ -176,7 +176,7 @@ class Output:
         self.workers.remember_saved(self.describe_saved(history))
 
     def save_state(self, updater, position, history, written=None):
-        """Save what ``--resume`` needs.
+        """Save the state that ``--resume`` needs.
 
         Parameters
         ----------

@@ -75,7 +75,7 @@ def set_aside(folder, paths):
     Returns
     -------
     Path
-        That folder.
+        The folder ``earlier``.
     """
     earlier = Path(folder) / EARLIER
     earlier.mkdir(exist_ok=True)

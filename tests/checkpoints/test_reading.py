@@ -74,7 +74,7 @@ def test_an_unknown_tensor_of_the_encoder(change):
     folder = change(edit)
     assert failure(load_bert, str(folder)) == (
         f'{folder}/model.safetensors: encoder.layer.0.attention.self.distance_embedding.weight is '
-        'no tensor of a BERT encoder'
+        'not a tensor of a BERT encoder'
     )
 
 

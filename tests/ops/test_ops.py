@@ -708,7 +708,7 @@ def test_the_seed_is_ones_in_evaluation_and_bits_in_training():
 
 
 def threefry(counter, key, rounds=13):
-    """Threefry4x32 (Salmon et al. 2011, section 4.2), written from the paper.
+    """Compute Threefry4x32 (Salmon et al. 2011, section 4.2), written from the paper.
 
     Parameters
     ----------

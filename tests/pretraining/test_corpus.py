@@ -258,7 +258,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 45 + '\n\nabc\n')
     assert len(read(path).documents) == 12
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')
-    with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put a'):
+    with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put one'):
         read(path)
     # A cut goes to the end of the document, however long its lines are.
     (first,), (second,) = share_out([path], 2)
