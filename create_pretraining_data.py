@@ -71,8 +71,8 @@ def parse_args(argv=None):
         '--num_workers',
         type=positive_int,
         metavar='N',
-        help='processes, each making an output at a time (default: as many as there are '
-        'processors, or outputs if those are fewer); the files do not depend on it',
+        help='processes, each making one output at a time (default: the number of processors, or '
+        'of outputs if that is smaller); the files do not depend on it',
     )
     parser.add_argument(
         '--scheduler',
@@ -107,12 +107,12 @@ def parse_args(argv=None):
         '--do_lower_case',
         action='store_true',
         help='lower-case the text and strip accents, for uncased vocabularies; with --vocab and '
-        '--sentencepiece that is known without it',
+        '--sentencepiece it is not needed',
     )
     text.add_argument(
         '--tokenized',
         action='store_true',
-        help='the text is tokens of the vocabulary, separated by spaces: take them as they are',
+        help='the text is tokens of the vocabulary, separated by spaces, to be used as they are',
     )
     text.add_argument(
         '--cased', action='store_true', help='with --sentencepiece: do not lower-case the text'
@@ -145,7 +145,7 @@ def parse_args(argv=None):
 
 
 def scheduler_address(text):
-    """Check HOST:PORT, perhaps with a protocol before it."""
+    """Check HOST:PORT, optionally preceded by a protocol."""
     if not re.fullmatch(r'((tcp|tls)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}', text):
         raise argparse.ArgumentTypeError(f'{text!r} is not HOST:PORT, such as 10.0.0.2:8786')
     return text
@@ -199,7 +199,7 @@ def main(argv=None):
 
 
 def plan_shards(args):
-    """Return a list of :class:`ShardPlan`, after checking early what would otherwise fail late."""
+    """Return a list of :class:`ShardPlan`, after early checks for errors that would come late."""
     outputs = output_paths(args)
     inputs = find_files(args.input_file)
     vocab = choose_vocab(args)
@@ -269,7 +269,7 @@ def choose_lower(args):
 
 
 def choose_workers(asked, outputs):
-    """Choose the number of processes: no more than outputs, since an output cannot be divided."""
+    """Choose the number of processes, at most one per output, as an output cannot be divided."""
     if not asked:
         has_affinity = hasattr(os, 'sched_getaffinity')
         asked = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
@@ -278,7 +278,7 @@ def choose_workers(asked, outputs):
 
 @contextlib.contextmanager
 def without_leftovers(plans):
-    """Remove half-written files that killed workers left, before and after the block."""
+    """Remove half-written files of killed workers, before and after the block."""
 
     def remove():
         for plan in plans:

@@ -36,7 +36,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Callable, NamedTuple
 
 BASE_URL = 'https://dl.fbaipublicfiles.com'
-WORK = '.download'  # the folder under data_dir where unfinished tasks live
+WORK = '.download'  # the folder under data_dir for unfinished tasks
 RECORD = '.verified.json'  # in each task folder: its downloads and its files
 CHUNK = 1 << 16  # bytes
 TIMEOUT = 30  # seconds to connect, and between two pieces of a body
@@ -48,7 +48,7 @@ MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 
 
 
 class Failure(Exception):
-    """An error that prevents a task; the message is one sentence for the user."""
+    """An error that makes a task fail; the message is one sentence for the user."""
 
 
 class Remote(NamedTuple):
@@ -137,10 +137,10 @@ def download(session, url, remote, part):
 
 
 def fetch(session, url, size, part, start):
-    """Request the bytes of `url` from `start` on once, and write what arrives to `part`.
+    """Request the bytes of `url` from `start` on, once, and write what arrives to `part`.
 
-    A connection that breaks off is no error here: `part` is then shorter than `size`. Raise
-    Failure for an answer that a repetition cannot fix, and one that is longer than `size`.
+    A connection that breaks off is not an error here: `part` is then shorter than `size`. Raise
+    Failure for an answer that a retry cannot fix, or one that is longer than `size`.
     """
     with request(session, url, size, start) as response:
         resumed = response.headers.get('Content-Range') == f'bytes {start}-{size - 1}/{size}'
@@ -230,7 +230,7 @@ def unpack(parts, folder, names):
 
 
 def check_entries(infos, limit):
-    """Return {relative path: info} of the files of an archive; raise Failure for a bad entry.
+    """Return {relative path: info} of the files in an archive; raise Failure for a bad entry.
 
     All files together may have `limit` bytes. The sizes are those that the archive declares;
     zipfile never writes more.
@@ -401,7 +401,7 @@ def is_complete(folder, task):
 
 
 def build(task, parts, folder):
-    """Make `folder`, with its record or not at all, from the verified downloads `parts`."""
+    """Make `folder` from the verified downloads `parts`, with its record or not at all."""
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     try:
         folder.mkdir()
@@ -488,7 +488,7 @@ def choose(words, names):
 
 
 def parse_args(argv=None, names=tuple(TASKS)):
-    """Parse the command line, `tasks` into names; end the process with status 2 on wrong usage."""
+    """Parse the command line, with `tasks` as names; exit with status 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         description='Fetch the GLUE data sets, verify them and lay them out in one folder.',
         epilog='A run that was stopped resumes where it was when it is started again; verified '

@@ -43,7 +43,7 @@ def main(argv=None):
 
 
 def finetune(argv, args, memory, workers):
-    """Do what :func:`main` does, on each worker."""
+    """Do the work of :func:`main` on each worker."""
     from bert.finetuning.output import LOG, choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 
@@ -88,17 +88,17 @@ def finetune(argv, args, memory, workers):
 
 
 class ModelFiles(NamedTuple):
-    """Where the parts of the model are."""
+    """The locations of the model's parts."""
 
     model: Location  # sizes, vocabulary and casing
-    weights: Location  # the same, or that of a file with weights alone
+    weights: Location  # the same location, or that of a file of weights alone
 
 
 def find_model(args):
     """Find the model that the flags name, and fetch it if need be.
 
-    Sizes, vocabulary and casing come with the weights. Only a file has weights alone: the others
-    are those of --bert_model.
+    Sizes, vocabulary and casing come with the weights, except with a file of weights alone: then
+    they are those of --bert_model.
     """
     parameters = args.pretrained_bert_parameters or args.model_parameters
     if parameters and is_parameter_file(parameters):
@@ -109,7 +109,7 @@ def find_model(args):
 
 
 def find_finetuned(files, args):
-    """Return what the model of --bert_model says of itself if it is fine-tuned, or None."""
+    """Return the flags and labels of --bert_model's model if it is fine-tuned, or None."""
     if is_zoo_model(args.bert_model):
         return None
     parameters = args.model_parameters
@@ -123,7 +123,7 @@ def choose_task(args, labels):
     Parameters
     ----------
     labels : list of str or None
-        Those of a fine-tuned model that predicts on own data; None: a number.
+        The labels of a fine-tuned model that predicts on own data; None for regression.
     """
     if args.task_name:
         return TASKS[args.task_name]
@@ -188,7 +188,7 @@ def choose_casing(location, vocab, args):
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, args):
-    """Describe the :class:`Output` of a training; ``data`` is from :func:`hash_data`."""
+    """Return the :class:`Output` of a training run; ``data`` is from :func:`hash_data`."""
     from bert.finetuning.output import Output
     from bert.model.parameters import digest
 
@@ -198,14 +198,14 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
         remembered_flags(args),
         identify(fixed_flags(args), contexts, data, digest(model), workers.count),
-        # The states of MXNet's own optimizers differ in form; some have more than arrays.
+        # The states of MXNet's own optimizers differ in form; some hold more than arrays.
         can_resume=args.optimizer.lower() == 'bertadam',
         workers=workers,
     )
 
 
 def train(model, datasets, task, contexts, workers, output, history, position, args):
-    """Train: an epoch, then the dev sets, until the updates are done.
+    """Alternate between training for an epoch and evaluating on the dev sets.
 
     At the end the model has the parameters of the best epoch.
 
@@ -215,13 +215,13 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     datasets : dict of str to list of bert.finetuning.data.Dataset
     task : bert.tasks.table.Task
     contexts : list of mxnet.Context
-        This worker's.
+        This worker's devices.
     workers : bert.distributed.workers.Workers
     output : bert.finetuning.output.Output
     history : bert.finetuning.progress.History
-        It grows.
+        Each finished epoch is added to it.
     position : bert.finetuning.progress.Position
-        Where to begin.
+        The point to begin at.
     """
     from bert.finetuning.evaluation import predict_all, report_metrics
     from bert.finetuning.output import STATES
@@ -280,16 +280,16 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
 
 
 class Plan(NamedTuple):
-    """The updates of a training."""
+    """The numbers of updates in a training run."""
 
     rows_per_update: int
     updates_per_epoch: int
     epochs: int  # the last one may be cut short
-    updates: int  # in all
+    updates: int  # in total
 
 
 def plan_updates(rows, devices, args):
-    """Count the updates of a training, from its rows and all devices of all workers."""
+    """Plan the updates of a training run, given its rows and the devices of all workers."""
     rows_per_update = args.batch_size * args.accumulate * devices
     per_epoch = math.ceil(rows / rows_per_update)
     total = args.training_steps or args.epochs * per_epoch
@@ -297,7 +297,7 @@ def plan_updates(rows, devices, args):
 
 
 def build_updater(model, plan, contexts, workers, args):
-    """Build what changes the weights, with the learning rate of each update."""
+    """Build the object that updates the weights, with the learning rate of each update."""
     from bert.training import update
 
     warmup = int(plan.updates * args.warmup_ratio)
@@ -332,17 +332,17 @@ def log_training_set(lengths, updates, batch_size):
 
 
 def train_epoch(updates, first, compute, updater, seen, output, check, args):
-    """Do the updates of an epoch, or those that are left.
+    """Run the updates of an epoch, or those that are left.
 
     Parameters
     ----------
     updates : list of (N,) arrays of int
-        The rows of each.
+        The rows of each update.
     first : int
         How many updates come before this epoch.
     compute : function
-        From the rows of an update to losses, outputs and labels, batch by batch, which leaves the
-        gradients in the parameters; see :func:`bert.finetuning.step.gradients`.
+        Takes the rows of an update, leaves the gradients in the parameters, and returns losses,
+        outputs and labels, batch by batch; see :func:`bert.finetuning.step.gradients`.
     updater : bert.training.update.Updater
     seen : bert.finetuning.progress.EpochProgress
     output : bert.finetuning.output.Output
@@ -366,7 +366,7 @@ def train_epoch(updates, first, compute, updater, seen, output, check, args):
 
 
 def log_training(seen, number, count, rate, output):
-    """Log a line in the original's form, and one for programs."""
+    """Log the training metrics, in the original's format and for programs."""
     loss, values = seen.take()
     logging.info(
         '[Epoch %d Batch %d/%d] loss=%.4f, lr=%.7f, metrics=%s',

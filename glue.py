@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fine-tune on GLUE tasks with several seeds each: what to expect, how sure, how it compares."""
+"""Fine-tune on GLUE tasks with several seeds each, and report means, spreads and comparisons."""
 
 import logging
 import shlex
@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).resolve().with_name('finetune_classifier.py')
 EPILOG = """\
 All other flags are those of finetune_classifier.py; its --help lists them. Each run has a folder
 in the --output_dir, named by task, seed and a hash of its settings. A run that is finished is not
-run again, so an interrupted command, given once more, goes on where it was.
+run again, so an interrupted command, given once more, goes on where it stopped.
 
 The best epoch is chosen by the dev set that it is reported on, which flatters; the last is not.
 
@@ -42,7 +42,7 @@ REFUSED = {
     '--kvstore': 'each run is one process',
     '--resume': 'a run that is not finished goes on where it stood',
 }
-# Flags that do something else than to run tasks, and the flags that may go with them.
+# Flags that do something other than run tasks, and the flags that may go with them.
 ALONE = {'--check-submission': (), '--compare-log': ('--output_dir',)}
 STYLES = {'csv': 'csv', 'text': 'txt', 'markdown': 'md', 'rst': 'rst'}  # and their extensions
 
@@ -53,7 +53,7 @@ def parse_args(argv=None):
     Returns
     -------
     argparse.Namespace, dict of str to (list of str, argparse.Namespace)
-        By task the words to pass on, and the value that each flag has by them.
+        By task, the words to pass on and the flag values that they give.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = build_flags()
@@ -148,7 +148,7 @@ def refuse_flags(names, run_parser):
     names : list of str
         The flags that were given.
     run_parser : bert.cli.flags.Parser
-        That of finetune_classifier.py.
+        The parser of finetune_classifier.py.
     """
     for flag, others in ALONE.items():
         for name in names if flag in names else ():
@@ -183,12 +183,12 @@ def choose_tasks(given, recipe):
 
 
 def main(argv=None):
-    """Do what the flags ask for.
+    """Run what the flags ask for.
 
     Returns
     -------
     dict of str to list of dict
-        After runs the table of each task; see :func:`bert.experiments.results.tabulate`.
+        After runs, the table of each task; see :func:`bert.experiments.results.tabulate`.
     """
     args, passed = parse_args(argv)
     if args.check_submission:
@@ -199,7 +199,7 @@ def main(argv=None):
 
 
 def run_tasks(args, passed, command):
-    """Do the runs that are missing, then print and write the results of all."""
+    """Do the missing runs, then print and write the results of all runs."""
     start = time.time()
     data = files.glue_folder()
     planned = {
@@ -212,7 +212,7 @@ def run_tasks(args, passed, command):
     output = Path(args.output_dir)
     wanted = plans.list_runs(output, planned, args.seeds)
     done = runs.do_runs(wanted, planned, args.jobs)
-    # In the order in which tasks and seeds were given, not in that in which the runs ended.
+    # In the order in which tasks and seeds were given, not in which the runs ended.
     records = {}
     for current in wanted:
         if current in done:
@@ -245,7 +245,7 @@ def run_tasks(args, passed, command):
 
 
 def check_needs(args, planned, data):
-    """Refuse, before hours of training, to begin what could not be finished."""
+    """Refuse to start a command that would fail only after hours of training."""
     environment.check_mxnet()
     devices = sorted({device for plan in planned.values() for device in plan.devices})
     problem = devices and machine.gpu_problem(devices)
@@ -257,7 +257,7 @@ def check_needs(args, planned, data):
         raise UsageError(f'--submission {args.submission} is a folder, not a file to write')
     for task in (TASKS[name] for name in args.tasks):
         for split in task.test:
-            # The diagnostic set is downloaded by itself; a submission can do without.
+            # The diagnostic set is a separate download; a submission can do without it.
             if split.submission == submission.DIAGNOSTIC and not (data / split.path).is_file():
                 continue
             count = len(files.read_glue(data, task, split).texts)
@@ -279,7 +279,7 @@ def can_draw():
 
 
 def format_command(data, words):
-    """Write a command as one types it, each flag on a line.
+    """Format a command as one would type it, each flag on its own line.
 
     >>> print(format_command('glue data', ['glue.py', '--tasks', 'RTE', '--gpu']))
     GLUE_DIR='glue data' glue.py \\
@@ -293,7 +293,7 @@ def format_command(data, words):
 
 
 def write_submission(path, records, folders, ensemble):
-    """Write the predictions for all test sets, and log where those of each file come from."""
+    """Write the predictions for all test sets, and log where each file's come from."""
     predictions = {}
     for name, answers in submission.FILES.items():
         done = records.get(answers.task, {})
@@ -315,7 +315,7 @@ def write_submission(path, records, folders, ensemble):
 
 
 def check_submission(path):
-    """Print each defect of a submission; end with an error if there is one."""
+    """Print each defect of a submission, and raise an error if there is one."""
     defects = submission.check(path)
     for defect in defects:
         print(defect)

@@ -45,7 +45,7 @@ def main(argv=None):
 
 
 def pretrain(args, memory, workers):
-    """Do what :func:`main` does, on each worker."""
+    """Do the work of :func:`main` on each worker."""
     from bert.model.parameters import save_huggingface
     from bert.pretraining.recorder import LOG, open_folder
     from bert.training import states
@@ -114,7 +114,7 @@ def choose_start(args):
 
 
 def has_weights(args):
-    """Return whether the training begins with the weights of --bert_model."""
+    """Return whether training begins with the weights of --bert_model."""
     if is_configuration(args.bert_model):
         return False
     return args.pretrained or not is_zoo_model(args.bert_model)
@@ -173,7 +173,7 @@ def open_source(patterns, location, max_length, vocab, args):
 
 
 def choose_casing(location, vocab, args, source=None):
-    """Decide whether text is lower-cased: as for the training data, or as the model wants it."""
+    """Decide whether to lower-case text: as in the training data, or as the model expects."""
     if args.do_lower_case:
         return True
     lower = getattr(source, 'lower', None)
@@ -195,7 +195,7 @@ def train(model, source, start, contexts, workers, args):
     Returns
     -------
     dict or None
-        Losses and accuracies of the last log line; None where no step was left.
+        Losses and accuracies of the last log line; None if no step was left.
     """
     from bert.pretraining.loss import build_loss, gradients
     from bert.pretraining.recorder import Recorder
@@ -233,7 +233,7 @@ def train(model, source, start, contexts, workers, args):
             updater.begin(step)
             scale = updater.loss_scale.value
             recorder.count(batches, gradients(model, loss, batches, contexts, scale, workers))
-            # Each batch is weighted so that the gradients are those of one sample, the mean.
+            # The batches are weighted so that the gradients are already the mean, as of one sample.
             rate = updater.finish(step, samples=1)
             is_last = step == args.num_steps
             signum = asked_to_stop()
@@ -268,7 +268,7 @@ class Profile:
         return self
 
     def count(self):
-        """Count a step, and finish after the last that is profiled."""
+        """Count a step, and finish after the last one to profile."""
         self.left -= 1
         if self.left == 0:
             self.finish()
@@ -290,7 +290,7 @@ class Profile:
 
 
 def evaluate(model, source, contexts, workers, args):
-    """Compute losses and accuracies over all instances; the workers share the work.
+    """Compute losses and accuracies over all instances, shared by the workers.
 
     Returns
     -------
@@ -314,7 +314,7 @@ def evaluate(model, source, contexts, workers, args):
 
 
 def report_evaluation(metrics):
-    """Log an evaluation in the original's form."""
+    """Log an evaluation in the original's format."""
     logging.info('mlm_loss=%.3f\tmlm_acc=%.1f\tnsp_loss=%.3f\tnsp_acc=%.1f', *metrics.values())
 
 

@@ -33,8 +33,8 @@ EXTRAS = {
     'cpu': ['mxnet==1.9.1'],  # the last release; Apache retired the project in 2023
     'cu112': [
         'mxnet-cu112==1.9.1',
-        # The CUDA 11 libraries it links against, so that no system CUDA is needed. cuDNN 9 has
-        # another soname than the libcudnn.so.8 that the wheel asks for.
+        # The CUDA 11 libraries it links against, so that no system CUDA is needed. The soname of
+        # cuDNN 9 is not the libcudnn.so.8 that the wheel asks for.
         'nvidia-cublas-cu11',
         'nvidia-cuda-nvrtc-cu11',
         'nvidia-cuda-runtime-cu11',
@@ -58,7 +58,7 @@ EXTRAS = {
     # Formatting differs between releases of ruff.
     'dev': ['docutils', 'hypothesis', 'matplotlib>=3.7', 'pytest', 'pytest-xdist', 'ruff==0.17.6'],
     'fuzz': ['atheris', 'hypothesis'],
-    'plot': ['matplotlib>=3.7'],  # legends outside of the axes
+    'plot': ['matplotlib>=3.7'],  # legends outside the axes
     # torch is pinned to the release that the published parity figures were measured with.
     'parity': ['torch==2.13.0', 'transformers'],
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compare two workers with one process that has batches twice as large: losses, speed, traffic.
+"""Compare two workers with one process with batches twice as large: losses, speed, traffic.
 
     python3 benchmarks/cluster.py
     python3 benchmarks/cluster.py --kvstore horovod
     GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model DIR
 
-All runs are on this machine and share its cores: this does not show what a second one would add.
-Dropout is 0, because it would differ with the way in which the rows are divided.
+All runs are on this machine and share its cores, so they do not show what a second machine would
+add. Dropout is 0, because it would depend on how the rows are divided.
 """
 
 import json
@@ -33,7 +33,7 @@ from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 
 TOLERANCE = 1e-5  # of the loss of a step
-WARM = 5  # steps at the beginning that are not timed
+WARM = 5  # untimed steps at the beginning
 STEP = re.compile(r'INFO:root:\[(step|Epoch) ')
 
 
@@ -48,7 +48,7 @@ def parse_args(argv=None):
         '--bert_model', default=str(ROOT / 'sample_model'), help='directory in Hugging Face layout'
     )
     parser.add_argument('--steps', type=positive_int, default=30, help='updates')
-    parser.add_argument('--batch_size', type=positive_int, default=16, help='rows of a worker')
+    parser.add_argument('--batch_size', type=positive_int, default=16, help='rows per worker')
     return parser.parse_args(argv)
 
 
@@ -58,7 +58,7 @@ def main(argv=None):
     Returns
     -------
     float
-        That difference.
+        The largest difference.
     """
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def prepare(folder, args):
     Returns
     -------
     list of str
-        The part of the command that both trainings have.
+        The part of the command that both runs share.
     """
     model = folder / 'model'
     shutil.copytree(args.bert_model, model)
@@ -107,7 +107,7 @@ def prepare(folder, args):
             *('--task_name', args.task, '--bert_model', str(model), '--lr', '2e-5'),
             *('--training_steps', str(args.steps), '--log_interval', '1'),
         ]
-    # A folder without weights is trained from scratch.
+    # A model without weights is trained from scratch.
     has_weights = any(model.glob('*.safetensors'))
     subprocess.run(
         [
@@ -126,7 +126,7 @@ def prepare(folder, args):
 
 
 def launcher(kvstore):
-    """Return the command that starts two workers, to go before another one."""
+    """Return the command that starts two workers, a prefix to the command that they run."""
     if kvstore == 'dist_sync':
         return [sys.executable, '-m', 'bert.cluster', '--workers', '2', '--']
     horovodrun = Path(sys.executable).with_name('horovodrun')
@@ -134,12 +134,12 @@ def launcher(kvstore):
 
 
 def measure(command, output, environment):
-    """Run a training, and read the clock and the loopback's counter at every step.
+    """Run training, and read the clock and the loopback's counter at every step.
 
     Returns
     -------
     dict
-        ``losses`` by step; ``seconds`` and ``bytes`` of a step, medians.
+        ``losses`` by step; the median ``seconds`` and ``bytes`` of a step.
     """
     name = '--output_dir' if 'finetune' in ' '.join(command) else '--ckpt_dir'
     process = subprocess.Popen(
@@ -172,14 +172,14 @@ def losses_of(line):
 
 
 def loopback_bytes():
-    """Return how many bytes this machine's loopback has received; 0 if Linux does not say."""
+    """Return how many bytes this machine's loopback has received, or 0 if Linux does not say."""
     path = Path('/proc/net/dev')
     lines = path.read_text().splitlines() if path.exists() else []
     return next((int(line.split()[1]) for line in lines if line.split()[0] == 'lo:'), 0)
 
 
 def gradient_bytes(output, task):
-    """Return the bytes of the gradients of all parameters of a run's model."""
+    """Return the total bytes of the gradients of a run's model."""
     if task:
         (path,) = output.glob('*.params')
         return sum(array.nbytes for array in gluon.read_gluon(path).values())
@@ -197,9 +197,9 @@ def largest_difference(one, other, steps):
 
 
 def table(one, two, size, args):
-    """Return the rows of the table, a name and two cells each."""
+    """Return the rows of the table, each a name and two cells."""
     rows = 2 * args.batch_size
-    # They go to the server and back; or, in a ring, two halves of them to the other worker.
+    # The gradients go to the server and back or, in a ring, in two halves to the other worker.
     exchanged = f'{size / 1e6:.2f} MB'
     total = {'dist_sync': 4, 'horovod': 2}[args.kvstore] * size
     return [

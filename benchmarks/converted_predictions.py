@@ -30,7 +30,7 @@ MAX_LENGTH = 128
 
 
 def batches(texts):
-    """Yield the pairs, a few at a time, as two lists."""
+    """Yield the pairs a few at a time, as two lists."""
     for start in range(0, len(texts), BATCH):
         yield [list(column) for column in zip(*texts[start : start + BATCH])]
 
@@ -88,7 +88,7 @@ def with_onnxruntime(folder, texts):
 
 
 def main(argv=None):
-    """Print how many predictions agree, and the largest difference of a logit."""
+    """Print how many predictions agree, and the largest difference in a logit."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('output_dir', help='of finetune_classifier.py on MRPC')
     parser.add_argument('--hf', metavar='DIR', help='written by bert.convert --to hf')

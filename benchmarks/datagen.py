@@ -2,7 +2,7 @@
 """Time data generation, side by side with GluonNLP's tokenizer, in one run on one machine.
 
 The yardstick is the time that ``gluonnlp.data.BERTTokenizer`` takes to tokenize the text once,
-without imports. Every run is a process of its own; its start-up, which is the time for a text of
+without imports. Every run is a separate process; its start-up, measured as the time for a text of
 two lines, is subtracted.
 """
 
@@ -20,7 +20,7 @@ from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
 from bert.system.errors import ToolkitError
 
-# Those of the original's command.
+# The flags of the original's command.
 FLAGS = ['--do_lower_case', '--max_seq_length=128', '--max_predictions_per_seq=20']
 FLAGS += ['--dupe_factor=5', '--masked_lm_prob=0.15', '--short_seq_prob=0.1']
 
@@ -44,7 +44,7 @@ print(time.perf_counter() - start)
 def parse_args(argv=None):
     """Parse the flags."""
     parser = Parser(__doc__)
-    parser.add_argument('text', help='a sentence a line, a blank line between documents')
+    parser.add_argument('text', help='one sentence per line, a blank line between documents')
     parser.add_argument('vocab_file', help='an uncased vocab.txt or .vocab')
     parser.add_argument(
         '--copies', type=positive_int, default=10, help='of the text, to compare two workers'
@@ -96,7 +96,7 @@ def measure_all(text, vocab, folder, copies, runs):
 
 
 def write_short(folder):
-    """Write a text of two lines, to measure the start-up with."""
+    """Write a text of two lines, to measure the start-up."""
     path = folder / 'short.txt'
     path.write_text('One line.\n\nAnother line.\n')
     return path
@@ -119,7 +119,7 @@ def execute(command):
     Returns
     -------
     float, float, bytes
-        Seconds, the largest peak memory of one of its processes in MB, and what it printed.
+        Seconds, the largest peak memory of any of its processes in MB, and its output.
     """
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     start = time.perf_counter()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compute from measured figures what a pre-training of BERT base takes.
+"""Compute from measured figures what pre-training BERT base takes.
 
 The defaults are the run of Devlin et al. 2018 (arXiv 1810.04805, appendix A.2): 1M steps of 256
 sequences, nine of ten steps with 128 tokens and the others with 512, over 3.3 billion words. The
-measured figures (a step, generation, disk) are those of the README's machine: put in yours.
-Nothing is assumed to overlap: a step is its computation and then its exchange.
+measured figures (a step, generation, disk) are from the README's machine: replace them with yours.
+Nothing is assumed to overlap: a step is its computation, then its exchange.
 """
 
 import sys
@@ -64,9 +64,9 @@ def parameters():
 
 
 def sequence_seconds(seconds, sequences):
-    """Compute the mean seconds of a sequence: nine of 128 tokens to one of 512.
+    """Compute the mean seconds per sequence: nine of 128 tokens to one of 512.
 
-    For U units and length L, a token takes 24 U^2 operations a layer and 4 L U in attention.
+    For U units and length L, a token takes 24 U^2 operations per layer, and 4 L U in attention.
     """
     at_128 = seconds / sequences
     at_512 = at_128 * 4 * (24 * UNITS + 4 * 512) / (24 * UNITS + 4 * 128)
@@ -76,10 +76,10 @@ def sequence_seconds(seconds, sequences):
 def exchanges(workers, size, bandwidth, latency):
     """Compute the seconds of an update's exchange, by engine.
 
-    Gradients go out and their sum comes back, in both directions of a link at once. The one server
-    of dist_sync exchanges them with all n workers. With a server for one nth of the parameters on
-    each worker's machine, a machine sends the others gradients and sums, 2 (n - 1) / n of the
-    size. So does Horovod's ring, in 2 (n - 1) messages one after the other for each 64 MiB of its
+    Gradients go out and their sum comes back, in both directions of a link at once. A single
+    server of dist_sync exchanges them with all n workers. With a server for one nth of the
+    parameters on each worker's machine, a machine sends the others gradients and sums, 2 (n - 1) /
+    n of the size. So does Horovod's ring, in 2 (n - 1) successive messages for each 64 MiB of its
     fusion buffer.
     """
     rate = bandwidth * 1e9 / 8

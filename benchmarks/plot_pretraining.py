@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw both losses of a pre-training, from the metrics.jsonl that run_pretraining.py writes."""
+"""Draw both losses of pre-training, from the metrics.jsonl that run_pretraining.py writes."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def parse_args(argv=None):
 
 
 def read_losses(path):
-    """Read the losses of a training.
+    """Read the losses of a training run.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def draw(steps, losses, path):
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    # No date and no random names: the same losses make the same file.
+    # Without a date and random names, the same losses give the same file.
     pyplot.rcParams['svg.hashsalt'] = 'bert'
     figure, panels = pyplot.subplots(1, len(losses), figsize=(9, 3.2), layout='constrained')
     for panel, (name, values) in zip(panels, losses.items()):

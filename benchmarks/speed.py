@@ -4,16 +4,14 @@
     GLUE_DIR=glue_data python3 benchmarks/speed.py --bert_model MODEL --only train-6x384
 
 Each side (this toolkit with its fused operators, with MXNet's own, PyTorch with transformers) is
-a process of its own (speed_sides.py) that does a few steps when it is its turn and sleeps
-otherwise, so that whatever else the machine does slows all of them. The table has the median of
-the turns and the distance between their quartiles. The share is the part of this time that the
-matrix products of the side's model would take at the speed of one large product, which is timed in
-turn too.
+a separate process (speed_sides.py) that does a few steps when it is its turn and sleeps otherwise,
+so that other load on the machine slows all sides alike. The table has the median of the turns and
+the distance between their quartiles. The share is the part of this time that the matrix products
+of the side's model would take at the speed of one large product, which is also timed in turn.
 
-mrpc-epoch trains on the same few batches in every turn, spread evenly over an epoch that is sorted
-by width, and multiplies the time by the number of batches that each represents. Its ratio, and
-that of pretrain-12x768, is to the best of PyTorch's ways. datagen compares with GluonNLP's
-tokenizer.
+mrpc-epoch trains on the same few batches in every turn, spread evenly over an epoch sorted by
+width, and multiplies the time by the number of batches that each represents. Its ratio, like that
+of pretrain-12x768, is to the best of PyTorch's ways. datagen compares with GluonNLP's tokenizer.
 
 Needs what `make parity` installs.
 """
@@ -54,8 +52,8 @@ from bert.system.machine import processor_name
 from bert.tasks import files, table
 from bert.text.vocab import load_vocab
 
-# After a turn the threads of a process spin for a moment before they sleep. After this pause it
-# takes no processor time (measured).
+# After a turn the threads of a process spin for a moment before they sleep. After this pause they
+# take no processor time (measured).
 PAUSE = 0.3
 
 
@@ -78,7 +76,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--turns', type=positive_int, default=7, help='of each side')
     parser.add_argument(
-        '--steps', type=positive_int, help='of a turn (default: what takes a second or a few)'
+        '--steps', type=positive_int, help='per turn (default: enough to take a second or a few)'
     )
     parser.add_argument(
         '--bfloat16',
@@ -92,7 +90,7 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    """Measure the lines and print each when it is done.
+    """Measure the lines, and print each when it is done.
 
     Returns
     -------
@@ -129,7 +127,7 @@ def main(argv=None):
 
 
 def check(names, args):
-    """Refuse, before anything is measured, to begin what could not be measured."""
+    """Refuse, before measuring anything, lines that cannot be measured."""
     for name in names:
         kind = LINES[name].kind
         if kind in ('mrpc', 'datagen'):
@@ -154,7 +152,7 @@ def check(names, args):
 
 
 class Process:
-    """A side that waits for its turns, as a context manager; first it answers that it is ready.
+    """A side that reports that it is ready and then waits for its turns, as a context manager.
 
     Parameters
     ----------
@@ -169,7 +167,7 @@ class Process:
         self.errors = tempfile.TemporaryFile('w+', encoding='utf8', errors='replace')  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, str(BENCHMARKS / 'speed_sides.py'), json.dumps(work._asdict())],
-            # All models are files, and nothing is fetched.
+            # All models are local files: nothing is fetched.
             env={**os.environ, 'HF_HUB_OFFLINE': '1', **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -193,7 +191,7 @@ class Process:
         return self.answer()['seconds']
 
     def answer(self):
-        """Return what the process writes next."""
+        """Return the next line of the process, parsed."""
         line = self.process.stdout.readline()
         time.sleep(PAUSE)
         if line:
@@ -216,7 +214,7 @@ def measure(name, product, folder, args):
     Returns
     -------
     dict of str to list of float
-        By side, the products included.
+        By side, including the products.
     """
     line = LINES[name]
     model = args.bert_model if line.kind == 'mrpc' else str(write_model(line, folder / name))
@@ -263,7 +261,7 @@ def write_model(line, folder):
 
 
 def measure_datagen(model, folder, args):
-    """Measure the seconds of all turns of datagen, on MRPC's sentences, ten a document."""
+    """Measure the seconds of all turns of datagen, on MRPC's sentences, ten per document."""
     sentences = []
     task = table.TASKS['MRPC']
     data = files.glue_folder()
@@ -296,7 +294,7 @@ def take_turns(turns, count, title):
     count : int
         The number of rounds.
     title : str
-        Of the progress bar.
+        The title of the progress bar.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The lines of speed.py: who does which work, and the figures from the seconds that it took."""
+"""The lines of speed.py: the sides and their work, and the figures from the seconds it took."""
 
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ TITLES.update(
 
 
 def sides_of(line, bfloat16, compiled):
-    """Return the sides of a line by name, with those in bfloat16 and by torch.compile or not."""
+    """Return the sides of a line by name, optionally with those in bfloat16 and torch.compile."""
     if line.kind == 'mrpc':
         return {**OURS, **PYTORCH_MRPC}
     sides = {**OURS, **(PYTORCH_PRETRAIN if line.kind == 'pretrain' else PYTORCH)}
@@ -97,17 +97,17 @@ def make_row(name, seconds):
     ----------
     name : str
     seconds : dict of str to list of float
-        Those of each side's turns.
+        The seconds of each side's turns.
 
     Returns
     -------
     dict
         ``name``; ``ours_s``, ``stock_s`` and ``pytorch_s``, the best of PyTorch's ways in float32
-        and without torch.compile; and ``ratio``, PyTorch's time over ours. What does not exist is
+        and without torch.compile; and ``ratio``, PyTorch's time over ours. Missing values are
         None. For each further side its ``_s``, and for every side ``_spread_s``, the distance
         between the quartiles, and its ``_share`` of the ``matrix_gflops`` if it has one. For
         mrpc-epoch also ``ratio_max``, with padding to the maximum; for datagen ``gluonnlp_s``, to
-        which ``ratio`` refers. With bfloat16 ``ratio_bfloat16``, both sides in it.
+        which ``ratio`` refers. With bfloat16 also ``ratio_bfloat16``, both sides in bfloat16.
     """
     line = LINES[name]
     row = {'name': name, 'ours_s': None, 'stock_s': None, 'pytorch_s': None, 'ratio': None}
@@ -136,9 +136,9 @@ def rate_of(seconds):
 
 
 def matrix_gflop(line, side):
-    """Count the billions of operations in the matrix products of a step of a side's model.
+    """Count the billions of operations in the matrix products of one step of a side's model.
 
-    Every product of the forward pass has two in the backward pass, of the same size.
+    Every product in the forward pass has two of the same size in the backward pass.
     """
     rows, units, length = line.batch_size, line.units, line.length
     tokens, masks = rows * length, rows * line.masks
@@ -151,7 +151,7 @@ def matrix_gflop(line, side):
         seen = tokens if side == 'pytorch_whole' else masks
         total += 2 * seen * units * (units + line.vocab_size)
     elif side in OURS:
-        # In the last layer, queries and all that follows are for the first position only.
+        # In the last layer, queries and all that follows are computed at the first position only.
         total += rows * (query + rest) - tokens * (query + rest)
     return total * (1 if line.kind == 'infer' else 3) / 1e9
 

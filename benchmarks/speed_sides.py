@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""One side of speed.py: a process that does the same work again and again, on demand.
+"""One side of speed.py: a process that repeats the same work on demand.
 
 speed.py starts it with a description of the work (:class:`Work`, as JSON) and writes a line to its
-standard input for every turn; it answers with the seconds. Each side is a process, because MXNet
-and PyTorch have thread pools of their own; so each imports only what it runs.
+standard input for every turn; it answers with the seconds. Each side is a process that imports
+only what it runs, because MXNet and PyTorch each have their own thread pools.
 """
 
 import json
@@ -35,7 +35,7 @@ from bert.training.batches import training_batches
 LEARNING_RATE = 5e-5
 EPSILON = 1e-6
 MAX_LENGTH = 128
-# Rows and columns of the matrices whose product shows what the machine can do.
+# Rows and columns of the matrices whose product shows the machine's speed.
 PRODUCT_SIZE = 2048
 
 
@@ -59,7 +59,7 @@ def main(argv=None):
     """Prepare the work, then do a turn for each line of standard input."""
     work = Work(**json.loads((argv or sys.argv[1:])[0]))
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # libraries may print, which is not an answer
+    os.dup2(2, 1)  # what libraries print must not be taken for an answer
     batches, weight = make_batches(work)
     build = {
         ('product', 'mxnet'): build_product,
@@ -102,8 +102,8 @@ def make_batches(work):
     Returns
     -------
     list, float
-        The batches, and the factor from seconds of a turn to those of a step, or with ``mrpc`` of
-        an epoch.
+        The batches, and the factor from the seconds of a turn to those of a step, or of an epoch
+        with ``mrpc``.
     """
     if work.kind == 'mrpc':
         return mrpc_batches(work)
@@ -146,7 +146,7 @@ def mrpc_batches(work):
         starts = range(work.batch_size, count, work.batch_size)
         epoch = np.split(rng.permutation(count), starts)
     width = MAX_LENGTH if work.padding == 'max' else None
-    # The middle of each of as many equal parts of the epoch, once it is sorted by width.
+    # With the epoch sorted by width and cut into equal parts, the middle batch of each part.
     epoch.sort(key=lambda rows: encoded.lengths[rows].max())
     steps = min(work.steps, len(epoch))
     chosen = [epoch[int((i + 0.5) * len(epoch) / steps)] for i in range(steps)]
@@ -166,7 +166,7 @@ def widen(inputs, width, encoded):
 
 
 def build_product(work):
-    """Build steps of one large product of two float32 matrices, with MXNet's FullyConnected."""
+    """Build steps that multiply two large float32 matrices, with MXNet's FullyConnected."""
     from mxnet import nd
 
     left, right = (nd.random.normal(shape=(PRODUCT_SIZE, PRODUCT_SIZE)) for _ in range(2))
@@ -178,7 +178,7 @@ def build_product(work):
 
 
 def build_classifier(work):
-    """Build steps of finetune_classifier.py: training, or with ``infer`` the outputs only.
+    """Build steps of finetune_classifier.py: training, or only inference with ``infer``.
 
     Returns
     -------
@@ -242,7 +242,7 @@ def build_pretraining(work):
 
 
 def build_updater(model):
-    """Build what seeds each step and updates the weights after it, at a constant rate."""
+    """Build the object that seeds each step and updates the weights, at a constant rate."""
     from bert.training.update import Updater, build_trainer
 
     trainer = build_trainer(model, 'bertadam', LEARNING_RATE, EPSILON)
@@ -278,8 +278,8 @@ def build_pytorch_classifier(work):
 def build_pytorch_pretraining(work):
     """Build the steps of :func:`build_pretraining` with transformers' model.
 
-    By itself it computes the scores of the whole vocabulary at every position. ``gathered`` does
-    what can be done about that in a few lines.
+    By itself it computes scores over the whole vocabulary at every position. ``gathered`` avoids
+    that, as far as a few lines can.
     """
     import torch
     import transformers
@@ -320,7 +320,7 @@ def build_pytorch_pretraining(work):
 
 
 def prepare_pytorch(model, work):
-    """Return a function that calls the model, with as many threads as MXNet has."""
+    """Return a function that calls the model, with as many threads as MXNet uses."""
     import torch
 
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
@@ -343,13 +343,13 @@ def pytorch_inputs(ids, token_types, lengths):
     return {
         'input_ids': ids.long(),
         'token_type_ids': token_types.long(),
-        # Without a mask, attention adds nothing to its scores.
+        # Without a mask, attention need not add one to its scores.
         'attention_mask': None if mask.all() else mask.long(),
     }
 
 
 def pytorch_training(model, loss):
-    """Build training steps with the fused AdamW and the same clipping."""
+    """Build training steps with fused AdamW and the same clipping."""
     import torch
 
     optimizer = torch.optim.AdamW(

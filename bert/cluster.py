@@ -1,10 +1,10 @@
-"""Train with several processes on one machine: sets the variables for ``--kvstore dist_sync``.
+"""Train with several processes on one machine, with the variables for ``--kvstore dist_sync`` set.
 
     python -m bert.cluster --workers 2 -- run_pretraining.py ... --kvstore dist_sync
 
 starts the command once for each worker, once for each server and once for the scheduler; see
 :mod:`bert.distributed.workers`. All end together: when one fails, the others are stopped; SIGTERM
-and SIGINT are passed on to the workers, which save and leave; and no process outlives this one,
+and SIGINT are passed on to the workers, which save and exit; and no process outlives this one,
 however it ends.
 """
 
@@ -22,8 +22,8 @@ from bert.cli.program import run
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.processes import POLL, child_environment, kill_with_parent
 
-# Seconds that the others have to fail or end by themselves before they are killed: an error that
-# all workers have in common is then reported by each of them.
+# Seconds for the others to fail or end by themselves before they are killed, so that each worker
+# can report an error that all have in common.
 GRACE = 5
 
 
@@ -100,7 +100,8 @@ def start(started, command, workers, servers):
     Parameters
     ----------
     started : list of Started
-        Gets each process as soon as it runs, so that the caller can end those of a failed start.
+        Each process is added as soon as it runs, so that the caller can end it if a later one
+        fails to start.
     command : list of str
         A script and its flags.
     workers, servers : int
@@ -109,7 +110,7 @@ def start(started, command, workers, servers):
     variables = {
         **child_environment([], 0, workers),
         'DMLC_PS_ROOT_URI': '127.0.0.1',
-        'DMLC_NODE_HOST': '127.0.0.1',  # where they listen, out of reach of other machines
+        'DMLC_NODE_HOST': '127.0.0.1',  # they listen here, out of reach of other machines
         'DMLC_PS_ROOT_PORT': str(free_port()),
         'DMLC_NUM_SERVER': str(servers),
         'DMLC_NUM_WORKER': str(workers),
@@ -134,7 +135,7 @@ def free_port():
 
 
 def supervise(started, arrived):
-    """Wait until all have ended, after a failure or the workers' end only :data:`GRACE` seconds.
+    """Wait for all to end, but only :data:`GRACE` seconds after a failure or the workers' end.
 
     Parameters
     ----------

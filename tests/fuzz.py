@@ -2,9 +2,9 @@
 
     python tests/fuzz.py --seconds 60 [target ...]
 
-Each target runs in a separate process. The file that caused a crash is kept in ``fuzz_output/`` and
+Each target runs in a separate process. A file that caused a crash is kept in ``fuzz_output/`` and
 is an input of later runs, as is each file that reached new code. The last lines are a table of the
-inputs that were tried and the crashes that were found.
+inputs tried and the crashes found.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-SECONDS_PER_INPUT = 60  # more is a hang, unless other programs take all of the processor
+SECONDS_PER_INPUT = 60  # more is a hang, unless other programs use up the processor
 MEGABYTES = 3072  # for a process with MXNet and a fuzzer; a larger allocation is a crash
 
 
@@ -64,7 +64,7 @@ def folder_of(output, name):
 
 
 def supervise(name, args):
-    """Run a target until its time is over, again after each crash.
+    """Run a target until its time is over, restarting it after each crash.
 
     Returns
     -------

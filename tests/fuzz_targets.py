@@ -1,7 +1,7 @@
-"""The readers of files from strangers: for each, files to start from and a check of its results.
+"""The readers of untrusted files: for each, files to start from and a check of its results.
 
 A reader keeps its contract if it returns a valid value or raises a sentence that names the file,
-and if nothing is written outside of the folder. Everything else is a crash.
+and if nothing is written outside the folder. Everything else is a crash.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class Target(NamedTuple):
     seeds: Callable  # () -> list of bytes
     mutate: Callable  # (bytes, random.Random) -> bytes
     read: Callable  # reads the file at a path, and asserts that the value is valid
-    prepare: Callable = lambda inside: None  # writes the files that have to be beside it
+    prepare: Callable = lambda inside: None  # writes the files that must be beside it
     needs: str = ''  # a package
 
 
@@ -277,7 +277,7 @@ def read_sentencepiece(path):
 
 
 def read_vocab_archive(path):
-    """Read the archive of a vocabulary as the answer of a server."""
+    """Read the archive of a vocabulary as a server's answer."""
     answer = mock.Mock(content=path.read_bytes())
     with mock.patch('requests.get', return_value=answer):
         content = zoo._download(f'http://host/{path}', 'x.vocab', path)
@@ -378,7 +378,7 @@ def model_folder(name):
 
 
 def read_whole(path):
-    """Read the whole model that the file belongs to."""
+    """Read the whole model to which the file belongs."""
     size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
     contents = reading.read(locate(str(path.parent)))
     arrays = [*contents.weights.bert.values(), *contents.weights.head.values()]
@@ -390,7 +390,7 @@ def read_whole(path):
 
 
 def bfloat16_model():
-    """Return a safetensors file with types of two bytes."""
+    """Return a safetensors file with two-byte types."""
     header = {
         'embeddings.LayerNorm.weight': {'dtype': 'BF16', 'shape': [4], 'data_offsets': [0, 8]},
         'embeddings.LayerNorm.bias': {'dtype': 'F16', 'shape': [2, 2], 'data_offsets': [8, 16]},

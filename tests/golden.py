@@ -12,7 +12,7 @@ from bert.checkpoints.source import locate
 
 FOLDER = ROOT / 'tests' / 'data' / 'checkpoints'
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
-# Those that need PyTorch or TensorFlow to be read.
+# The models that need PyTorch or TensorFlow to be read.
 NEEDS = {'hf_2018': 'torch', 'google': 'tensorflow'}
 
 
@@ -24,12 +24,12 @@ def find(name):
 
 
 def read(folder):
-    """Read a whole model, see :func:`bert.checkpoints.reading.read`."""
+    """Read a whole model; see :func:`bert.checkpoints.reading.read`."""
     return reading.read(locate(str(folder)))
 
 
 def expected_outputs(folder):
-    """Read the batch that a golden model was run on, and its outputs.
+    """Read the input batch and the outputs of a golden model.
 
     Returns
     -------

@@ -74,7 +74,7 @@ def lines(path):
 
 
 def assert_close(one, other):
-    """Compare two lists of lines, whose sums of float32 may be computed in another order."""
+    """Compare two lists of lines, whose float32 sums may be computed in a different order."""
     assert len(one) == len(other) > 0
     for ours, theirs in zip(one, other):
         assert ours.keys() == theirs.keys()
@@ -87,7 +87,7 @@ def assert_close(one, other):
 
 @pytest.fixture(scope='module')
 def flags(tmp_path_factory, tiny_bert_without_dropout):
-    """Flags for a pre-training of 12 steps; the last update of a unit has empty parts."""
+    """Return flags for 12 steps of pre-training; the last update of a unit has empty parts."""
     folder = tmp_path_factory.mktemp('cluster')
     rng = np.random.default_rng(0)
     words = WORDS.split()
@@ -111,7 +111,7 @@ def flags(tmp_path_factory, tiny_bert_without_dropout):
 
 
 def disturb(folder, rank, number):
-    """Write a script that trains, whose worker of the given rank gets a signal at step 7."""
+    """Write a training script whose worker of the given rank gets a signal at step 7."""
     path = folder / 'disturbed.py'
     path.write_text(
         DISTURBED.format(root=str(ROOT), script='run_pretraining', rank=rank, number=int(number))
@@ -120,7 +120,7 @@ def disturb(folder, rank, number):
 
 
 def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
-    """The numbers are those of one process with batches twice as large that was never stopped."""
+    """The numbers are those of one uninterrupted process with batches twice as large."""
     script = disturb(tmp_path, rank=1, number=signal.SIGTERM)
     folder = tmp_path / 'two'
     distributed = [*flags, '--batch_size=8', f'--ckpt_dir={folder}']
@@ -137,7 +137,7 @@ def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
 
 
 def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monkeypatch):
-    """Two workers resume where one process stopped, and have the predictions of one process."""
+    """Two workers resume where one process stopped, and predict the same as one process."""
     glue = write_pairs(tmp_path / 'glue')
     monkeypatch.setenv('GLUE_DIR', str(glue))
     flags = (
@@ -194,7 +194,7 @@ def write_pairs(folder):
 
 
 def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
-    """As on several machines, each process is started separately, and ends by itself."""
+    """Each process is started separately, as on several machines, and ends by itself."""
     script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
     variables = {
         **os.environ,
@@ -230,7 +230,7 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
     assert states.newest(folder)[0] == 5
 
 
-# Scripts that the launcher runs in place of a training.
+# Scripts that the launcher runs instead of training.
 SLEEP = 'import time; time.sleep(60)'
 BEHAVIOUR = {
     'each ends well': ('', 0, None),
@@ -256,7 +256,7 @@ def test_all_end_when_one_does(name, tmp_path, monkeypatch):
     since = time.monotonic()
     status, printed = run_cluster(tmp_path / 'script.py', '--kvstore', 'dist_sync')
     assert status == expected, printed
-    # Either of the workers may fail first.
+    # Either worker may fail first.
     printed = printed.replace('worker 1', 'worker 0')
     assert printed == (f'cluster.py: error: {sentence}\n' if sentence else '')
     assert time.monotonic() - since < 30

@@ -32,7 +32,7 @@ from bert.text.vocab import SPECIAL_TOKENS, fingerprint, load_vocab
 SCRIPT = ROOT / 'create_pretraining_data.py'
 WORDS = ['the', 'cat', 'dog', 'sat', 'ran', 'under', 'hat', 'red', 'blue', 'old', 'new', 'it']
 TOKENS = [*SPECIAL_TOKENS.values(), '.', '##s', '##ly', *WORDS]
-# The original's command without the names of its files.
+# The original's command without its file names.
 PRINTED = ['--do_lower_case', '--max_seq_length', '128', '--max_predictions_per_seq', '20']
 PRINTED += ['--dupe_factor', '5', '--masked_lm_prob', '0.15', '--short_seq_prob', '0.1']
 
@@ -230,7 +230,7 @@ def test_workers_make_no_difference(here, inputs):
 
 
 def texts(summary):
-    """Return the token ids of each output, which unlike its bytes do not contain the seed."""
+    """Return the token ids of each output, which, unlike its bytes, do not contain the seed."""
     return [read_shard(path, load_vocab('vocab.txt'))['input_ids'] for path in summary['files']]
 
 
@@ -257,7 +257,7 @@ def test_equal_inputs_make_different_instances(here):
 
 
 class Inline(Executor):
-    """An executor that runs a task when it is submitted, in place of any other kind."""
+    """An executor that runs a task when it is submitted, in place of the real one."""
 
     def __init__(self, error=None):
         self.error, self.submitted = error, 0
@@ -300,7 +300,7 @@ def test_any_executor(here):
 
 
 def test_an_output_of_much_text(here, monkeypatch):
-    """It has the instances of one corpus after the other, of all documents in their order."""
+    """It has the instances of one corpus after another, from all documents in order."""
     monkeypatch.setattr(generation, 'CORPUS_TOKENS', 800)
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
@@ -334,7 +334,7 @@ def test_an_output_of_much_text(here, monkeypatch):
 
 
 def cut_slowly(documents, tokens):
-    """Divide documents after two or more that have ``tokens`` tokens, if the rest has as many."""
+    """Cut after two documents or more with ``tokens`` tokens, if at least that many follow."""
     parts, part = [], []
     for i, document in enumerate(documents):
         part.append(document)
@@ -396,7 +396,7 @@ def start_slow(here):
 
 
 def test_a_killed_worker_process(here):
-    """It is reported in one sentence, and nothing is left half written."""
+    """It is reported in one sentence, and no half-written file is left."""
     process = start_slow(here)
     os.kill(psutil.Process(process.pid).children()[0].pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
@@ -471,7 +471,7 @@ def test_a_forgotten_lower_case_flag(here, capsys):
 
 
 def test_tokenized_text(here):
-    """Tokens that are written to a file and read again make the same instances."""
+    """Tokens that are written to a file and read again give the same instances."""
     make('--output_file', 'x', inputs='text0.txt')
     vocab = load_vocab('vocab.txt')
     tokenizer = build_tokenizer(vocab, lower=True)
@@ -518,7 +518,7 @@ def test_sentencepiece(here, model):
 
 
 def test_sentencepiece_case(here, model):
-    """Text is lower-cased without --cased; with it, upper-case text has other pieces."""
+    """Text is lower-cased without --cased; with it, upper-case text has different pieces."""
     Path('upper.txt').write_text(Path('text0.txt').read_text().upper())
     lower, upper = (
         make('--output_file', 'x', inputs=name, vocab=model, lower=False)
@@ -530,7 +530,7 @@ def test_sentencepiece_case(here, model):
 
 @pytest.mark.parametrize('num_best', [-1, 5])
 def test_sentencepiece_sampling(here, model, num_best):
-    """It gives the same in other processes and with more workers, but not the best pieces."""
+    """The pieces are the same in other processes and with more workers, but not the best ones."""
     flags = ['--num_outputs=2', '--dupe_factor=1', f'--sp_nbest={num_best}', '--sp_alpha=0.1']
     first = contents(make('--output_dir', 'a', *flags, '--num_workers=1', vocab=model, lower=False))
     again = contents(make('--output_dir', 'b', *flags, '--num_workers=2', vocab=model, lower=False))
@@ -573,7 +573,7 @@ def serve(zoo_server, here, monkeypatch):
 
 
 def test_the_printed_vocabulary(zoo_server, serve, here, capsys):
-    """The zoo's present file replaces the one that the original command names, which is gone."""
+    """The zoo's present file replaces the one named in the original command, which is gone."""
     _, requested, _ = zoo_server
     name = serve('book_corpus_wiki_en_uncased', gluon_vocab(2020).encode())
     printed = '~/.mxnet/models/book_corpus_wiki_en_uncased-c3e2bd00.vocab'
@@ -721,7 +721,7 @@ def test_what_cannot_be_made(here, inputs, flags, words):
     Path('taken/part-000.npz').mkdir(parents=True)
     with pytest.raises(ToolkitError, match=words):
         make('--output_dir=d', *flags, inputs=inputs)
-    assert not list(here.glob('d/.*'))  # nothing half done
+    assert not list(here.glob('d/.*'))  # nothing half written
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
@@ -767,7 +767,7 @@ def test_as_a_program(here):
     ],
 )
 def test_stopped(here, number, status, sentence):
-    """Amid the work it ends soon and in one sentence, and leaves neither files nor processes.
+    """It ends soon, with one sentence, and leaves neither files nor processes.
 
     SIGINT goes to all processes, as from a terminal, SIGTERM to the main one, SIGKILL to a worker.
     """

@@ -1,7 +1,7 @@
-"""download_glue_data.py with a local server that can fail in all the ways of a real network.
+"""download_glue_data.py with a local server that can fail in all the ways a real network can.
 
 The server is the standard library's and the archives are made here, so the tests use no network.
-Only one test needs the real MRPC files, and skips if they are absent.
+Only one test needs the real MRPC files, and is skipped if they are absent.
 """
 
 import doctest
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body)
 
     def send(self, body, status=200, length=None, range=None):
-        """Send `body`, declaring `length` bytes (False: no length) in place of its own length."""
+        """Send `body`, declaring `length` bytes (False: no length) instead of its own length."""
         self.send_response(status)
         if length is not False:
             self.send_header('Content-Length', str(len(body) if length is None else length))
@@ -229,7 +229,7 @@ def test_table_is_plausible():
 
 
 def test_mrpc_split_by_hand(tmp_path):
-    """The row 12/13 is listed, 13/12 is not; U+2028 inside a sentence does not end a line."""
+    """Row 12/13 is listed, 13/12 is not; U+2028 inside a sentence does not end a line."""
     parts = {}
     for remote, body in zip(glue.TASKS['MRPC'].remotes, (DEV_IDS, RAW_TRAIN, RAW_TEST)):
         name = remote.path.split('/')[-1]

@@ -1,4 +1,4 @@
-"""Faults of disks and machines: one sentence, the right status, and intact earlier files.
+"""Disk and machine faults: one sentence, the right status, and intact earlier files.
 
 Kills at random moments are in test_chaos.py, signals in test_program.py and beside each script.
 """
@@ -29,7 +29,7 @@ VOCABULARY = ['--vocab_file', str(ROOT / 'sample_model' / 'vocab.txt')]
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-    """A folder with a shard and the configuration of a model for it."""
+    """Return a folder with a shard and the configuration of a model for it."""
     folder = tmp_path_factory.mktemp('inputs')
     create_pretraining_data.main([*SAMPLE, *VOCABULARY, '--output_file', str(folder / 'shard')])
     for name in ('config.json', 'vocab.txt'):
@@ -39,7 +39,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def programs(inputs, tiny_bert, monkeypatch):
-    """Functions, by name, that run a program with an output folder, each in a second or two."""
+    """Return functions, by name, that run a program with an output folder in a second or two."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     finetune = ['--bert_model', str(tiny_bert), '--training_steps', '6', '--log_interval', '1']
     pretrain = ['--do-training', '--data', str(inputs / 'shard.npz'), '--num_steps', '6']
@@ -76,7 +76,7 @@ def complaint(program, folder, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 1 MB."""
+    """Mount a disk of 1 MB."""
     folder = tmp_path / 'disk'
     folder.mkdir()
     mount = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(folder)]
@@ -118,7 +118,7 @@ def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
 
 @pytest.mark.parametrize('name', NAMES[:3])
 def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
-    """It is not created again: what the program wrote before is gone, so going on is useless."""
+    """It is not created again: the program's earlier files are gone, so going on is useless."""
     folder = tmp_path / 'out'
     seed_step, shard_settings = update.seed_step, generation.shard_settings
 
@@ -141,7 +141,7 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
 
 @pytest.mark.parametrize('name', NAMES[1:3])
 def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
-    """The error is worded as MXNet's own, which needs a GPU."""
+    """The error is worded like MXNet's own, which would need a GPU."""
     import mxnet as mx
 
     original = update.update
@@ -164,7 +164,7 @@ def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
 
 @pytest.mark.parametrize('name', NAMES[1:3])
 def test_a_collapse_of_the_loss_scale(programs, tmp_path, capsys, monkeypatch, name):
-    """As may happen with float16 on a GPU, each norm is infinite from some step on."""
+    """As can happen with float16 on a GPU, each norm is infinite from some step on."""
     import mxnet as mx
 
     adjust = update.LossScale.adjust

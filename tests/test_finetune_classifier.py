@@ -38,7 +38,7 @@ SCRIPT = ROOT / 'finetune_classifier.py'
 
 
 def sentences(count, seed, classes=2):
-    """(first, second, class): the class is that of the first word, the rest is by chance."""
+    """Return (first, second, class): the first word decides the class, the rest is random."""
     rng = np.random.default_rng(seed)
     marks, words = ['red', 'green', 'blue'], WORDS.split()
     rows = []
@@ -50,7 +50,7 @@ def sentences(count, seed, classes=2):
 
 
 def write_glue_tsv(folder, split, rows, labels, width):
-    """A file in a task's layout; ``labels`` turns the class into the label's text."""
+    """Write a file in a task's layout; ``labels`` turns the class into the label's text."""
     lines = ['\t'.join(f'column{i}' for i in range(width))] if split.has_header else []
     for row in rows:
         cells = ['x'] * width
@@ -65,7 +65,7 @@ def write_glue_tsv(folder, split, rows, labels, width):
 
 
 def write_task(folder, name, train=22, dev=9, test=5):
-    """All files of a GLUE task. A dev or test set has a size of its own, to be told by."""
+    """Write all files of a GLUE task. Dev and test sets can be recognised by their sizes."""
     task = TASKS[name]
     classes = 2 if task.is_regression else len(task.labels)
 
@@ -131,14 +131,14 @@ def without_seconds(epochs):
     return [{key: value for key, value in e.items() if key != 'seconds'} for e in epochs]
 
 
-# --- one run of MRPC, looked at from all sides
+# --- one run of MRPC, examined from all sides
 
 SMALL = ['--batch_size', '4', '--lr', '5e-3', '--log_interval', '2']
 
 
 @pytest.fixture(scope='module')
 def mrpc(glue, tiny_bert, tmp_path_factory):
-    """The output directory and the result of three epochs on 22 rows."""
+    """Return the output directory and the result of three epochs on 22 rows."""
     output = tmp_path_factory.mktemp('mrpc') / 'out'
     old = os.environ.get('GLUE_DIR')
     os.environ['GLUE_DIR'] = str(glue)
@@ -182,7 +182,7 @@ def test_log_lines_in_the_form_of_the_original(mrpc):
     assert all(line.startswith('INFO:root:') for line in lines)
     assert lines[0].startswith('INFO:root:Namespace(')
     assert "task_name='MRPC'" in lines[0] and 'batch_size=4' in lines[0]
-    # 22 rows in batches of 4: 6 updates an epoch, 18 in all, of which the first is warm-up.
+    # 22 rows in batches of 4: 6 updates an epoch, 18 in total, the first of which is warm-up.
     assert 'INFO:root:the text is lower-cased, by its vocabulary' in lines
     padding = r'INFO:root:training on 22 rows, 6 updates an epoch, \d+\.\d% padding'
     assert sum(bool(re.fullmatch(padding, line)) for line in lines) == 1
@@ -225,7 +225,7 @@ def test_metrics_for_programs(mrpc):
     assert [{**line, 'epoch': None} for line in epochs] == [
         {**epoch, 'epoch': None} for epoch in result['epochs']
     ]
-    # Metrics of the whole epoch: of 22 rows, not of its last batches.
+    # Metrics of the whole epoch, 22 rows, not of its last batches.
     assert round(training[2]['accuracy'] * 22, 6) == round(training[2]['accuracy'] * 22)
 
 
@@ -242,7 +242,7 @@ def test_the_best_epoch_is_the_first_with_the_highest_metric(mrpc):
 
 
 def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
-    """In a fresh process, from a copy at another place, without a flag of the training."""
+    """It works in a fresh process, from a copy elsewhere, without any flag of the training run."""
     output, result = mrpc
     moved = tmp_path / 'moved'
     moved.mkdir()
@@ -256,7 +256,7 @@ def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / 'new' / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
     assert sorted(os.listdir(tmp_path / 'new')) == ['MRPC.tsv', 'inference.log', 'outputs.npz']
-    # What the model gives for both sets, bit for bit.
+    # The model's outputs for both sets, bit for bit.
     mine, theirs = read_outputs(tmp_path / 'new'), read_outputs(output)
     assert sorted(mine) == sorted(theirs) == ['MRPC', 'dev']
     assert mine['dev'].shape == (9, 2) and mine['MRPC'].shape == (5, 2)
@@ -274,14 +274,14 @@ def test_model_parameters(mrpc, glue_dir, tiny_bert, tmp_path):
     flags = ['--bert_model', tiny_bert, '--model_parameters', best]
     finetune(tmp_path / 'out', '--only_inference', *flags)
     assert (tmp_path / 'out' / 'MRPC.tsv').read_bytes() == (output / 'MRPC.tsv').read_bytes()
-    # And to go on training from: the first loss is that of a trained model.
+    # Training can go on from it: the first loss is that of a trained model.
     finetune(tmp_path / 'more', *SMALL, *flags, '--epochs', '1', '--log_interval', '1')
     first, again = lines_of(output)[0]['loss'], lines_of(tmp_path / 'more')[0]['loss']
     assert abs(first - again) > 1e-3
 
 
 def test_training_goes_on_from_an_output_directory(mrpc, glue_dir, tmp_path):
-    """Its encoder, with a new head: for another task, say."""
+    """Its encoder gets a new head, as for another task."""
     output, result = mrpc
     finetune(tmp_path, '--bert_model', output, '--task_name', 'CoLA', *SMALL, '--epochs', '1')
     description = json.loads((tmp_path / 'finetune.json').read_text())
@@ -309,7 +309,7 @@ def test_other_encoder_weights(glue_dir, tiny_bert, tmp_path):
 
 
 def test_the_same_flags_give_the_same_bytes(mrpc, glue_dir, tiny_bert, tmp_path):
-    """With dropout; however often the log is written."""
+    """This holds with dropout, and however often the log is written."""
     output, _ = mrpc
     names = [f'model_bert_MRPC_{epoch}.params' for epoch in range(3)]
     finetune(tmp_path / 'again', '--bert_model', tiny_bert, *SMALL, '--log_interval', '5')
@@ -321,7 +321,7 @@ def test_the_same_flags_give_the_same_bytes(mrpc, glue_dir, tiny_bert, tmp_path)
 
 
 def test_training_steps_that_end_within_an_epoch(glue_dir, tiny_bert, tmp_path):
-    """8 updates of 6 an epoch: two epochs, the second of two updates, down to a rate of 0."""
+    """8 updates at 6 an epoch are two epochs, the second of two updates, down to a rate of 0."""
     flags = ['--training_steps', '8', *SMALL, '--log_interval', '1', '--epochs', '7']
     result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
     assert len(result['epochs']) == 2
@@ -341,7 +341,7 @@ def test_training_steps_that_end_within_an_epoch(glue_dir, tiny_bert, tmp_path):
 
 
 def test_early_stop(glue_dir, tiny_bert, tmp_path):
-    """With a rate of nearly 0 the dev metric stays as it is after the first epoch."""
+    """With a rate of nearly 0 the dev metric does not change after the first epoch."""
     flags = ['--epochs', '9', '--early_stop', '2', '--lr', '1e-12', '--batch_size', '11']
     result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
     assert len(result['epochs']) == 3
@@ -350,18 +350,18 @@ def test_early_stop(glue_dir, tiny_bert, tmp_path):
     assert 'INFO:root:no better dev metric for 2 epochs: stopped\n' in log
 
 
-# --- equalities between ways to compute the same
+# --- different ways to compute the same
 
 
 @pytest.fixture
 def no_dropout(monkeypatch):
-    """Dropout 0 in the head as well, which has no flag."""
+    """Set dropout to 0 in the head too, which has no flag."""
     build_head = build.build_head
     monkeypatch.setattr(build, 'build_head', functools.partial(build_head, dropout=0.0))
 
 
 def assert_equal_runs(one, other):
-    """Losses, rates and metrics of all updates, dev metrics, parameters and predictions."""
+    """Compare losses, rates, metrics of all updates, dev metrics, parameters and predictions."""
     lines, others = lines_of(one), lines_of(other)
     assert len(lines) == len(others) > 5
     for line, other_line in zip(lines, others):
@@ -374,7 +374,7 @@ def assert_equal_runs(one, other):
     assert names == sorted(path.name for path in other.glob('*.params'))
     first, last = arrays(one / names[0]), arrays(one / names[-1])
     moved = max(np.abs(last[name] - first[name]).max() for name in first)
-    assert moved > 1e-4  # so that equality says something
+    assert moved > 1e-4  # so that equality is meaningful
     for name, array in arrays(other / names[-1]).items():
         np.testing.assert_allclose(last[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
     assert (one / 'MRPC.tsv').read_bytes() == (other / 'MRPC.tsv').read_bytes()
@@ -385,7 +385,7 @@ EQUAL = ['--lr', '1e-3', '--epochs', '2', '--log_interval', '1', '--epsilon', '1
 
 @pytest.fixture
 def nineteen(tmp_path, monkeypatch):
-    """19 rows: updates of 8, 8 and 3, of which the last has less than half."""
+    """Write 19 rows: updates of 8, 8 and 3, the last of which is less than half full."""
     write_task(tmp_path / 'glue', 'MRPC', train=19)
     monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
 
@@ -413,7 +413,7 @@ def test_two_devices_equal_one(
 
 
 def test_bfloat16(mrpc, glue_dir, tiny_bert, tmp_path):
-    """Losses near those in float32, and float32 parameters in the file."""
+    """Losses are near those in float32, and the parameters in the file are float32."""
     need_bfloat16()
     output, _ = mrpc
     finetune(tmp_path, '--bert_model', tiny_bert, '--dtype', 'bfloat16', *SMALL)
@@ -515,7 +515,7 @@ OWN = ['--text_columns', 'first', 'second', '--label_column', 'answer']
 
 @pytest.mark.parametrize('extension', ['tsv', 'csv', 'jsonl'])
 def test_own_data_equals_the_task(mrpc, tiny_bert, tmp_path, extension):
-    """The rows of MRPC, in each format, give MRPC's numbers."""
+    """MRPC's rows, in each format, give MRPC's numbers."""
     output, result = mrpc
     files = [
         write_own(tmp_path / f'{name}.{extension}', sentences(count, seed), with_label=label)
@@ -550,7 +550,7 @@ def test_own_data_equals_the_task(mrpc, tiny_bert, tmp_path, extension):
 
 
 def test_the_bundled_sample_as_own_data_equals_the_task(tiny_bert, tmp_path, monkeypatch):
-    """MRPC's own files, by the names of their columns."""
+    """The data are MRPC's own files, by the names of their columns."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     short = ['--bert_model', tiny_bert, '--training_steps', '4', '--max_len', '24']
     task = finetune(tmp_path / 'task', *short)
@@ -602,7 +602,7 @@ def test_three_classes_are_learned_and_predicted_in_a_fresh_process(
         answers = [row['prediction'] for row in csv.DictReader(file)]
     expected = [labels[label] for _, _, label in rows]
     assert sum(a == b for a, b in zip(answers, expected)) >= 10
-    # And with labels: the metric that the model remembers.
+    # With labels too: the metric that the model remembers.
     finetune(tmp_path / 'dev_only', '--only_inference', '--bert_model', output, '--dev_file', dev)
     best = result['epochs'][result['best_epoch'] - 1]['dev']
     log = (tmp_path / 'dev_only' / 'inference.log').read_text()
@@ -651,7 +651,7 @@ def test_casing_flags(glue_dir, tiny_bert, tmp_path, flags, line, lower):
 
 
 def test_the_original_commands():
-    """As printed, with the defaults of that time; --gpu is looked at later."""
+    """They are as printed, with the defaults of that time; --gpu is checked later."""
     command = '--task_name RTE --batch_size 32 --optimizer bertadam --epochs 3 --gpu --lr 2e-5'
     args = parse_args(command.split())
     assert (args.task_name, args.batch_size, args.epochs, args.lr) == ('RTE', 32, 3, 2e-5)
@@ -790,11 +790,11 @@ def test_inference_with_an_own_model_needs_a_file(tiny_bert, tmp_path):
     )
 
 
-# --- what goes wrong, in a process of its own where the exit matters
+# --- errors, in a separate process where the exit matters
 
 
 def assert_refused(ran, status, sentence):
-    """One sentence after the log, and no traceback."""
+    """Assert that there is one sentence after the log, and no traceback."""
     assert ran.returncode == status, ran.stderr
     last = ran.stderr.splitlines()[-1]
     assert last.startswith(f'finetune_classifier.py: error: {sentence}'), ran.stderr
@@ -851,7 +851,7 @@ def test_bad_data_leaves_an_earlier_run_as_it_is(mrpc, tiny_bert, tmp_path, monk
 
 
 def test_a_full_disk(glue, tiny_bert, tmp_path):
-    """Files may have 16 kB: the parameters do not fit, the log does."""
+    """Files may have up to 16 kB: the parameters do not fit, the log does."""
     code = (
         'import resource, sys\n'
         f'sys.path.insert(0, {str(ROOT)!r})\n'
@@ -888,7 +888,7 @@ def test_an_output_directory_that_is_a_file(glue, tiny_bert, tmp_path):
     assert_refused(script(*flags, GLUE_DIR=str(glue)), 1, f'{tmp_path}/out: File exists')
 
 
-# --- on a GPU, where there is one
+# --- on a GPU, if there is one
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
@@ -900,7 +900,7 @@ def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
     losses = [line['loss'] for line in lines_of(tmp_path) if 'step' in line]
     assert np.isfinite(losses).all()
     assert len(predictions(tmp_path / 'MRPC.tsv')) == 5
-    # What was trained there predicts here.
+    # A model trained there predicts here.
     finetune(tmp_path / 'cpu', '--only_inference', '--bert_model', tmp_path)
     assert len(predictions(tmp_path / 'cpu' / 'MRPC.tsv')) == 5
 
@@ -932,7 +932,7 @@ def test_a_source_is_resolved_and_its_weights_are_read_once(mrpc, glue_dir, tmp_
 
 
 def stop_at(monkeypatch, step, number=signal.SIGTERM):
-    """Have this process take a signal in the middle of a step."""
+    """Make this process receive a signal in the middle of a step."""
     seed_step = update.seed_step
 
     def seed_and_stop(seed, current, rank=0):
@@ -944,7 +944,7 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
 
 
 def without_times(output):
-    """The lines of both logs, less the flags and what differs from run to run."""
+    """Return the lines of both logs, without the flags and whatever differs from run to run."""
     log = (output / 'finetune.log').read_text().replace(str(output), 'OUT')
     shown = re.findall(r'(?:\[Epoch|validation|Best epoch|no better|wrote).*', log)
     lines = [{k: v for k, v in line.items() if k != 'seconds'} for line in lines_of(output)]
@@ -952,7 +952,7 @@ def without_times(output):
 
 
 def assert_same_bits(one, other):
-    """Every file that a run leaves; seconds apart."""
+    """Compare every file that a run leaves, except for the seconds."""
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
     for name in names:
@@ -973,7 +973,7 @@ def assert_same_bits(one, other):
     ],
 )
 def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task, steps, extra):
-    """Stopped twice, by either signal, and resumed: all bits are those of one run, with dropout."""
+    """Stopped twice, by either signal, and resumed, it has all bits of one run, with dropout."""
     flags = ['--bert_model', tiny_bert, '--task_name', task, *SMALL, *extra]
     whole = finetune(tmp_path / 'whole', *flags)
     for step, number in zip(steps, (signal.SIGTERM, signal.SIGINT)):
@@ -1012,7 +1012,7 @@ def test_a_stop_in_the_evaluation(glue_dir, tiny_bert, tmp_path, monkeypatch):
 
 
 def fail_at(patch, step):
-    """Have a run end at a step without a chance to save; as good as a kill."""
+    """Make a run end at a step without a chance to save, which is as good as a kill."""
     rate = schedule.learning_rate
 
     def fail(current, *args):
@@ -1043,7 +1043,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(
         capsys.readouterr().err
     )
     assert_same_bits(whole, parts)
-    # Once more: nothing is left to do, and nothing is touched.
+    # Once more: nothing is left to do, and no file is touched.
     before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert finetune(parts, *flags, '--resume') == result
     assert f'the run in {parts} is finished: nothing is left to do' in capsys.readouterr().err
@@ -1051,7 +1051,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(
 
 
 def test_a_new_run_in_a_used_folder(glue_dir, tiny_bert, tmp_path, monkeypatch, capsys):
-    """It says what --resume could use, and leaves that until it has something of its own."""
+    """It says what --resume could use, and keeps that until it has saved something itself."""
     flags = ['--bert_model', tiny_bert, *SMALL]
     with monkeypatch.context() as patch, pytest.raises(OSError):
         fail_at(patch, 17)
@@ -1106,7 +1106,7 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in output.rglob('*') if path.is_file()}
     assert refusal('--lr', '1e-3') == (
         f'--resume: --lr was 0.005 in the run in {output} and is 0.001 now; '
-        'go on with the same, or without --resume start anew'
+        'use the same, or start over without --resume'
     )
     assert '--training_steps was None in the run ' in refusal('--training_steps', '9')
     dev = folder / 'MRPC' / 'dev.tsv'
@@ -1114,7 +1114,7 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
     dev.write_text(''.join(lines[:-1]))
     assert refusal() == (
         f'--resume: the data have changed since the run in {output} began; '
-        'without --resume start anew'
+        'start over without --resume'
     )
     dev.write_text(''.join(lines))
     from conftest import write_tiny_bert
@@ -1128,7 +1128,7 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
 
 
 def test_other_optimizers_are_not_resumed(glue_dir, tiny_bert, tmp_path, monkeypatch):
-    """They stop at once all the same, and keep what the epochs gave."""
+    """They stop at once all the same, and keep the results of finished epochs."""
     flags = ['--bert_model', tiny_bert, *SMALL, '--optimizer', 'adam']
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
         stop_at(patch, 8)

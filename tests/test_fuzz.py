@@ -1,7 +1,7 @@
 """Damaged and hostile files: readers return a valid value or raise one sentence.
 
-They take no more memory than the size of the file justifies. ``make fuzz`` continues for as long as
-one likes.
+They take no more memory than the size of the file justifies. ``make fuzz`` goes on for as long as
+you like.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ EXAMPLES = 80  # for each target, half a minute for all
 
 @pytest.fixture(params=TARGETS)
 def target(request):
-    """Each target whose package is installed."""
+    """Return each target, or skip the test if its package is not installed."""
     found = TARGETS[request.param]
     if found.needs and importlib.util.find_spec(found.needs) is None:
         pytest.skip(f'{found.needs} is not installed')
@@ -142,7 +142,7 @@ NO_JSON = {
     'half a character': b'{"hidden_act": "\\ud800"}',
 }
 
-# Target and fault: the file, and a part of the sentence (None: it is read nevertheless).
+# By target and fault, the file and a part of the sentence (None: it is read nevertheless).
 HOSTILE = {
     ('shard .npz', 'an array of a terabyte'): lambda: (
         npz('input_ids', npy_header((2**40,))), '1099511627776 bytes are promised'),
@@ -232,7 +232,7 @@ HOSTILE = {
        for what, data in NO_JSON.items()},
 }  # fmt: skip
 
-# This runs in a separate process, as the address space of this one has other users.
+# This runs in a separate process, as other code uses the address space of this one.
 CHILD = """
 import resource, sys, tempfile, time, logging
 sys.path[:0] = {folders!r}
@@ -261,7 +261,7 @@ print(len(HOSTILE), 'files')
 
 @pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason='only Linux has the limit')
 def test_hostile_files_with_little_memory(tmp_path):
-    """Each has 400 MB more than the libraries take, and 5 seconds."""
+    """Each gets 400 MB more than the libraries take, and 5 seconds."""
     folders = [str(ROOT), str(ROOT / 'tests')]
     code = CHILD.format(folders=folders, folder=str(tmp_path))
     result = subprocess.run(

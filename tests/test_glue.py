@@ -1,4 +1,4 @@
-"""glue.py with a tiny random BERT: real runs, resuming after a kill, failures, what it writes."""
+"""glue.py with a tiny random BERT: real runs, resuming after a kill, failures, its files."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ FLAGS = [*SIZES, '--lr', '1e-2', '--log_interval', '1']
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """A GLUE_DIR with the first rows of the sample set as MRPC, and no other task."""
+    """Make a GLUE_DIR with the first rows of the sample set as MRPC, and no other task."""
     folder = tmp_path_factory.mktemp('glue_data')
     (folder / 'MRPC').mkdir()
     for split, rows in ROWS.items():
@@ -43,19 +43,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def command(tiny_bert):
-    """The start of a command line."""
+    """Return the start of a command line."""
     return [sys.executable, str(SCRIPT), '--bert_model', str(tiny_bert), *FLAGS]
 
 
 @pytest.fixture(scope='module')
 def environment(data):
-    """The variables of a run, with one thread: two are slower with so few units."""
+    """Return a run's variables, with one thread: two are slower with so few units."""
     return {**os.environ, 'GLUE_DIR': str(data), 'OMP_NUM_THREADS': '1'}
 
 
 @pytest.fixture(scope='module')
 def finished(command, environment, tmp_path_factory):
-    """The output folder of seeds 1 and 2, run to the end, and the finished process."""
+    """Return the output folder of seeds 1 and 2, run to the end, and the finished process."""
     output = tmp_path_factory.mktemp('finished')
     return output, call([*command, '--seeds', '1', '2', '--output_dir', str(output)], environment)
 
@@ -145,7 +145,7 @@ def test_csv_has_the_unrounded_table(finished):
 
 
 def test_finished_runs_are_not_done_again(finished, command, environment, tmp_path):
-    """From another folder, with the learning rate spelled differently: the same table, soon."""
+    """Another folder and a differently spelled learning rate give the same table, at once."""
     output, done = finished
     records = {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')}
     again = subprocess.run(
@@ -184,7 +184,7 @@ def test_resume_after_a_kill(finished, command, environment, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
     assert (folder_of(tmp_path, 2) / 'result.json').is_file()
-    # As without an interruption.
+    # The same as without an interruption.
     again, expected = (losses(folder_of(output, 2)) for output in (tmp_path, finished[0]))
     assert len(again) == 4 and again == pytest.approx(expected)
     assert again != pytest.approx(losses(first))  # the seed makes a difference
@@ -199,7 +199,7 @@ def wait_for(condition, process):
 
 
 def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, environment, tmp_path):
-    """RTE's files are missing; MRPC after it is in the table all the same."""
+    """RTE's files are missing; MRPC, which follows, is in the table all the same."""
     folder = folder_of(finished[0], 1)
     shutil.copytree(folder, tmp_path / 'MRPC' / folder.name)
     line = [*command, '--tasks', 'RTE', 'MRPC', '--seeds', '1', '--output_dir', str(tmp_path)]
@@ -324,7 +324,7 @@ def test_help_waits_for_no_large_library():
 
 
 def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
-    """They give the same as one after the other; on one core each has one thread."""
+    """They give the same as one after another; on one core each has one thread."""
     line = [*command, '--seeds', '1', '2', '--jobs', '2', '--output_dir', str(tmp_path)]
     done = call(line, environment)
     assert done.returncode == 0, done.stderr
@@ -334,7 +334,7 @@ def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
 
 
 def test_outputs_are_those_of_the_best_epoch(finished, data):
-    """They give the metric that chose the epoch, and the predictions that were written."""
+    """They give the metric by which the epoch was chosen, and the predictions in the files."""
     folder = folder_of(finished[0], 1)
     record = json.loads((folder / 'result.json').read_text())
     best = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
@@ -372,7 +372,7 @@ def test_the_tables_are_the_same_in_all_forms(finished):
 
 @pytest.fixture(scope='module')
 def whole(finished, data, command, environment, tmp_path_factory):
-    """The folder and the command of three seeds on an MRPC whose test set has its real size."""
+    """Return the folder and the command of three seeds on an MRPC with its full-size test set."""
     folder = tmp_path_factory.mktemp('whole')
     shutil.copytree(data / 'MRPC', folder / 'data' / 'MRPC')
     header, *lines = (data / 'MRPC' / 'test.tsv').read_text('utf8').splitlines(True)
@@ -390,7 +390,7 @@ def predictions(path, name):
 
 
 def test_submission(whole):
-    """It has the best run's answers and majorities for the rest; then an ensemble is written."""
+    """It has the best run's answers, and majorities for the rest; then an ensemble is written."""
     folder, line, variables = whole
     done = call(line, variables)
     assert done.returncode == 0, done.stderr
@@ -471,7 +471,7 @@ def test_check_submission(tmp_path):
 
 
 def test_compare_log(finished, tmp_path, capsys):
-    """A published curve is compared with the log of a run; the numbers are those of the two."""
+    """A published curve is compared with a run's log; the numbers are those of the two."""
     pytest.importorskip('matplotlib')
     own = folder_of(finished[0], 1) / 'finetune.log'
     published = recipes.PUBLISHED / '2019-01' / 'MRPC.json'
@@ -493,7 +493,7 @@ def test_without_matplotlib(monkeypatch, caplog):
 
 
 def write_tasks(folder, names=tuple(TASKS)):
-    """Write GLUE files of tasks, test sets of their real size and ten rows otherwise."""
+    """Write GLUE files of tasks, with full-size test sets and ten rows otherwise."""
     for task in (TASKS[name] for name in names):
         for split in (task.train, *task.dev, *task.test):
             columns = (*split.text_columns, split.label_column or 0)
@@ -511,7 +511,7 @@ def write_tasks(folder, names=tuple(TASKS)):
 
 
 def pretend_to_run(runs, plans, jobs):
-    """Make up records and files of runs, in place of :func:`bert.experiments.runs.do_runs`.
+    """Make up records and files of runs, to replace :func:`bert.experiments.runs.do_runs`.
 
     The dev accuracy of seed s is .5 + .1 s; the outputs always predict the last class, or the
     score 7.
@@ -547,7 +547,7 @@ def test_all_tasks(tmp_path, monkeypatch, capsys):
     write_tasks(tmp_path / 'data')
     monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'data'))
     monkeypatch.setattr(runs, 'do_runs', pretend_to_run)
-    monkeypatch.setattr(glue, 'can_draw', lambda: False)  # which takes longest
+    monkeypatch.setattr(glue, 'can_draw', lambda: False)  # drawing takes longest
     line = ['--tasks', 'all', '--seeds', '2', '1', '--submission', str(tmp_path / 'glue.zip')]
     tables = glue.main([*line, '--output_dir', str(tmp_path / 'out')])
     assert list(tables) == [*TASKS, 'GLUE']

@@ -1,4 +1,4 @@
-"""Models that other libraries wrote, or that were converted: loaded, fine-tuned, predicting."""
+"""Models from other libraries or conversions: loading, fine-tuning and predicting."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def test_load_bert_gives_the_encodings_of_the_library_that_wrote_it(name):
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-    """A file with labelled pairs, and the flags for it."""
+    """Return a file with labelled pairs, and the flags for it."""
     path = tmp_path_factory.mktemp('texts') / 'pairs.csv'
     rows = ['question,answer,good,score']
     for number in range(12):
@@ -57,13 +57,13 @@ def finetune(output, *flags):
 
 
 def predictions(output):
-    """Read what the script wrote beside the rows of the file."""
+    """Read the predictions that the script wrote beside the rows of the file."""
     return (output / 'pairs_predictions.csv').read_text()
 
 
 @pytest.fixture(scope='module', params=['classifier', 'regressor'])
 def trained(request, texts, tiny_bert, tmp_path_factory):
-    """An output directory of the script, trained on own data."""
+    """Return an output directory of the script, trained on own data."""
     path, columns = texts
     kind = {
         'classifier': ['--label_column', 'good'],
@@ -78,7 +78,7 @@ def trained(request, texts, tiny_bert, tmp_path_factory):
 
 @pytest.mark.parametrize('kind', ['gluon', 'hf'])
 def test_a_finetuned_model_predicts_the_same_in_its_new_place(trained, kind, texts, tmp_path):
-    """The new directory is enough to know task, labels and casing, under either flag."""
+    """The new directory suffices to know task, labels and casing, under either flag."""
     path, _ = texts
     target = tmp_path / 'target'
     main([str(trained), str(target), '--to', kind])
@@ -100,7 +100,7 @@ def test_a_finetuned_model_predicts_the_same_in_its_new_place(trained, kind, tex
 
 
 def test_predictions_of_a_classifier_that_transformers_made(texts, tmp_path):
-    """It remembers its labels, though not the columns."""
+    """The classifier remembers its labels, but not the columns."""
     path, columns = texts
     folder = golden.FOLDER / 'hf_classifier'
     flags = ['--only_inference', '--bert_model', folder, '--test_file', path]
@@ -137,7 +137,7 @@ def test_classes_in_another_order_are_put_into_that_of_the_task(caplog):
 
 
 def test_other_encoder_weights_with_their_vocabulary(texts, tiny_bert, tmp_path):
-    """A directory does the same under --pretrained_bert_parameters as under --bert_model."""
+    """A directory has the same effect under --pretrained_bert_parameters as under --bert_model."""
     path, columns = texts
     flags = ['--train_file', path, *columns, '--label_column', 'good', '--training_steps', '2']
     other = str(golden.FOLDER / 'gluon_encoder')

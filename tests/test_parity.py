@@ -1,4 +1,4 @@
-"""The same model, weights, batches and updates in PyTorch: run by ``make parity``."""
+"""The same model, weights, batches and updates in PyTorch, run by ``make parity``."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ LEARNING_RATE = 5e-5
 
 @pytest.fixture(scope='module')
 def without_dropout(minilm, tmp_path_factory):
-    """The real model's directory, with dropout 0 in its configuration."""
+    """Return the real model's directory, with dropout 0 in its configuration."""
     folder = tmp_path_factory.mktemp('minilm')
     for name in ('model.safetensors', 'vocab.txt'):
         shutil.copy(minilm / name, folder)
@@ -54,7 +54,7 @@ def torch_inputs(inputs):
 
 
 class ReferenceBERTAdam:
-    """Written from the paper's equations, apart from the project's."""
+    """BERTAdam from the paper's equations, independent of the project's."""
 
     def __init__(self, named_parameters):
         self.parameters = [
@@ -77,7 +77,7 @@ class ReferenceBERTAdam:
 
 
 def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operators):
-    """Encodings of valid tokens and pooled outputs of 64 real pairs, within 1e-5."""
+    """Encodings of valid tokens and pooled outputs of 64 real pairs agree within 1e-5."""
     model, vocab = load_bert(str(without_dropout))
     encoded, _ = encode_mrpc(real_glue, table.TASKS['MRPC'].dev[0], vocab)
     reference = transformers.BertModel.from_pretrained(without_dropout).eval()
@@ -93,7 +93,7 @@ def test_encoder_outputs_equal_transformers(without_dropout, real_glue, operator
 
 
 def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
-    """40 updates on real MRPC: each loss within 2e-4, the logits at the end within 1e-3."""
+    """In 40 updates on real MRPC, losses agree within 2e-4, and the final logits within 1e-3."""
     encoder, vocab = load_bert(str(without_dropout))
     ctx = update.contexts([])
     model = build_head(encoder, 2, ctx, dropout=0.0)
@@ -130,7 +130,7 @@ def test_fine_tuning_equals_pytorch(without_dropout, real_glue, operators):
     difference = np.abs(np.diff(losses, axis=1)).max()
     print(f'largest difference of a loss: {difference:.1e}')
     assert difference < 2e-4
-    # The training went somewhere, so that the comparison says something.
+    # Training made progress, so the comparison is meaningful.
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.02
 
     reference.eval()

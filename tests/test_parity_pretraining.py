@@ -1,4 +1,4 @@
-"""Pre-training beside PyTorch: the same weights, shard, batches and updates; ``make parity``."""
+"""Pre-training beside PyTorch: the same weights, shard, batches and updates (``make parity``)."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ LEARNING_RATE = 1e-4
 
 @pytest.fixture(scope='module')
 def shard(minilm, tmp_path_factory):
-    """Instances from the sample text."""
+    """Return a shard of instances from the sample text."""
     folder = tmp_path_factory.mktemp('shard')
     create_pretraining_data.main(
         f'--input_file {Path(run_pretraining.__file__).parent}/sample_text.txt '
@@ -39,7 +39,7 @@ def shard(minilm, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model_folder(minilm, tmp_path_factory):
-    """The real encoder without dropout, with both heads, as run_pretraining.py leaves a model."""
+    """Write the real encoder without dropout, with both heads, like run_pretraining.py."""
     source = tmp_path_factory.mktemp('minilm')
     for name in ('model.safetensors', 'vocab.txt'):
         shutil.copy(minilm / name, source)
@@ -55,7 +55,7 @@ def model_folder(minilm, tmp_path_factory):
 
 
 def load_reference(folder):
-    """transformers' model; that a tensor was missing or left over would be an error."""
+    """Load transformers' model; a missing or surplus tensor would be an error."""
     reference, info = transformers.BertForPreTraining.from_pretrained(
         folder, output_loading_info=True
     )
@@ -65,7 +65,7 @@ def load_reference(folder):
 
 
 def reference_loss(reference, batch):
-    """Both losses of a batch, computed at all positions as transformers does."""
+    """Return both losses of a batch, computed at all positions as transformers does."""
     ids, token_types, lengths = (torch.from_numpy(array).long() for array in batch[:3])
     labels = torch.full(ids.shape, -100)
     for row, position, label, weight in zip(
@@ -86,7 +86,7 @@ def reference_loss(reference, batch):
 
 
 def test_pretraining_equals_pytorch(model_folder, shard, operators):
-    """20 updates: both losses of every step within 5e-4."""
+    """In 20 updates, both losses of every step agree within 5e-4."""
     model, vocab = load_bert(str(model_folder), use_decoder=True, use_classifier=True)
     model.hybridize(static_alloc=True)
     contexts = update.contexts([])
@@ -118,5 +118,5 @@ def test_pretraining_equals_pytorch(model_folder, shard, operators):
         'largest difference of a loss: masked LM {:.1e}, next sentence {:.1e}'.format(*difference)
     )
     assert difference.max() < 5e-4
-    # The training went somewhere, so that the comparison says something.
+    # Training made progress, so the comparison is meaningful.
     assert losses[-5:, 0, 0].mean() < losses[:5, 0, 0].mean() - 0.5

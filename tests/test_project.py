@@ -51,7 +51,7 @@ def run_without_mxnet(program, flag):
     Returns
     -------
     subprocess.CompletedProcess, float
-        The program's, and the seconds of processor time.
+        The finished program, and its seconds of processor time.
     """
     function = 'run_path' if program in SCRIPTS else 'run_module'
     code = (
@@ -99,7 +99,7 @@ def test_every_module_can_be_imported():
 def test_import_does_nothing(path):
     """The top level has imports, definitions, constants and the guard, but does no work.
 
-    The only calls are those that make a constant (a table of tasks, a compiled pattern).
+    Its only calls make constants (a table of tasks, a compiled pattern).
     """
     tree = ast.parse((ROOT / path).read_text(encoding='utf8'))
     for node in tree.body:

@@ -1,7 +1,7 @@
 """The rooms of the package: imports run downward, MXNet stays in its rooms, files stay short.
 
-Every import counts, also those inside functions. The checks take source text by module name, so
-that the last tests can show that each of them finds what is planted.
+Every import counts, even inside functions. The checks take source text by module name, so that the
+last tests can show that each check finds planted faults.
 """
 
 import ast
@@ -79,7 +79,7 @@ def read_sources():
 
 
 def imports_of(name, sources):
-    """Return the imports of a module; those of modules in ``sources`` have the full name."""
+    """Return the imports of a module; modules in ``sources`` are given by full name."""
     tree, found = ast.parse(sources[name]), []
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     inside = {node for function in functions for node in ast.walk(function)}
@@ -106,7 +106,7 @@ def room_of(name):
 
 
 def is_in(name, places):
-    """Return whether a module is one of some modules or packages, or inside of one."""
+    """Return whether a module is one of some modules or packages, or inside one."""
     return any(name == place or name.startswith(f'{place}.') for place in places)
 
 
@@ -130,7 +130,7 @@ def find_upward(sources):
 
 
 def find_circles(sources):
-    """Return the modules that remain when those without imports or importers are taken away."""
+    """Return the modules that remain when those without imports or importers are removed."""
     graph = {
         name: {target.name for target in imports_of(name, sources)} & set(sources) - {name}
         for name in sources
@@ -154,7 +154,7 @@ def find_mxnet(sources):
 
 
 def find_private_names(sources):
-    """Return the private names that are not those of the object itself or of its classes."""
+    """Return the private names that do not belong to the object itself or its classes."""
     found = []
     for name, source in sources.items():
         for node in ast.walk(ast.parse(source)):
@@ -207,7 +207,7 @@ def test_no_file_is_too_long():
     assert find_long(read_sources()) == []
 
 
-# What is planted is found.
+# Planted faults are found.
 
 
 def test_a_planted_upward_import_is_found():

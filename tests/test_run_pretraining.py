@@ -47,7 +47,7 @@ MAX_PREDICTIONS = 5
 
 
 def write_model(folder, tokens=None, **changes):
-    """A folder with a configuration and a vocabulary; returns the configuration's path."""
+    """Write a folder with a configuration and a vocabulary; return the configuration's path."""
     folder.mkdir(exist_ok=True)
     tokens = tokens or [*SPECIAL_TOKENS.values(), *WORDS]
     (folder / 'vocab.txt').write_text(''.join(f'{token}\n' for token in tokens))
@@ -66,7 +66,7 @@ def write_text(path, seed, documents=6):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A configuration with and one without dropout, text, and shards made from it."""
+    """Make configurations with and without dropout, text, and shards from it."""
     folder = tmp_path_factory.mktemp('pretraining')
     write_model(folder / 'tiny')
     write_model(folder / 'steady', hidden_dropout_prob=0.0)
@@ -104,7 +104,7 @@ def train(folder, tmp_path):
 
 
 def lines(path):
-    """The content of a ``metrics.jsonl``, less what depends on the clock."""
+    """Return the content of a ``metrics.jsonl`` without the values that depend on the clock."""
     values = [json.loads(line) for line in (path / 'metrics.jsonl').read_text().splitlines()]
     return [
         {key: value for key, value in line.items() if key not in ('tokens_per_second', 'seconds')}
@@ -124,7 +124,7 @@ def largest_difference(one, other):
 
 
 def test_original_command(folder, tmp_path, monkeypatch, capsys):
-    """As printed but for the GPU and the model; it names no folder for checkpoints."""
+    """It runs as printed, except for the GPU and the model; it names no checkpoint folder."""
     monkeypatch.chdir(tmp_path)
     (shard, _) = sorted((folder / 'shards').iterdir())
     (tmp_path / 'out.npz').write_bytes(shard.read_bytes())
@@ -164,7 +164,7 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_training_learns(train, folder, dtype):
-    """The loss of a small set falls far below that of guessing, log 50 = 3.9."""
+    """The loss on a small set falls far below that of guessing, log 50 = 3.9."""
     if dtype == 'bfloat16':
         need_bfloat16()
     shard = sorted((folder / 'shards').iterdir())[0]
@@ -179,7 +179,7 @@ def test_training_learns(train, folder, dtype):
 
 @pytest.mark.parametrize('num_masks', [1, 3, 5, 7])
 def test_losses_by_numpy(folder, num_masks, operators):
-    """Both losses against NumPy, on encodings that were gathered by NumPy; odd sizes."""
+    """Both losses equal NumPy's, on encodings gathered by NumPy, with odd sizes."""
     model, _ = build_from_configuration(
         folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
     )
@@ -222,7 +222,7 @@ def cross_entropy(scores, labels, weights):
     'cut', [{'batch_size': 4, 'accumulate': 4}, {'batch_size': 4, 'accumulate': 2, 'devices': 2}]
 )
 def test_accumulation_and_devices_equal_a_large_batch(train, tmp_path, monkeypatch, cut):
-    """Without dropout: the same losses and parameters as with batches of 16, up to rounding."""
+    """Without dropout, losses and parameters are those with batches of 16, up to rounding."""
     whole = train(batch_size=16, model='steady', name='whole', log_interval=1)
     devices = [mx.cpu(i) for i in range(cut.pop('devices', 1))]
     monkeypatch.setattr(update, 'contexts', lambda gpus: devices)
@@ -232,13 +232,13 @@ def test_accumulation_and_devices_equal_a_large_batch(train, tmp_path, monkeypat
     assert whole['train'] == pytest.approx(parts['train'], abs=1e-5)
     one, other = (parameters(tmp_path / name, 6) for name in ('whole', 'parts'))
     assert largest_difference(one, other) < 1e-5
-    # An average over batches in place of tokens would show.
+    # An average over batches instead of tokens would show.
     odd = train(batch_size=15, model='steady', name='odd')
     assert abs(odd['train']['mlm_loss'] - whole['train']['mlm_loss']) > 1e-4
 
 
 def test_idle_device(train, tmp_path, monkeypatch):
-    """More devices than batches: those without work change nothing."""
+    """With more devices than batches, those without work change nothing."""
     one = train(batch_size=1000, model='steady', name='one')
     monkeypatch.setattr(update, 'contexts', lambda gpus: [mx.cpu(i) for i in range(3)])
     three = train(batch_size=1000, model='steady', name='three')
@@ -246,7 +246,7 @@ def test_idle_device(train, tmp_path, monkeypatch):
 
 
 def test_updates_hold_every_row_once():
-    """Rows, sizes and buckets of the updates of a unit."""
+    """The updates of a unit have the right rows, sizes and buckets."""
     lengths = np.random.default_rng(0).integers(5, 129, 1000).astype(np.uint8)
     for num_buckets, by_token, size in (
         (1, False, 8),
@@ -271,7 +271,7 @@ def test_updates_hold_every_row_once():
 
 
 def test_order_depends_on_seed_and_epoch_only(folder):
-    """From any position, the rest of the stream is the same; other seeds give another."""
+    """From any position, the rest of the stream is the same; other seeds give a different one."""
     vocab = load_vocab(folder / 'tiny/vocab.txt')
     source = sources.Shards(f'{folder}/shards/*.npz', vocab, 32)
     cut = batches.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
@@ -304,7 +304,7 @@ def test_units_hold_small_shards_together(folder):
 
 
 def test_batches_are_trimmed():
-    """A batch is as long as its longest row, and has as many masks as the one with most."""
+    """A batch is as long as its longest row, and as wide in masks as the row with the most."""
     arrays = {
         'input_ids': np.array([[2, 5, 3, 6, 3, 1, 1], [2, 5, 3, 6, 7, 3, 1]], np.uint16),
         'segment_ids': np.array([[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0]], np.uint8),
@@ -354,11 +354,11 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     assert training_states.saved_steps(parts) == [7, 10, 14]
     for name in ('model.safetensors', 'config.json'):
         assert (whole / 'model' / name).read_bytes() == (parts / 'model' / name).read_bytes()
-    # The last step is there already.
+    # The last step has been reached already.
     result = train(**flags, name='parts', start_step='auto')
     assert result == {'step': 14, 'train': None, 'eval': None}
     assert lines(whole) == lines(parts)
-    # Lines after the checkpoint are written anew, and half a line is nothing.
+    # Lines after the checkpoint are rewritten, and half a line is ignored.
     (parts / '0000014.states').unlink()
     with open(parts / 'metrics.jsonl', 'a') as file:
         file.write('{"step": 3, "mlm')
@@ -368,7 +368,7 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
 
 
 def test_damaged_checkpoint_is_passed_over(train, tmp_path):
-    """auto takes the newest pair that is whole; a step that is asked for by number must be."""
+    """auto takes the newest whole pair; a step that is given by number must be whole."""
     train(name='run', ckpt_interval=2)
     folder = tmp_path / 'run'
     assert newest(folder)[0] == 6
@@ -401,7 +401,7 @@ def test_damaged_checkpoint_is_passed_over(train, tmp_path):
     ],
 )
 def test_a_checkpoint_that_says_something_else(train, tmp_path, change):
-    """The arrays and the sum of the other file are right, the rest is not."""
+    """The arrays and the checksum of the other file are right, the rest is not."""
     train(name='run')
     path = tmp_path / 'run' / '0000006.states'
     with np.load(path, allow_pickle=False) as states:
@@ -426,7 +426,7 @@ def test_states_are_plain_arrays(train, tmp_path):
 
 
 def test_float16_states(folder, tmp_path):
-    """The moments and the float32 copies of float16 weights come back, all bits of them."""
+    """The moments and the float32 copies of float16 weights come back bit for bit."""
 
     def build(seed):
         training_update.seed_step(seed, 0)
@@ -463,7 +463,7 @@ def test_float16_states(folder, tmp_path):
 
 
 def test_new_run_moves_an_earlier_one_aside(train, tmp_path):
-    """What --start_step auto would take for this run's must not stay; it is not deleted either."""
+    """Files that --start_step auto would mistake for this run's must move, but are not deleted."""
     train(name='run', num_steps=5)
     first = parameters(tmp_path / 'run', 5)
     train(name='run', num_steps=3, seed=1)
@@ -484,7 +484,7 @@ def test_other_data_after_a_checkpoint(train, folder, capsys):
 
 
 def test_result_is_a_model_directory(train, folder, tmp_path):
-    """Evaluated from the model directory, from the checkpoint and in the run itself: the same."""
+    """Evaluations of the model directory, of the checkpoint and in the run itself are the same."""
     evaluation = ['--do-eval', f'--data_eval={folder}/shards/part-001.npz']
     result = train(*evaluation, name='run')
     for source in (
@@ -525,7 +525,7 @@ def test_rates_reach_zero(train, tmp_path):
 
 
 def test_raw_text(train, folder, tmp_path):
-    """Instances from text: the same whatever the number of processes, and for a resumed run."""
+    """Instances from text are the same for any number of processes, and for a resumed run."""
     flags = {
         'data': f'{folder}/*.txt',
         'max_seq_length': MAX_SEQ_LENGTH,
@@ -570,7 +570,7 @@ def test_text_units(folder, monkeypatch):
 
 
 def damage(path, how):
-    """Spoil a shard in one of the ways that occur."""
+    """Damage a shard in one of the ways that occur."""
     if how == 'truncated':
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
@@ -607,7 +607,7 @@ def test_damaged_shard(train, folder, tmp_path, how, sentence):
 
 
 def test_errors_have_no_traceback(folder, tmp_path):
-    """The same through the program: one line on stderr after the log, and exit status 1."""
+    """The program too prints one line on stderr after the log, and exits with status 1."""
     path = tmp_path / 'bad.npz'
     path.write_bytes((folder / 'shards/part-000.npz').read_bytes())
     damage(path, 'over')
@@ -636,7 +636,7 @@ def test_vocabularies(train, folder, tmp_path):
     write_model(tmp_path / 'other', tokens=[*tokens[:-1], 'v'])
     with pytest.raises(ToolkitError, match="other tokens than the model has, such as 'w49'"):
         train(bert_model=tmp_path / 'other/config.json')
-    # An embedding with more rows than tokens has the same tokens.
+    # An embedding with more rows than tokens does not change the tokens.
     write_model(tmp_path / 'round', vocab_size=64)
     train(bert_model=tmp_path / 'round/config.json', num_steps=1)
 
@@ -686,7 +686,7 @@ def test_refused_flags(flags, sentence):
 def test_long_instances(train, folder, tmp_path):
     write_model(tmp_path / 'short', max_position_embeddings=20)
     short = tmp_path / 'short' / 'config.json'
-    with pytest.raises(ToolkitError, match='part-00.* tokens, and the model only 20 positions'):
+    with pytest.raises(ToolkitError, match='part-00.* tokens, but the model has only 20 positions'):
         train(bert_model=short)
     with pytest.raises(UsageError, match='--max_seq_length 128 is more than the 20 positions'):
         train('--raw', bert_model=short, data=f'{folder}/*.txt')

@@ -1,1 +1,1 @@
-"""Models as files: found, fetched, read and written, in the formats of all who made them."""
+"""Models as files: how to find, fetch, read and write them in every format in use."""

@@ -9,20 +9,20 @@ ZOO_SIZES = {
     'bert_12_768_12': {'num_layers': 12, 'units': 768, 'hidden_size': 3072, 'num_heads': 12},
     'bert_24_1024_16': {'num_layers': 24, 'units': 1024, 'hidden_size': 4096, 'num_heads': 16},
 }
-# Names of the zoo's data sets that the scripts of early 2019 took as well.
+# Other names for the zoo's data sets, which the scripts of early 2019 accepted.
 OTHER_SPELLINGS = {
     'wiki_multilingual': 'wiki_multilingual_uncased',
     'wiki_cn': 'wiki_cn_cased',
 }
-# By width: the shapes of a file's parameters show all sizes but this one.
+# By width: the only size that the shapes of a file's parameters do not show.
 ATTENTION_HEADS = {sizes['units']: sizes['num_heads'] for sizes in ZOO_SIZES.values()}
 # The settings that all published models share.
 PUBLISHED = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e-12}
-# A few hundred bytes of JSON can ask for a model that fits in no machine. Layers, and the names of
+# A few hundred bytes of JSON can ask for a model that fits no machine. Layers, and the names of
 # rows without a token, take memory before any parameter does.
 MOST = {'num_layers': 1000, 'vocab_size': 2**22}
 LAYER = r'encoder\.transformer_cells\.\d+\.'
-# config.json's keys -> ours, for the sizes that every configuration must name.
+# config.json's keys -> ours, for the sizes that every configuration must give.
 SIZES = {
     'num_hidden_layers': 'num_layers',
     'hidden_size': 'units',
@@ -73,7 +73,7 @@ def parse_config(config, path):
 
 
 def count_parameters(settings):
-    """Count the numbers in an encoder, without its heads."""
+    """Count the parameters of an encoder, without its heads."""
     units, hidden_size = settings['units'], settings['hidden_size']
     rows = sum(settings[name] for name in ('vocab_size', 'max_length', 'token_type_vocab_size'))
     layer = 4 * (units + 1) * units + 2 * units * hidden_size + hidden_size + 5 * units
@@ -103,7 +103,7 @@ def generic_labels(classes):
 
 
 def parse_labels(config, path, classes=2):
-    """Read the labels in a configuration, in the order of the class ids; None for regression.
+    """Return a configuration's labels in the order of the class ids, or None for regression.
 
     >>> parse_labels({'id2label': {'1': 'yes', '0': 'no'}}, 'config.json')
     ['no', 'yes']
@@ -116,12 +116,12 @@ def parse_labels(config, path, classes=2):
     if not isinstance(table, dict) or sorted(table) != sorted(str(i) for i in range(len(table))):
         raise ToolkitError(f'{path}: id2label does not map the ids from 0 on to names')
     labels = [str(table[str(i)]) for i in range(len(table))]
-    # One class is how transformers spells regression where problem_type does not.
+    # Without a problem_type, a single class means regression in transformers.
     return labels if len(labels) > 1 else None
 
 
 def infer_settings(parameters, path):
-    """Infer the sizes of a BERT of one of the zoo's two widths from its parameters' shapes."""
+    """Infer the sizes of a BERT in one of the zoo's two widths from its parameters' shapes."""
     names = (
         'word_embed.0.weight',
         'encoder.position_weight',

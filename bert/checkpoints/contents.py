@@ -1,4 +1,4 @@
-"""What a model consists of, as values that the other modules pass on."""
+"""The contents of a model, as values that the other modules pass around."""
 
 from pathlib import Path
 from typing import NamedTuple, Optional, Tuple
@@ -10,17 +10,17 @@ from bert.text.vocab import Vocab
 FINETUNED = 'finetune.json'
 # The model directory inside the --ckpt_dir of run_pretraining.py.
 PRETRAINED = 'model'
-# A model with fewer than all of its heads is common; an encoder with a tensor short is broken.
+# Models often lack some of their heads; an encoder that lacks a tensor is broken.
 HEAD_PREFIXES = ('pooler.', 'decoder.', 'classifier.')
 
 
 class Location(NamedTuple):
-    """Where the parts of a model are."""
+    """The paths of a model's parts."""
 
     folder: Path
     weights: Optional[Path]  # None: there are none, or none are wanted
     vocab: Path
-    zoo: Optional[Tuple[str, str]] = None  # of a zoo model: its name and data set, as named
+    zoo: Optional[Tuple[str, str]] = None  # of a zoo model: its name and data set, as given
     config: Optional[Path] = None  # a configuration with a name of its own
 
 
@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
     lower: bool  # whether the text is lower-cased
     weights: Weights
     labels: Optional[list]  # of a classifier, in the order of the class ids; None: regression
-    flags: dict  # those of finetune_classifier.py that a model remembers
+    flags: dict  # the flags of finetune_classifier.py that a model remembers
 
 
 def reorder(contents, vocab):
@@ -60,7 +60,7 @@ def reorder(contents, vocab):
         raise ToolkitError('the two vocabularies do not have the same tokens')
     size = contents.settings['vocab_size']
     rows = [old.token_to_idx[token] for token in vocab.idx_to_token]
-    rows += range(len(rows), size)  # rows without a token, where the embedding is rounded up
+    rows += range(len(rows), size)  # rows without a token, where the embedding's size is rounded up
     parameters = dict(contents.weights.bert)
     for name in ('word_embed.0.weight', 'decoder.3.weight', 'decoder.3.bias'):
         if name in parameters:

@@ -1,12 +1,11 @@
 """Gluon's files: ``.params``, MXNet's binary format for named arrays, and the vocabulary class.
 
-MXNet's own reader, in C++, allocates whatever size a file claims, and a damaged file may end the
+MXNet's own reader, in C++, allocates whatever size a file claims, and a damaged file may kill the
 process. The reader here needs no MXNet and never allocates more than the file holds. MXNet's own
 writer does not notice a full disk; the one here does, and writes the same bytes.
 
-All numbers are little-endian: a magic number, 8 bytes for later use, the arrays and the names,
-each with their count before them. The format is that of ``src/ndarray/ndarray.cc`` since MXNet
-0.12.
+All numbers are little-endian: a magic number, 8 reserved bytes, then the arrays and the names,
+each preceded by their count. The format is that of ``src/ndarray/ndarray.cc`` since MXNet 0.12.
 """
 
 import os
@@ -21,11 +20,11 @@ from bert.system.files import replacing
 from bert.text.vocab import SPECIAL_TOKENS
 
 LIST_MAGIC = 0x112
-# An array with shapes as MXNet has them, and with those of NumPy.
+# Arrays with MXNet's shapes, and with NumPy's.
 ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)
 DENSE = 0
 CPU = (1, 0)  # the kind and the number of the device that an array was on
-# By MXNet's numbers.
+# Indexed by MXNet's type numbers.
 DTYPES = ('<f4', '<f8', '<f2', '|u1', '<i4', '|i1', '<i8', '|b1')
 MOST_DIMENSIONS = 32  # NumPy's own limit
 
@@ -52,7 +51,7 @@ def read(path):
         magic, _, count = reader.numbers('<QQQ')
         if magic != LIST_MAGIC:
             raise ValueError('it does not begin like one')
-        # Not even an array without elements has fewer bytes.
+        # Even an array without elements takes this many bytes.
         arrays = [_read_array(reader) for _ in range(reader.checked(count, 12))]
         (count,) = reader.numbers('<Q')
         names = []
@@ -82,14 +81,14 @@ def _read_array(reader):
 
 
 class _Reader:
-    """Reads no more than there is."""
+    """A reader that never asks for more than the file holds."""
 
     def __init__(self, file, left):
         self._file = file
         self.left = left
 
     def checked(self, count, size):
-        """Return a count of things of ``size`` bytes or more, if as many bytes are left."""
+        """Return ``count`` if enough is left for that many items of at least ``size`` bytes."""
         if count * size > self.left:
             raise ValueError(f'{count} things are promised and {self.left} bytes are left')
         return count
@@ -128,7 +127,7 @@ def split_gluon(parameters):
         return parameters, {}
     inner, head = {}, {}
     for name, array in parameters.items():
-        # classifier.0 without dropout, and regression in the original's regression model
+        # classifier.0: without dropout; regression: in the original's regression model
         match = re.fullmatch(r'(?:classifier|regression)\.[01]\.(weight|bias)', name)
         if match:
             head[match.group(1)] = array
@@ -147,7 +146,7 @@ def read_gluon(path):
     Raises
     ------
     ToolkitError
-        If the file is truncated, is no parameter file or has no names.
+        If the file is truncated, is not a parameter file or has no names.
     """
     path = Path(path)
     if not path.is_file():
@@ -173,7 +172,7 @@ def write_parameters(path, parameters):
     ----------
     path : str or Path
     parameters : iterable of (str, numpy.ndarray)
-        Names and arrays, of the types in :data:`DTYPES`. One array is in memory at a time.
+        Names and arrays, of the types in :data:`DTYPES`. Only one array is in memory at a time.
     """
     names = []
     with replacing(path) as temporary, open(temporary, 'wb') as file:

@@ -19,7 +19,7 @@ DESCRIPTION = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.j
 
 
 def is_repository(source):
-    """Return whether a name could be that of a model on the Hub, ``OWNER/MODEL``.
+    """Return whether a name has the form of a model on the Hub, ``OWNER/MODEL``.
 
     >>> is_repository('google-bert/bert-base-uncased'), is_repository('../models/bert')
     (True, False)
@@ -31,9 +31,9 @@ def is_repository(source):
 def fetch(repository, with_weights=True):
     """Fetch a model, and return the folder with its files, which is named after their commit.
 
-    The size and the sha256 of each file (of small ones: git's sha1) are those that the Hub states.
-    If the Hub does not answer, the files of an earlier call are taken from the cache; the log says
-    so.
+    Each file is checked against the size and the sha256 (small files: git's sha1) that the Hub
+    states. If the Hub does not answer, the cached files of an earlier call are used, and the log
+    says so.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def fetch(repository, with_weights=True):
         raise ToolkitError(
             f'the Hub has no model {repository}, or does not show it to you'
         ) from None
-    # The HTTP library below, and with it the errors, differs between releases.
+    # The underlying HTTP library, and so the errors, differ between releases.
     except Exception as error:
         return _cached(repository, error)
     files = {file.rfilename: file for file in listing.siblings}
@@ -102,7 +102,7 @@ def _reason(error):
 
 
 def _verify(path, expected):
-    """Delete a file that is not what the Hub says it is, and raise an error about it."""
+    """Delete a file that is not what the Hub says it is, and raise an error."""
     size = path.stat().st_size
     if expected.lfs is not None:
         digest, wanted = hashlib.sha256(), expected.lfs.sha256

@@ -8,7 +8,7 @@ from bert.checkpoints.tensors import read_tensors
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing, write_json, write_text
 
-# Hugging Face's name of a tensor -> Gluon's. An encoder layer's stand in LAYER_NAMES.
+# Hugging Face's tensor names -> Gluon's. Those of an encoder layer are in LAYER_NAMES.
 TOP_NAMES = {
     'embeddings.word_embeddings.weight': 'word_embed.0.weight',
     'embeddings.position_embeddings.weight': 'encoder.position_weight',
@@ -49,7 +49,7 @@ LAYER_NAMES = {
 NOT_PARAMETERS = {'embeddings.position_ids', 'cls.predictions.decoder.bias'}
 # The class of transformers whose head is that of a fine-tuned model.
 FINETUNED_CLASS = 'BertForSequenceClassification'
-# Where a model directory has its weights, the best choice first.
+# The files in which a model directory may have its weights, best choice first.
 WEIGHT_FILES = (
     'model.safetensors',
     'model.safetensors.index.json',
@@ -65,7 +65,7 @@ def gluon_name(name):
     'encoder.transformer_cells.3.ffn.layer_norm.gamma'
     """
     name = re.sub(r'^bert\.', '', name)
-    # The names of 2018, before PyTorch's.
+    # The names of 2018, before PyTorch's were used.
     name = re.sub(r'LayerNorm\.gamma$', 'LayerNorm.weight', name)
     name = re.sub(r'LayerNorm\.beta$', 'LayerNorm.bias', name)
     if name in TOP_NAMES:
@@ -102,7 +102,7 @@ def read_weights(path, architecture=None):
     Returns
     -------
     dict of str to numpy.ndarray
-        Of the encoder and of those pre-training heads that the file has.
+        The parameters of the encoder and of any pre-training heads in the file.
     dict of str to numpy.ndarray
         ``weight`` and ``bias`` of the classifier or regressor of a fine-tuned model, or nothing.
         A head of another task (question answering, say) is left out.
@@ -116,7 +116,7 @@ def read_weights(path, architecture=None):
         elif name in ('classifier.weight', 'classifier.bias'):
             head[name.partition('.')[2]] = tensor
         elif name.startswith(('embeddings.', 'encoder.')) and name not in NOT_PARAMETERS:
-            raise ToolkitError(f'{path}: {name} is no tensor of a BERT encoder')
+            raise ToolkitError(f'{path}: {name} is not a tensor of a BERT encoder')
     # Taggers have a tensor of this name too.
     return parameters, head if architecture in (None, FINETUNED_CLASS) else {}
 
@@ -167,8 +167,8 @@ def write_weights(path, parameters, head):
 def write_tokenizer(folder, vocab, lower, max_length):
     """Write ``vocab.txt``, ``tokenizer.json`` and ``tokenizer_config.json``.
 
-    The tokenizer itself is written, because the limit of transformers' BERT tokenizer is words of
-    100 characters, and that of this project and of the original 200.
+    The tokenizer itself is written because transformers' BERT tokenizer limits words to 100
+    characters, while this project and the original allow 200.
     """
     from tokenizers import decoders, processors
 

@@ -1,7 +1,7 @@
 """Read a model, wherever it comes from: sizes, vocabulary, casing, weights and labels.
 
-:mod:`bert.checkpoints.source` finds the parts of a model. What the functions here return has the
-parameter names of GluonNLP 0.5 to 0.10.
+:mod:`bert.checkpoints.source` finds the parts of a model. The functions here return parameters
+under the names of GluonNLP 0.5 to 0.10.
 """
 
 from pathlib import Path
@@ -94,8 +94,7 @@ def read_settings(location, weights=None):
     ----------
     location : Location
     weights : Weights, optional
-        Those of this model, if they are in memory; they show the sizes where no configuration
-        does.
+        The model's weights, if already in memory; without a configuration, they show the sizes.
 
     Returns
     -------
@@ -135,7 +134,7 @@ def read_vocab(location):
 
 
 def read_casing(location, vocab):
-    """Find out whether a model wants its text lower-cased, and from what.
+    """Find out whether a model expects lower-cased text, and how that is known.
 
     The name of a zoo model shows it; otherwise ``tokenizer_config.json`` or ``tokenizer.json``
     does; otherwise the vocabulary, which is uncased if it has no capital letters.
@@ -197,7 +196,7 @@ def _find_weights(folder):
 
 
 def find_vocab(folder):
-    """Return a folder's vocabulary file, or the usual name of one that is missing."""
+    """Return a folder's vocabulary file, or the path it would usually have."""
     for pattern in ('vocab.txt', 'vocab.vocab', '*.vocab', 'tokenizer.json'):
         found = sorted(folder.glob(pattern))
         if len(found) == 1:
@@ -206,13 +205,13 @@ def find_vocab(folder):
 
 
 def read_finetuned(location):
-    """Read what a fine-tuned model says of itself, without reading its weights.
+    """Read the flags and labels of a fine-tuned model, without reading its weights.
 
     Returns
     -------
     dict or None
         ``flags``: those of finetune_classifier.py that it remembers; ``labels``: in the order of
-        the class ids, or None for regression. None where the model is not fine-tuned.
+        the class ids, or None for regression. None if the model is not fine-tuned.
     """
     if location.zoo:
         return None
@@ -242,12 +241,12 @@ def read_finetune_json(folder):
 
 
 def check_vocab(location, vocab):
-    """Refuse weights with another vocabulary beside them than the one that they are to go with.
+    """Refuse weights whose own vocabulary differs from the one they would be used with.
 
     Parameters
     ----------
     location : Location
-        Of the weights.
+        The location of the weights.
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     """
     if location.vocab.is_file():

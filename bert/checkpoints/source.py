@@ -18,18 +18,18 @@ def locate(source, dataset=None, with_weights=True):
     Parameters
     ----------
     source : str
-        See the top of this module; a Gluon ``.params`` file beside its vocabulary will do too.
+        See the top of this module; a Gluon ``.params`` file beside its vocabulary works too.
     dataset : str, optional
         Needed for a model of the zoo.
     with_weights : bool
-        Whether the weights of a model of the zoo are to be fetched.
+        Whether to fetch the weights of a zoo model.
 
     Raises
     ------
     UsageError
         If there is no such model.
     ToolkitError
-        If it could not be fetched, or is not one model.
+        If it could not be fetched, or is more than one model.
     """
     path = Path(source)
     if source in zoo.ZOO:
@@ -56,7 +56,7 @@ def locate(source, dataset=None, with_weights=True):
 
 
 def _fetch(source):
-    """Fetch a model of the Hub; on failure say that there is no such directory either."""
+    """Fetch a model from the Hub; on failure, add that there is no such directory either."""
     try:
         return hub.fetch(source)
     except ToolkitError as error:
@@ -69,12 +69,12 @@ def is_zoo_model(source):
 
 
 def is_parameter_file(source):
-    """Return whether a source names a file with weights alone, whether it exists or not."""
+    """Return whether a source names a file of weights alone, existing or not."""
     return Path(source).is_file() or Path(source).suffix == '.params'
 
 
 def locate_configuration(path):
-    """Find the parts of a model to be trained from scratch.
+    """Find the parts of a model to train from scratch.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ OTHER_NAMES = {
     'cls.seq_relationship.output_weights': 'cls.seq_relationship.weight',
     'cls.seq_relationship.output_bias': 'cls.seq_relationship.bias',
 }
-# Of run_classifier.py.
+# The head of run_classifier.py.
 HEAD = {'output_weights': 'weight', 'output_bias': 'bias'}
 
 
@@ -42,8 +42,8 @@ def read_weights(index):
     Returns
     -------
     dict of str to numpy.ndarray, dict of str to numpy.ndarray
-        As :func:`bert.checkpoints.huggingface.read_weights`. The kernels are transposed:
-        TensorFlow has (inputs, outputs).
+        As from :func:`bert.checkpoints.huggingface.read_weights`. The kernels are transposed:
+        TensorFlow stores (inputs, outputs).
     """
     try:
         import tensorflow as tf
@@ -60,7 +60,7 @@ def read_weights(index):
             for name in reader.get_variable_to_shape_map()
             if not TRAINING_STATE.match(name)
         }
-    # Its errors are those of TensorFlow's file systems, of which there are many.
+    # The errors come from TensorFlow's file systems, of which there are many.
     except Exception as error:
         reason = str(error).strip().split('\n')[0]
         raise ToolkitError(f'{prefix}: not a whole TensorFlow checkpoint ({reason})') from None
@@ -72,5 +72,5 @@ def read_weights(index):
         elif name in HEAD:
             head[HEAD[name]] = array
         elif name.startswith('bert/'):
-            raise ToolkitError(f'{prefix}: {name} is no variable of a BERT encoder')
+            raise ToolkitError(f'{prefix}: {name} is not a variable of a BERT encoder')
     return parameters, head

@@ -1,4 +1,4 @@
-"""Files of tensors as Hugging Face has them: safetensors, PyTorch's, whole or in parts."""
+"""Hugging Face's tensor files: safetensors and PyTorch's, whole or in parts."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def read_pytorch(path):
             name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
             for name, tensor in tensors.items()
         }
-    # What a damaged or hostile file raises depends on where it is damaged.
+    # A damaged or hostile file can raise almost anything.
     except Exception as error:
         reason = str(error).strip().split('\n')[0]
         raise ToolkitError(f'{path}: not a whole file of PyTorch tensors ({reason})') from None
@@ -96,7 +96,7 @@ def read_safetensors(path):
     Raises
     ------
     ToolkitError
-        If the file is truncated or is no safetensors file.
+        If the file is truncated or is not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,4 +1,4 @@
-"""Write model directories: Gluon's layout, Hugging Face's, and that of a training's output.
+"""Write model directories in Gluon's layout, in Hugging Face's and in that of training output.
 
 The parameters have the names of GluonNLP 0.5 to 0.10, so a file saved here loads there.
 """
@@ -14,7 +14,7 @@ from bert.text.vocab import pad_vocab
 
 
 def write_description(folder, settings, vocab, lower, **more):
-    """Write sizes, vocabulary and casing: all of a model directory but the weights.
+    """Write sizes, vocabulary and casing: everything in a model directory but the weights.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def write_description(folder, settings, vocab, lower, **more):
     lower : bool
         Whether the text is lower-cased.
     **more
-        For ``config.json``.
+        More entries for ``config.json``.
     """
     padding = {'pad_token_id': vocab[vocab.padding_token]}
     write_json(folder / 'config.json', {**format_config(settings), **padding, **more})
@@ -50,7 +50,7 @@ def write_gluon(folder, contents):
         parameters['decoder.3.weight'] = parameters['word_embed.0.weight']
     if contents.weights.head:
         parameters = {f'bert.{name}': array for name, array in parameters.items()}
-        # A regressor too: GluonNLP 0.10 has it as a classifier with one class.
+        # A regressor too: in GluonNLP 0.10 it is a classifier with one class.
         for name, array in contents.weights.head.items():
             parameters[f'classifier.1.{name}'] = array
     write_parameters(
@@ -65,7 +65,7 @@ def write_gluon(folder, contents):
 
 
 def write_huggingface(folder, contents):
-    """Write a directory that transformers opens, the same bytes for the same model.
+    """Write a directory that transformers can load; the same model gives the same bytes.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def _write_config(folder, contents):
 
 
 def _write_flags(folder, contents, parameters):
-    """Write the flags and labels with which finetune_classifier.py predicts again."""
+    """Write the flags and labels that finetune_classifier.py needs to predict again."""
     if contents.flags:
         write_json(
             folder / FINETUNED,

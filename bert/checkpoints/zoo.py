@@ -1,7 +1,7 @@
-"""The seven pre-trained models of the GluonNLP zoo, and where else their weights are.
+"""The seven pre-trained models of the GluonNLP zoo, and another source of their weights.
 
 A model is fetched from the zoo into ``models`` under ``MXNET_HOME`` (``~/.mxnet``), as GluonNLP
-does it. If the zoo is unreachable, the same weights come from the Hugging Face Hub and are kept in
+does. If the zoo is unreachable, the same weights come from the Hugging Face Hub and are kept in
 the same place, converted to Gluon's format.
 """
 
@@ -24,7 +24,7 @@ from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import replacing, replacing_folder, write_json
 from bert.text.vocab import load_vocab
 
-# By model and data set, the repository of the Hub with the same weights.
+# The Hub's repository with the same weights, by model and data set.
 ZOO = {
     'bert_12_768_12': {
         'book_corpus_wiki_en_uncased': 'google-bert/bert-base-uncased',
@@ -46,10 +46,10 @@ ZOO_SHA1 = {
     'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
     'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
 }
-# The largest has 4 MB; an archive that promises more than this is not opened.
+# The largest vocabulary has 4 MB; an archive that claims more than this is not opened.
 MOST_BYTES = 64 * 1024 * 1024
 ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
-# In a folder of converted weights: the repository, the commit and the files.
+# The file, in a folder of converted weights, with the repository, the commit and the files.
 RECORD = 'source.json'
 
 
@@ -133,7 +133,7 @@ def _from_zoo(model, dataset):
         OSError,
         RuntimeError,
         UserWarning,
-        # a wrong checksum, and an archive that is none, is damaged or lacks its file
+        # a wrong checksum; an archive that is not one, is damaged or lacks its file
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
@@ -149,12 +149,12 @@ def _from_zoo(model, dataset):
 
 
 def _convert(repository, dataset, target):
-    """Write a model of the Hub in Gluon's format, with a record of where it is from."""
+    """Write a model of the Hub in Gluon's format, with a record of its origin."""
     folder = hub.fetch(repository)
     contents = read(find_parts(folder))
     contents = contents._replace(lower=dataset.endswith('_uncased'))
     try:
-        # Shards that were made with the zoo's vocabulary fit then too.
+        # With these ids, shards made with the zoo's vocabulary fit too.
         contents = reorder(contents, load_vocab(zoo_vocab_path(dataset)))
     except ToolkitError as error:
         logging.info("the ids are those of the Hub's vocabulary: %s", error)
@@ -166,7 +166,7 @@ def _convert(repository, dataset, target):
 def vocab_path(dataset):
     """Fetch the vocabulary of a data set of the zoo, for work that needs no weights.
 
-    If the weights are those of the Hub, or the zoo is unreachable, it is that of the Hub's model.
+    If the weights come from the Hub, or the zoo is unreachable, it is the Hub's vocabulary.
 
     Returns
     -------
@@ -197,10 +197,10 @@ def zoo_data_set(path):
 
 
 def zoo_vocab_path(data_set):
-    """Fetch a vocabulary of the model zoo, unless it has been fetched.
+    """Fetch a vocabulary of the model zoo, unless it has been fetched already.
 
-    Address, place and check are those of GluonNLP: ``MXNET_GLUON_REPO``, ``models`` under
-    ``MXNET_HOME`` (``~/.mxnet``), and sha1; but GluonNLP cannot be imported without MXNet.
+    Address, folder and check are GluonNLP's (``MXNET_GLUON_REPO``, ``models`` under
+    ``MXNET_HOME`` or ``~/.mxnet``, sha1), but GluonNLP cannot be imported without MXNet.
 
     Parameters
     ----------
@@ -248,6 +248,6 @@ def _download(address, member, path):
             f'{path} is missing and could not be fetched from {address} ({reason}); '
             'put it there, or name a vocabulary file that you have'
         ) from None
-    # What a damaged archive raises depends on where it is damaged.
+    # A damaged archive can raise almost anything.
     except Exception:
         raise ToolkitError(f'{address}: not a zip file with {member} inside') from None

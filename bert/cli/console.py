@@ -15,8 +15,8 @@ def start_logging():
     Returns
     -------
     logging.handlers.MemoryHandler
-        Holds the lines back for :func:`log_to_file`, so that a run that fails before it has
-        loaded its input leaves the log of an earlier run intact.
+        Holds the lines back for :func:`log_to_file`, so that a run that fails before loading its
+        input leaves the log of an earlier run intact.
     """
     memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
     # force: a second run in one process must not write into the file of the first
@@ -30,7 +30,7 @@ def start_logging():
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; a line that cannot be written ends the program with a sentence."""
+    """A log file; a line that cannot be written ends the program with an error."""
 
     def handleError(self, record):
         error = sys.exc_info()[1]
@@ -55,7 +55,7 @@ def log_to_file(memory, path, append=False):
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.
 
-    It is invisible where stderr is not a terminal or log lines are disabled.
+    It is hidden if stderr is not a terminal or log lines are disabled.
 
     Yields
     ------

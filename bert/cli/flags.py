@@ -1,4 +1,4 @@
-"""Types of flags, the flags that several scripts share, and a parser whose flags have roles."""
+"""Flag types, the flags that several scripts share, and a parser whose flags have roles."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ from bert.system.machine import processor_flags
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with line breaks kept and defaults shown, except ``None`` and ``False``."""
+    """Help that keeps line breaks and shows defaults, except ``None`` and ``False``."""
 
     def _get_help_string(self, action):
         if action.default in (None, False):
@@ -19,8 +19,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """An argument parser in the style of this project, whose flags can have roles.
 
-    A role is a word by which other code finds the flags that it has to treat alike. Flags are
-    given their roles where they are defined, so that no other code keeps lists of flags.
+    A role is a word by which other code finds the flags that it must treat alike. Flags get their
+    roles where they are defined, so that no other code keeps lists of flags.
     """
 
     def __init__(self, description, **keywords):
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.roles[action.dest] = roles.split()
 
     def with_role(self, role):
-        """Return the flags that have a role, by their names in the parsed namespace."""
+        """Return the names, in the parsed namespace, of the flags that have a role."""
         return [name for name, roles in self.roles.items() if role in roles]
 
 
@@ -96,15 +96,15 @@ def add_device_flags(parser, group, roles=''):
     parser : Parser
     group : argparse group
     roles : str
-        Those of ``--gpu`` and ``--gpus``.
+        The roles of ``--gpu`` and ``--gpus``.
     """
     parser.flag(
         group,
         '--dtype',
         choices=['float32', 'float16', 'bfloat16'],
         default='float32',
-        help='type of the matrix products; float16 is for GPUs only and is then the type of all '
-        'else too; bfloat16 is for CPUs only, those that have it',
+        help='type of the matrix products; float16 is for GPUs only, and is then the type of '
+        'everything else too; bfloat16 is for CPUs that have it',
     )
     device = group.add_mutually_exclusive_group()
     parser.flag(

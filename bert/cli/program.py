@@ -13,7 +13,7 @@ from bert.system.errors import Interrupted, ToolkitError
 
 
 def run(main):
-    """Call a script's ``main()`` and exit with the conventional status.
+    """Call a script's ``main()``, and exit with the conventional status after an error.
 
     The first SIGTERM or SIGINT raises :class:`Interrupted` in ``main()``, unless it only requests
     a stop (see :func:`stop_requests`); the second ends the program at once.
@@ -35,14 +35,14 @@ def run(main):
     except KeyboardInterrupt:
         _leave(130, 'interrupted')
     except BrokenPipeError:
-        # The reader of the output (head, less) has left, and nobody sees a message.
+        # The reader of the output (head, less) has left, and nobody would see a message.
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
         _leave(1, f'{where}{error.strerror or error}')
     except Exception as error:
-        # MXNet's own, if it was imported at all: the reason, without pages of C++ stack.
+        # MXNet's own, if it was imported at all: show the reason, not pages of C++ stack.
         if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
             raise
         advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
@@ -50,7 +50,7 @@ def run(main):
 
 
 def is_out_of_memory(error):
-    """Return whether an error of MXNet says that a GPU is out of memory."""
+    """Return whether an MXNet error says that a GPU is out of memory."""
     return 'out of memory' in str(error).lower()
 
 

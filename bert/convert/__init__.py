@@ -1,1 +1,1 @@
-"""Convert a model to another format with proof, or compare two: ``python -m bert.convert``."""
+"""Convert a model to another format and verify it, or compare two: ``python -m bert.convert``."""

@@ -1,6 +1,6 @@
 """Convert a BERT of any kind to another kind and prove that it is the same model, or compare two.
 
-SOURCE is what every --bert_model takes: a model of the GluonNLP zoo or of the Hugging Face Hub, or
+SOURCE is anything --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face Hub, or
 a directory in Hugging Face's layout, in Gluon's, with a TensorFlow checkpoint of Google, or written
 by this project; or a Gluon .params file beside its vocabulary. TARGET is a new directory.
 """
@@ -59,7 +59,7 @@ def main(argv=None):
     Returns
     -------
     dict of str to float, or None
-        The largest difference of each output of a conversion.
+        After a conversion, the largest difference in each output.
     """
     args = parse_args(argv)
     target = Path(args.target)
@@ -78,7 +78,7 @@ def main(argv=None):
 
 
 def require_onnx():
-    """Refuse to begin without the packages of the extra."""
+    """Refuse to begin without the packages of the onnx extra."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

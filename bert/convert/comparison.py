@@ -7,25 +7,25 @@ from bert.convert.witnesses import build, make_batch, run_gluon
 from bert.system.errors import ToolkitError
 from bert.text import vocab
 
-# Largest difference of an output that counts as the same, for outputs of the size 1.
+# The largest difference at which outputs count as the same, for outputs of size 1.
 TOLERANCE = 1e-4
 # The masked-LM output weight is the word embedding under a second name.
 TIED = 'decoder.3.weight'
 
 
 def largest_difference(found, expected):
-    """Return the largest difference of an element in two arrays of the same shape."""
+    """Return the largest elementwise difference of two arrays of the same shape."""
     return float(np.abs(found.astype(np.float64) - expected).max())
 
 
 def is_same(found, expected):
-    """Decide whether two outputs differ by rounding only; NaN is not the same as anything."""
+    """Return whether two outputs differ only by rounding; NaN is not the same as anything."""
     limit = TOLERANCE * max(1, np.abs(expected).max())
     return found.shape == expected.shape and largest_difference(found, expected) <= limit
 
 
 def require_equal(expected, found, target):
-    """Refuse a model that, written and read again, is not what it was, to the bit.
+    """Refuse a model that is not bit for bit the same after being written and read again.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def compare(ours, theirs, names):
     ----------
     ours, theirs : bert.checkpoints.contents.Checkpoint
     names : (str, str)
-        What to call them.
+        The names of the two models.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def compare(ours, theirs, names):
     rows, reasons = [], []
     for more_rows, more_reasons in (
         compare_descriptions(ours, theirs),
-        # Tensors may differ: it is the outputs that decide.
+        # Tensors may differ: only the outputs decide.
         compare_arrays(*tensors, names, lambda found, expected: True),
         compare_arrays(*outputs, names, is_same),
     ):
@@ -90,9 +90,9 @@ def compare_descriptions(ours, theirs):
     Returns
     -------
     list of (str, str, str)
-        Rows of the table, where the models differ.
+        Rows of the table, for whatever differs.
     list of str
-        Why the models are not the same; another dropout rate is no reason.
+        The reasons why the models are not the same; a different dropout rate is not one.
     """
     pairs = {name: (value, theirs.settings[name]) for name, value in ours.settings.items()}
     for name in ('lower', 'labels'):
@@ -120,14 +120,14 @@ def compare_arrays(ours, theirs, names, accept):
     ----------
     ours, theirs : dict of str to array
     names : (str, str)
-        What to call the two models.
+        The names of the two models.
     accept : function of two arrays of the same shape
         Returns whether they are close enough.
 
     Returns
     -------
     list of (str, str, str), list of str
-        As :func:`compare_descriptions`.
+        As from :func:`compare_descriptions`.
     """
     rows, reasons = [], []
     for key in sorted({**ours, **theirs}, key=natural_order):
@@ -153,7 +153,7 @@ def natural_order(name):
 
 
 def format_shape(shape):
-    """Write a shape as text.
+    """Format a shape as text.
 
     >>> format_shape((2, 16))
     '2x16'

@@ -1,13 +1,13 @@
-"""Write a model as another kind, and prove that the result is the same model."""
+"""Convert a model to another kind, and verify that the result is the same model."""
 
 from bert.checkpoints import reading, writing
 from bert.convert import comparison, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
 
-# By kind: a function that writes a directory, from the folder and the checkpoint; and one that
-# loads and runs it, from the folder, the checkpoint and a batch, and returns who ran it and the
-# outputs.
+# By kind: a function that writes a directory, given the folder and the checkpoint; and one that
+# loads and runs it, given the folder, the checkpoint and a batch, and returns the name of the
+# library that ran it and the outputs.
 KINDS = {
     'gluon': (writing.write_gluon, witnesses.run_gluonnlp),
     'hf': (writing.write_huggingface, witnesses.run_transformers),
@@ -16,23 +16,23 @@ KINDS = {
 
 
 def convert(contents, target, kind):
-    """Write a model as another kind, load it again and run both.
+    """Convert a model to another kind, load the result and run both.
 
     Parameters
     ----------
     contents : bert.checkpoints.contents.Checkpoint
     target : Path
-        A new directory, which is made only if the proof succeeds.
+        A new directory, made only if the two models agree.
     kind : str
         One of :data:`KINDS`.
 
     Returns
     -------
     dict of str to float
-        The largest difference of each output.
+        The largest difference in each output.
     """
     write, run_witness = KINDS[kind]
-    # First the model: the import of MXNet forks, which tokenizers at work do not like.
+    # The model comes first: importing MXNet forks, which tokenizers object to once in use.
     model = witnesses.build(contents)
     batch = witnesses.make_batch(contents)
     expected = witnesses.run_gluon(model, batch)
@@ -59,7 +59,7 @@ def convert(contents, target, kind):
 
 
 def describe(contents):
-    """Describe the size of a model in a line, and what its head predicts if it has one."""
+    """Describe a model's size and, if it has a head, what that predicts, in one line."""
     settings = contents.settings
     size = (
         f'{settings["num_layers"]} layers, {settings["units"]} units, '

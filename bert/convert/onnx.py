@@ -1,7 +1,7 @@
 """A model as one ONNX file, with transformers' names of inputs and outputs.
 
-MXNet's exporter dates from 2021. It writes nodes of ONNX's operator set 13, but declares whatever
-set the installed ``onnx`` knows best, which that package then refuses; here it declares 13.
+MXNet's exporter dates from 2021. It writes nodes of ONNX's operator set 13, but declares the newest
+set of the installed ``onnx``, which that package then refuses; here it declares 13.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 
 
 class WithMask(mx.gluon.HybridBlock):
-    """A model that takes an attention mask in place of valid lengths.
+    """A model that takes an attention mask instead of valid lengths.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class WithMask(mx.gluon.HybridBlock):
         super().__init__()
         self.model = model
         bert = getattr(model, 'bert', model)
-        # Of a bare BERT it is the next-sentence head, if there is one.
+        # In a bare BERT this is the next-sentence head, if there is one.
         self.head = getattr(model, 'classifier', getattr(model, 'regression', None))
         if bert is not model:
             self.output_names = ['logits']
@@ -43,12 +43,12 @@ class WithMask(mx.gluon.HybridBlock):
             self.output_names += ['pooler_output'] * hasattr(bert, 'pooler')
 
     def hybrid_forward(self, F, input_ids, attention_mask, token_type_ids):
-        """Compute the outputs in :attr:`output_names`, at all positions where they are per token.
+        """Compute the outputs in :attr:`output_names`, those per token at all positions.
 
-        This repeats what GluonNLP's BERTModel does in its own forward pass, which would compute
-        the masked-LM head at given positions only.
+        This repeats the forward pass of GluonNLP's BERTModel, which would compute the masked-LM
+        head at given positions only.
 
-        Padding is on the right: the sum of a row of the mask is its valid length.
+        Padding is on the right, so the sum of a row of the mask is its valid length.
         """
         bert = getattr(self.model, 'bert', self.model)
         lengths = F.sum(attention_mask, axis=1)
@@ -71,13 +71,13 @@ class WithMask(mx.gluon.HybridBlock):
 
 @contextlib.contextmanager
 def _operator_set():
-    """Make ``onnx`` take 13 for its newest operator set, and the exporter quiet."""
+    """Make ``onnx`` consider 13 its newest operator set, and silence the exporter."""
     import onnx.checker
 
     context = onnx.checker.DEFAULT_CONTEXT
     known = context.opset_imports
     context.opset_imports = {'': OPERATOR_SET}
-    # It logs the shapes that it was given, which say nothing about the result.
+    # It logs its input shapes, which say nothing about the result.
     logging.disable(logging.INFO)
     try:
         with mock.patch('onnx.defs.onnx_opset_version', return_value=OPERATOR_SET):
@@ -134,7 +134,7 @@ def _rename_outputs(graph, old_names, new_names):
 
 
 def _take_integers(graph):
-    """Make the inputs int64, as tokenizers give them; MXNet's graph takes ids as float32."""
+    """Make the inputs int64, as from tokenizers; MXNet's graph takes ids as float32."""
     from onnx import TensorProto, helper
 
     for node in graph.node:
@@ -150,7 +150,7 @@ def _take_integers(graph):
 
 
 def _tidy_constants(graph):
-    """Drop the constants that nothing uses, and take the others out of the graph's inputs.
+    """Drop unused constants, and take the others out of the graph's inputs.
 
     The exporter leaves both behind, and runtimes warn about each.
     """
@@ -164,7 +164,7 @@ def _tidy_constants(graph):
 def run(path, ids, token_types, lengths):
     """Return the outputs of an ONNX file, by name.
 
-    The first row comes from a run of its own, so that two batch sizes and lengths are tried.
+    The first row comes from a separate run, so that two batch sizes and lengths are tested.
 
     Parameters
     ----------

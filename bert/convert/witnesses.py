@@ -1,7 +1,7 @@
-"""Run a model here, and what became of it in the library that it was converted for.
+"""Run a model here, and its conversion in the library that it was converted for.
 
-Each library is imported inside of the function that needs it, MXNet too: the command's help and
-its usage errors do without them.
+Each library, MXNet too, is imported inside the function that needs it: the command's help and its
+usage errors do without them.
 """
 
 import sys
@@ -14,7 +14,7 @@ from bert.system.errors import ToolkitError
 from bert.text.encoding import encode, pad_batch
 from bert.text.tokenizer import build_tokenizer
 
-# What both models run on. Any vocabulary knows some of it.
+# The input for both models. Any vocabulary knows some of it.
 PAIRS = (
     ('The bank said on Monday that profits rose by 4.5 %.', 'Profits fell, said the bank.'),
     ('A man is playing a guitar on the stage.', 'Someone plays an instrument.'),
@@ -26,7 +26,7 @@ PAIRS = (
 
 
 def build(contents):
-    """Build a model as this project trains it.
+    """Build a model just as this project trains it.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def make_batch(contents):
 
 
 def run_gluon(model, batch):
-    """Return all outputs of a Gluon model, 0 where a row is padded.
+    """Return all outputs of a Gluon model, with 0 at padding.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def run_gluon(model, batch):
 
 
 def blank_padding(outputs, batch):
-    """Set to 0 what a model computes for padding, which no two libraries have alike."""
+    """Set a model's outputs for padding to 0, as they differ between libraries."""
     is_token = token_mask(batch)
     return {
         name: array * is_token[:, :, None] if array.ndim == 3 else array
@@ -86,7 +86,7 @@ def blank_padding(outputs, batch):
 
 
 def token_mask(batch):
-    """Return the attention mask of a batch, (B, L) bool: true at tokens, false at padding."""
+    """Return the attention mask of a batch, (B, L) bool: True for tokens, False for padding."""
     ids, _, lengths = batch
     return np.arange(ids.shape[1]) < lengths[:, None]
 
@@ -97,7 +97,7 @@ def run_gluonnlp(folder, contents, batch):
     Returns
     -------
     str, dict of str to numpy.ndarray
-        The name of the library and the outputs, here as in the other ``run_`` functions.
+        The name of the library and the outputs, as in the other ``run_`` functions.
     """
     import gluonnlp as nlp
 
@@ -121,7 +121,7 @@ def run_gluonnlp(folder, contents, batch):
 
 
 def run_transformers(folder, contents, batch):
-    """Load a directory with transformers, and run it; without transformers with this project."""
+    """Load a directory with transformers, or with this project if it is missing, and run it."""
     try:
         import torch
         import transformers
@@ -143,7 +143,7 @@ def run_transformers(folder, contents, batch):
             output_hidden_states=True,
         )
     found = {'last_hidden_state': outputs.hidden_states[-1]}
-    # The classes with one head of two call it differently from the class with both.
+    # The classes with one of the two heads name its output differently from the class with both.
     logits = {
         'BertForMaskedLM': 'prediction_logits',
         'BertForNextSentencePrediction': 'seq_relationship_logits',
@@ -152,13 +152,13 @@ def run_transformers(folder, contents, batch):
         if getattr(outputs, name, None) is not None:
             found[logits.get(architecture, name) if name == 'logits' else name] = outputs[name]
     if 'pooler.weight' not in contents.weights.bert:
-        found.pop('pooler_output', None)  # transformers makes one up
+        found.pop('pooler_output', None)  # from a pooler that transformers made up
     found = {name: output.numpy() for name, output in found.items()}
     return f'transformers {transformers.__version__}', blank_padding(found, batch)
 
 
 def check_tokenizer(tokenizer, contents):
-    """Refuse a tokenizer that splits one of :data:`PAIRS` in another way than this project."""
+    """Refuse a tokenizer that splits one of :data:`PAIRS` differently from this project."""
     ours = build_tokenizer(contents.vocab, contents.lower)
     encoded = encode(PAIRS, ours, contents.vocab, sys.maxsize)
     for pair, ids in zip(PAIRS, encoded.ids):
@@ -167,7 +167,7 @@ def check_tokenizer(tokenizer, contents):
 
 
 def write_onnx(folder, contents):
-    """Write ``model.onnx`` and what a program needs beside it to make its inputs."""
+    """Write ``model.onnx``, and the files that a program needs to make its inputs."""
     from bert.convert import onnx
     from bert.model.loading import build_whole
 
@@ -176,7 +176,7 @@ def write_onnx(folder, contents):
 
 
 def run_onnxruntime(folder, contents, batch):
-    """Run the model of a directory with onnxruntime."""
+    """Run the model in a directory with onnxruntime."""
     import onnxruntime
 
     from bert.convert import onnx

@@ -11,7 +11,7 @@ class Horovod:
     Attributes
     ----------
     saved : str
-        What is on disk, as a clause, for the message that another worker is lost.
+        A clause about what is on disk, for the message that another worker is lost.
     """
 
     saved = 'nothing was saved yet'
@@ -25,12 +25,12 @@ class Horovod:
         self.local_rank = hvd.local_rank()
 
     def sum(self, key, copies, priority):
-        """Sum one array, of which there is one copy; see :meth:`Workers.sum`."""
+        """Sum one array, which has a single copy; see :meth:`Workers.sum`."""
         (array,) = copies
         self.hvd.allreduce_(array, average=False, name=key, priority=priority)
 
     def translate_error(self, error):
-        """Return the exception to raise for one by which Horovod says that a worker is gone."""
+        """Return the exception to raise in place of one of Horovod's, if a worker is lost."""
         if 'Horovod has been shut down' not in str(error):
             return error
         return ToolkitError(
@@ -46,8 +46,8 @@ class Horovod:
 def import_horovod():
     """Return the module ``horovod.mxnet``, its library loaded with RTLD_LOCAL.
 
-    Horovod loads the library with RTLD_GLOBAL. Its C++ templates, from a newer compiler, then
-    replace those in MXNet's library, which crashes as soon as a model is built.
+    Horovod itself would load it with RTLD_GLOBAL. Its C++ templates, from a newer compiler, would
+    then replace those in MXNet's library, which crashes as soon as a model is built.
     """
     import mxnet  # noqa: F401 (the library that Horovod's is linked against)
 

@@ -1,6 +1,6 @@
 """MXNet's parameter server: a worker's end of it, the server processes, and the watch over all.
 
-The servers would unpickle an optimizer that a worker sends; :func:`serve` ignores such a command.
+A server would unpickle an optimizer sent by a worker; :func:`serve` ignores such commands.
 """
 
 import ctypes
@@ -16,10 +16,10 @@ from bert.system.processes import leave_at_once
 
 # Every node sends the scheduler a heartbeat each INTERVAL seconds and gets an answer. A node that
 # is silent for TIMEOUT seconds is lost. The scheduler notices first and ends, then the others
-# notice its silence: twice 15 seconds, and the time to be sure, are well below a minute.
+# notice its silence: with twice 15 seconds and the time to be sure, within a minute.
 HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '2', 'PS_HEARTBEAT_TIMEOUT': '15'}
-# A process checks every fifth of TIMEOUT and must find a node lost this many times in a row: on a
-# machine that was suspended, all nodes are silent at first.
+# A process checks every fifth of TIMEOUT and must find a node lost this many times in a row, as
+# all nodes are silent at first on a machine that was suspended.
 CHECKS = 2
 # ps-lite's number of the scheduler.
 SCHEDULER = 1
@@ -33,13 +33,13 @@ def first_node_id(role):
 class ParameterServer:
     """A worker's connection to MXNet's parameter server, and the watch over it.
 
-    The workers compute the update, all of them the same, so that the gradients can be clipped on
-    their global norm; the servers only add up.
+    All workers compute the same update, so that the gradients can be clipped by their global
+    norm; the servers only add up.
 
     Attributes
     ----------
     saved : str
-        What is on disk, as a clause, for the message that another process is lost.
+        A clause about what is on disk, for the message that another process is lost.
     """
 
     local_rank = 0
@@ -92,8 +92,8 @@ def connect():
         os.environ['DMLC_PS_ROOT_URI'] = socket.gethostbyname(host)
     except OSError:
         raise ToolkitError(f'DMLC_PS_ROOT_URI={host}: there is no such host') from None
-    # In another role than that of a worker, importing MXNet would start its own server, which
-    # unpickles what it receives. The role is needed only when the store is created.
+    # In any role but a worker's, importing MXNet would start its own server, which unpickles what
+    # it receives. The role is needed only when the store is created.
     role = os.environ.pop('DMLC_ROLE')
     import mxnet as mx
 
@@ -117,12 +117,12 @@ def connect():
 
 
 def serve():
-    """Be the scheduler or a server until the workers have left.
+    """Serve as the scheduler or a server until the workers have left.
 
-    If one of the others is lost, the process ends with a sentence and status 1.
+    If another process is lost, this one ends with an error and status 1.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # Python's handlers would wait for the C++ below
+        signal.signal(number, signal.SIG_DFL)  # Python's handlers would wait for the C++ code
     role = os.environ['DMLC_ROLE']
     store = connect()
 
@@ -144,7 +144,7 @@ def serve():
 
     @controller
     def ignore(command, body, _):
-        """Take the place of MXNet's own controller, which unpickles."""
+        """Replace MXNet's own controller, which unpickles."""
 
     watch = Watch(store, describe_lost)
     call_mxnet(
@@ -164,7 +164,7 @@ def call_mxnet(name, types, *arguments):
     ----------
     name : str
     types : tuple of ctypes types
-        Those of the arguments.
+        The types of the arguments.
     """
     from mxnet import base, libinfo
 
@@ -177,13 +177,13 @@ def call_mxnet(name, types, *arguments):
 class Watch:
     """A thread that ends the process when another one is lost.
 
-    At that time the main thread waits in C++ for an answer that does not come.
+    By then the main thread is waiting in C++ for an answer that never comes.
 
     Parameters
     ----------
     store : mxnet.kvstore.KVStore
     describe_lost : function
-        Returns a sentence if a node is lost, and otherwise None.
+        Returns a sentence if a node is lost, otherwise None.
     """
 
     def __init__(self, store, describe_lost):
@@ -210,7 +210,7 @@ class Watch:
     def run(self, describe_lost):
         """Check at intervals until :meth:`stop` is called."""
         found = 0
-        # The first check comes when MXNet has had time to start.
+        # The first check comes after MXNet has had time to start.
         while not self.over.wait(max(1, self.timeout / 5)):
             sentence = describe_lost()
             found = found + 1 if sentence else 0
@@ -219,6 +219,6 @@ class Watch:
                 leave_at_once(1)
 
     def stop(self):
-        """Stop checking: from now on the others may leave."""
+        """Stop checking, as the others may leave from now on."""
         self.over.set()
         self.thread.join()

@@ -26,10 +26,10 @@ from bert.system.processes import leave_at_once
 
 @contextlib.contextmanager
 def joined(kvstore):
-    """Be one of the workers while the block runs, and leave together with the others.
+    """Join the workers while the block runs, and leave together with them.
 
     In the scheduler and the servers the block does not run: they serve until the workers have
-    left, and end.
+    left, and then end.
 
     Parameters
     ----------
@@ -60,19 +60,19 @@ def joined(kvstore):
     except BaseException as error:
         error = workers.engine.translate_error(error)
         status = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, 'status', 1)
-        # At exit MXNet would wait for the others, which do not come.
+        # At exit MXNet would wait for the others, which never come.
         atexit.register(leave_at_once, status)
         raise error from None
     workers.leave()
 
 
 class Workers:
-    """This process among the workers.
+    """This process's place among the workers.
 
     Parameters
     ----------
     engine : ParameterServer, Horovod or None
-        Computes the sums; None for a single process, in which all of this costs nothing.
+        Computes the sums; None for a single process, for which all of this costs nothing.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Workers:
         Counted from 0. Only worker 0 logs and saves.
     count : int
     local_rank : int
-        The GPU of this machine that is this worker's, where each has one.
+        This worker's GPU on this machine, if each worker has one.
     """
 
     def __init__(self, engine=None):
@@ -109,10 +109,10 @@ class Workers:
         Parameters
         ----------
         arrays : list of list of mxnet.nd.NDArray
-            For each array, its copies on this worker's devices. Shapes, types and their order are
+            For each array, its copies on this worker's devices. Shapes, types and order must be
             the same on all workers.
         name : str
-            Arrays of the same shape and type are summed one after the other under a name.
+            Under one name, arrays of the same shape and type are summed one after another.
         """
         if self.engine:
             for number, copies in enumerate(arrays):
@@ -136,7 +136,7 @@ class Workers:
         self.broadcast([parameter.list_data() for parameter in model.collect_params().values()])
 
     def sum_numpy(self, array):
-        """Return the sum over the workers of a NumPy array of float32 or float64."""
+        """Return the sum of a NumPy array of float32 or float64 over the workers."""
         if not self.engine:
             return array
         import mxnet as mx
@@ -152,27 +152,27 @@ class Workers:
         return self.sum_numpy(numbers).astype(int).tolist()
 
     def gather(self, arrays, count, shape):
-        """Return the arrays of all workers, of which each has its :meth:`share`, without waiting.
+        """Return the arrays of all workers, each of which has its :meth:`share`, without waiting.
 
         Parameters
         ----------
         arrays : list of mxnet.nd.NDArray
-            This worker's, of float32.
+            This worker's arrays of float32.
         count : int
-            The number of arrays of all workers together.
+            The total number of arrays of all workers.
         shape : tuple of int
-            That of the largest array; the others may have fewer rows.
+            The shape of the largest array; the others may have fewer rows.
 
         Returns
         -------
         list of mxnet.nd.NDArray
-            All of this shape, and bit for bit what a single process has.
+            All of this shape, and bit for bit the same as in a single process.
         """
         if not self.engine:
             return arrays
         import mxnet as mx
 
-        # The same table serves all steps, so that its sums are computed one after the other.
+        # The same table serves all steps, so that its sums are computed one after another.
         table = self.tables.setdefault((count, *shape), mx.nd.zeros((count, *shape)))
         table[:] = 0
         for row, array in zip(self.share(range(count)), arrays):
@@ -213,7 +213,7 @@ class Workers:
         return result if self.is_first else message['result']
 
     def check_same(self, what, value):
-        """Raise ToolkitError on all workers where one has another value than worker 0.
+        """Raise ToolkitError on all workers if the value of one differs from worker 0's.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Workers:
             self.engine.saved = clause
 
     def barrier(self):
-        """Wait until all workers have come here."""
+        """Wait until all workers have reached this point."""
         self.gather_numbers(0)
 
     def leave(self):

@@ -8,7 +8,7 @@ from bert.system.errors import ToolkitError
 from bert.system.files import replacing
 
 NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
-WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel, and of its legend, in inches
+WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel and of a legend's lines, in inches
 
 
 class Curve(NamedTuple):
@@ -42,14 +42,14 @@ def collect_panels(own, published, metric):
     Parameters
     ----------
     own, published : dict of str to bert.experiments.logs.Log
-        By the label of their curves.
+        By the labels of their curves.
     metric : str or None
-        The metric in training to show.
+        The training metric to show.
 
     Returns
     -------
     list of Panel
-        Those with a curve of our own.
+        The panels with a curve of our own.
     """
 
     def panel(title, find):
@@ -81,7 +81,7 @@ def draw(panels, columns=2):
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     labels = {curve.label for panel in panels for curve in panel.curves}
-    # Many seeds take two columns a panel, long labels one as wide as the figure.
+    # Many seeds take two columns per panel, long labels one as wide as the figure.
     legend_columns = columns if len(labels) <= 6 * columns else 2 * columns
     if max(map(len, labels)) > 50:
         legend_columns = 1
@@ -95,7 +95,7 @@ def draw(panels, columns=2):
             if curve.is_published:
                 dashes = ('--', ':', '-.')[curve.number % 3]
                 style = {'linewidth': 2, 'color': 'black', 'linestyle': dashes}
-            # A few points, such as one an epoch, are marked.
+            # Mark points if they are few, such as one per epoch.
             marker = 'o' if len(curve.x) <= 20 else None
             (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
             handles.setdefault(curve.label, line)
@@ -105,7 +105,7 @@ def draw(panels, columns=2):
         axes.spines[['top', 'right']].set_visible(False)
     figure.legend(
         handles.values(),
-        [label.replace('$', r'\$') for label in handles],  # else they begin formulas
+        [label.replace('$', r'\$') for label in handles],  # otherwise they begin formulas
         loc='outside lower left',
         ncols=legend_columns,
         fontsize='small',

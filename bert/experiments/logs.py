@@ -1,4 +1,4 @@
-"""Read and compare logs of fine-tuning, in the original scripts' form, which ours follows."""
+"""Read and compare logs of fine-tuning, in the original scripts' format, which ours follows."""
 
 import ast
 import re
@@ -9,12 +9,12 @@ from bert.system.errors import ToolkitError
 from bert.system.files import read_json, read_text
 
 # The scripts of 2019 and of 2020 differ a little: the later ones begin lines with the time of day,
-# write ``metrics:`` in place of ``metrics=``, and log the time of an evaluation too.
+# write ``metrics:`` instead of ``metrics=``, and log the time of an evaluation too.
 NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
 COUNT = r'([1-9]\d{0,8})'
 METRICS = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
 FLAGS = 'Namespace('
-# No command line is longer, and Python's parser has crashed over deeply nested text.
+# No command line is longer, and Python's parser has crashed on deeply nested text.
 LONGEST_FLAGS = 10000
 TRAINING = re.compile(
     rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
@@ -36,7 +36,7 @@ class Log(NamedTuple):
 
 
 def read_log(path):
-    """Read a log file, or one of the published curves, a JSON file.
+    """Read a log file, or a JSON file of published curves.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def read_log(path):
     Raises
     ------
     ToolkitError
-        If the file has no line of such a log.
+        If the file has no lines of such a log.
     """
     path = Path(path)
     if path.suffix == '.json':
@@ -88,7 +88,7 @@ def _is_count(value):
 
 
 def _is_number(value):
-    # Not every larger whole number is a float.
+    # Not every larger whole number can be a float.
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 
@@ -135,7 +135,7 @@ def parse_log(text):
 
 
 def parse_flags(text):
-    """Return the flags in ``Namespace(...)`` as a dict; an empty one if they are no constants."""
+    """Return the flags in ``Namespace(...)`` as a dict, empty if they are not constants."""
     if len(text) > LONGEST_FLAGS:
         return {}
     try:
@@ -173,12 +173,12 @@ def dev_curves(log):
 
 
 def loss_curve(log):
-    """Return the epochs (with fractions) at which the training loss was logged, and the losses."""
+    """Return the fractional epochs at which the training loss was logged, and the losses."""
     return [_position(line) for line in log.training], [line['loss'] for line in log.training]
 
 
 def training_curve(log, metric):
-    """Return the same as :func:`loss_curve` for a metric of the training set."""
+    """Return the same as :func:`loss_curve` for a training metric."""
     lines = [line for line in log.training if metric in line['metrics']]
     return [_position(line) for line in lines], [line['metrics'][metric] for line in lines]
 
@@ -188,14 +188,14 @@ def _position(line):
 
 
 def common_metric(one, other):
-    """Return the first metric in training that both logs have, or None."""
+    """Return the first training metric that both logs have, or None."""
     theirs = {name for line in other.training for name in line['metrics']}
     ours = (name for line in one.training for name in line['metrics'])
     return next((name for name in ours if name in theirs), None)
 
 
 def describe_differences(one, other):
-    """Describe, a line each, how the flags and the numbers of batches of two logs differ.
+    """Describe how the flags and the numbers of batches of two logs differ, one line each.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def compare_lines(one, other):
     -------
     list of dict of str to str
         With ``epoch``, ``line`` (the number of the batch, or the name of a dev set), and for each
-        quantity that is in either log its value in A, its value in B, and B - A. '-' is no value.
+        quantity in either log its value in A, its value in B, and B - A. '-' means no value.
     """
     keys, values = {}, ({}, {})
     for log, found in zip((one, other), values):

@@ -1,4 +1,4 @@
-"""Plan the runs of a task: their command, their folders, and what they can be compared with."""
+"""Plan the runs of a task: their command, their folders, and comparable published runs."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ def make_plan(script, words, values, data, jobs):
     Parameters
     ----------
     script : Path
-        Where finetune_classifier.py is.
+        The path of finetune_classifier.py.
     words : list of str
         Flags for it, the same for all runs.
     values : dict
-        All of its flags by name, with the values that they have by these words.
+        The values of all its flags that these words give, by name.
     data : Path
         The folder of the GLUE files.
     jobs : int
-        How many runs there are at once.
+        The number of simultaneous runs.
 
     Returns
     -------
@@ -45,9 +45,9 @@ def make_plan(script, words, values, data, jobs):
 
 
 def collect_settings(values, data, devices):
-    """Collect what the numbers of a run depend on beside its task and seed.
+    """Collect everything that a run's results depend on besides its task and seed.
 
-    Paths are absolute, so that it does not matter from where the command is given.
+    Paths are absolute, so that the folder in which the command is given does not matter.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def collect_settings(values, data, devices):
         The flags of finetune_classifier.py.
     data : Path
     devices : int
-        How many GPUs a run has; 0 is the CPU.
+        How many GPUs a run has; 0 means the CPU.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def digest(settings):
 
 
 def list_runs(output, plans, seeds):
-    """List the runs of all tasks, with the folders where they belong.
+    """List the runs of all tasks, with their folders.
 
     Parameters
     ----------
@@ -97,26 +97,26 @@ def list_runs(output, plans, seeds):
 
 
 def compare_published(task, settings, data):
-    """Find the published runs of a task, and decide whether others compare with them.
+    """Find the published runs of a task, and decide whether other runs compare with them.
 
     Parameters
     ----------
     task : str
     settings : dict
-        Those of the other runs.
+        The settings of the other runs.
     data : Path
 
     Returns
     -------
     list of (str, dict, str or None)
-        Name of the recipe, its figures, and None or why not to compare: ``other model``,
-        ``other recipe`` or ``other data``.
+        The name of the recipe, its figures, and None or the reason not to compare: ``other
+        model``, ``other recipe`` or ``other data``.
     """
     parser = build_flags()
     found = []
     for recipe, figures in recipes.published(task).items():
         values = vars(parser.parse_args(recipes.flags_of(recipe, task)))
-        # With one device or none: --batch_size is that of a device.
+        # With at most one device, since --batch_size is per device.
         reference = collect_settings(values, data, min(settings['devices'], 1))
         reason = find_difference(settings, reference)
         if reason is None and not is_whole(TASKS[task], data):
@@ -126,17 +126,17 @@ def compare_published(task, settings, data):
 
 
 def find_difference(settings, reference):
-    """Find out what keeps a run from being compared with a published one.
+    """Find the reason not to compare a run with a published one.
 
     Parameters
     ----------
     settings, reference : dict
-        Those of both, see :func:`collect_settings`.
+        The settings of both; see :func:`collect_settings`.
 
     Returns
     -------
     str or None
-        ``other model`` or ``other recipe``; None if nothing differs that the result depends on.
+        ``other model`` or ``other recipe``; None if nothing that affects the result differs.
     """
     parser = build_flags()
     differing = {
@@ -148,7 +148,7 @@ def find_difference(settings, reference):
 
 
 def is_whole(task, data):
-    """Return whether the training and dev sets have as many rows as those of GLUE."""
+    """Return whether the training and dev sets have as many rows as GLUE's."""
     return all(
         len(files.read_glue(data, task, split).texts) == split.rows
         for split in (task.train, *task.dev)

@@ -1,4 +1,4 @@
-"""The settings of published runs by name, and the results of those runs.
+"""The settings of published runs, by name, and the results of those runs.
 
 Figures and curves are in ``published/RECIPE/TASK.json`` beside this module, with the address of
 each log.
@@ -21,7 +21,7 @@ RECIPES = {
         'SST-2': {'batch_size': 16, 'epochs': 4, 'lr': 2e-5, 'log_interval': 500},
         'MNLI': {'max_len': 80, 'epsilon': 1e-8, 'log_interval': 100},
     },
-    # The table of GluonNLP 0.10. The command that it prints for CoLA says 10 epochs, its log 7.
+    # The table of GluonNLP 0.10. The command printed there for CoLA says 10 epochs, the log 7.
     '2020-01': {
         'CoLA': {**_LONG, 'epochs': 7},
         'SST-2': {**_LONG, 'log_interval': 400},
@@ -56,8 +56,8 @@ def published(task):
     -------
     dict of str to dict
         By recipe, the content of its JSON file: ``source``, ``seed``, ``note``, the dev metrics
-        by dev set at the ``last`` and at the ``best`` epoch where they are known, and the curves
-        that :func:`bert.experiments.logs.read_log` reads too.
+        by dev set at the ``last`` and the ``best`` epoch if known, and the curves, which
+        :func:`bert.experiments.logs.read_log` can read too.
     """
     files = {name: PUBLISHED / name / f'{task}.json' for name in RECIPES}
     return {name: read_json(path) for name, path in files.items() if path.is_file()}

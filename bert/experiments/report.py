@@ -1,7 +1,7 @@
 """Write a page about many runs: tables, curves, confusion matrices, rows that most get wrong.
 
-The page is one HTML file that needs nothing else. All text from data, flags and the machine goes
-through :func:`html.escape` where it is put in.
+The page is one self-contained HTML file. All text from data, flags and the machine goes through
+:func:`html.escape` where it is inserted.
 """
 
 import base64
@@ -55,11 +55,11 @@ def format_page(title, command, tables, sections, machines, has_pictures):
     ----------
     title, command : str
     tables : dict of str to list of dict
-        All tables, of which that of GLUE has no section.
+        All tables; GLUE's has no section.
     sections : list of bert.experiments.sections.Section
     machines : dict of str to iterable of str
-        What :func:`bert.system.machine.describe` returned where the runs were done; each value
-        once.
+        The results of :func:`bert.system.machine.describe` where the runs were done, without
+        duplicates.
     has_pictures : bool
         Whether matplotlib can be used.
     """
@@ -81,7 +81,7 @@ def format_page(title, command, tables, sections, machines, has_pictures):
 
 
 def format_overview(sections):
-    """Return a table with the first metric of each task, at the last and at the best epoch."""
+    """Return a table with the first metric of each task, at the last and the best epoch."""
     head = ['task', 'metric', 'runs', 'last epoch, mean', *MEAN_INTERVAL, 'best epoch, mean']
     lines = []
     for section in sections:
@@ -103,13 +103,13 @@ def format_overview(sections):
 
 
 def format_rows(table):
-    """Return a table of :func:`bert.experiments.results.tabulate`, a rule above the statistics."""
+    """Return a table of :func:`bert.experiments.results.tabulate`, its statistics below a rule."""
     lines = [[format_cell(*item) for item in row.items()] for row in table]
     return format_lines(list(table[0]), lines, first='mean')
 
 
 def format_lines(head, lines, first=None):
-    """Return a table of texts; above the line that begins with ``first`` is a rule."""
+    """Return a table of texts, with a rule above the line that begins with ``first``."""
     header = ''.join(f'<th>{escape(cell)}</th>' for cell in head)
     body = ''.join(
         ('<tr class="first">' if line[0] == first else '<tr>')
@@ -124,7 +124,7 @@ def format_lines(head, lines, first=None):
 
 
 def format_section(section, has_pictures):
-    """Return all that is shown of a task."""
+    """Return everything shown about a task."""
     parts = [f'<h2>{escape(section.task.name)}</h2>', format_rows(section.table)]
     if has_pictures:
         pictures = [
@@ -150,14 +150,14 @@ def format_section(section, has_pictures):
 def embed(figure, description):
     """Return a figure as an ``img`` element that holds its SVG.
 
-    SVG elements themselves would clash: the names inside of two of them are the same.
+    SVG elements themselves would clash, as they all use the same names inside.
     """
     data = base64.b64encode(curves.render(figure, 'svg')).decode()
     return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{data}"/>'
 
 
 def format_scatter(evaluation):
-    """Return a picture of the mean predictions of all runs over the true numbers."""
+    """Return a plot of the mean predictions of all runs over the true numbers."""
     means = evaluation.outputs[:, :, 0].mean(axis=0)
     title = f'mean prediction of {len(evaluation.outputs)} runs'
     figure = curves.scatter(evaluation.labels, means, title)

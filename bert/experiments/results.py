@@ -7,14 +7,14 @@ import numpy as np
 
 from bert.tasks.table import TASKS
 
-HEAD = 'seed'  # of the first column, which has the names of the statistics too
+HEAD = 'seed'  # the head of the first column, which also has the names of the statistics
 MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
 RUN_INTERVAL = ('95 % of a run from', '95 % of a run to')
 STATISTICS = ('mean', 'deviation', *MEAN_INTERVAL, *RUN_INTERVAL)
 
 
 def metric_name(when, dev_set, metric):
-    """Return the name of a column; the only dev set of a task is not named.
+    """Return the name of a column, without the dev set if it is the task's only one.
 
     >>> metric_name('last', 'dev', 'f1'), metric_name('best', 'matched', 'accuracy')
     ('last f1', 'best matched accuracy')
@@ -23,7 +23,7 @@ def metric_name(when, dev_set, metric):
 
 
 def flatten(when, dev_sets):
-    """Turn the metrics of an epoch, by dev set, into cells of a row; skip its other entries."""
+    """Turn an epoch's metrics, by dev set, into cells of a row; skip its other entries."""
     return {
         metric_name(when, dev_set, metric): value
         for dev_set, metrics in dev_sets.items()
@@ -33,7 +33,7 @@ def flatten(when, dev_sets):
 
 
 def measures(record):
-    """Return what the table shows of a run: metrics at its last and best epoch, and its time.
+    """Return a run's figures for the table: metrics at its last and best epoch, and its time.
 
     >>> dev = {'matched': {'accuracy': 0.8}, 'mismatched': {'accuracy': 0.9}, 'seconds': 4.0}
     >>> list(measures({'epochs': [dev], 'best_epoch': 1, 'seconds': 5.0}).items())[:3]
@@ -66,14 +66,14 @@ def best_seed(task, done):
 
 
 def tabulate_tasks(records, published):
-    """Make the table of each task, and that of GLUE's score if there are records of all tasks.
+    """Make the table of each task, and of GLUE's score if there are records of all tasks.
 
     Parameters
     ----------
     records : dict of str to dict of int to dict
         The records of each task by seed.
     published : dict of str to list
-        What :func:`bert.experiments.plans.compare_published` returns for each task.
+        The result of :func:`bert.experiments.plans.compare_published` for each task.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def tabulate_tasks(records, published):
 
 
 def tabulate(done, published=()):
-    """Make the table of a task, from the measures of each seed.
+    """Make the table of a task from the measures of each seed.
 
     Parameters
     ----------
@@ -104,10 +104,10 @@ def tabulate(done, published=()):
     Returns
     -------
     list of dict
-        A row for each seed, one for each statistic, and for each recipe with a figure either three
-        rows (the figure, how many runs are below it, and whether it is within the interval of one
-        run), or one that says why not. The name of a row is in the column ``seed``. What does not
-        exist is None.
+        A row for each seed, one for each statistic, and for each published recipe either three
+        rows (its figures, how many runs are below them, and whether they are within the interval
+        of one run), or one that says why not. The name of a row is in the column ``seed``. A
+        missing value is None.
     """
     rows = [{HEAD: number, **values} for number, values in done.items()]
     summaries = {name: summarize([row[name] for row in rows]) for name in list(rows[0])[1:]}
@@ -128,9 +128,9 @@ def tabulate(done, published=()):
 def summarize(values):
     """Compute mean, standard deviation of the sample, and two 95 % intervals by Student's t.
 
-    That of the mean, mean +- t s / sqrt(n), says how well the mean is known; that of a run, mean
-    +- t s sqrt(1 + 1/n), where one more run with another seed would fall (the prediction interval
-    of a normal sample). From a single value only the mean is known; the others are None.
+    The interval of the mean, mean +- t s / sqrt(n), says how well the mean is known; that of a
+    run, mean +- t s sqrt(1 + 1/n), where one more run with another seed would fall (the prediction
+    interval of a normal sample). For a single value all but the mean are None.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def summarize(values):
 
 
 def compare(recipe, figures, reason, rows, summaries):
-    """Make the rows of a published run: its figures and where they fall, or the reason why not."""
+    """Make the rows of a published run: its figures and where they fall, or why not to compare."""
     cells = {
         name: value
         for when in ('last', 'best')
@@ -179,7 +179,7 @@ def compare(recipe, figures, reason, rows, summaries):
 
 
 def macro_average(records):
-    """Compute GLUE's score of each seed that has all tasks.
+    """Compute GLUE's score for each seed that has all tasks.
 
     It is the mean over tasks of the mean of their metrics (Wang et al. 2018); the diagnostic set
     does not count.
@@ -214,10 +214,10 @@ def macro_average(records):
 
 
 def format_table(rows, style='text'):
-    """Write a table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
+    """Format a table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
     lines = [list(rows[0])] + [[format_cell(*item) for item in row.items()] for row in rows]
     if style == 'rst':
-        # A dash alone is a list without a text.
+        # A dash alone would be an empty list item.
         lines = [['\\-' if cell == '-' else cell for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines = [
@@ -235,7 +235,7 @@ def format_table(rows, style='text'):
 
 
 def format_cell(name, value):
-    """Write a value as text, with the digits that suit its column."""
+    """Format a value with the number of digits that suits its column."""
     if value is None:
         return '-'
     if isinstance(value, float):
@@ -244,9 +244,9 @@ def format_cell(name, value):
 
 
 def format_document(tables, style):
-    """Write all tables as one text, under the names of their tasks.
+    """Format all tables as one text, under the names of their tasks.
 
-    ``csv`` has unrounded numbers, and empty cells where there is none.
+    ``csv`` has unrounded numbers, and empty cells for missing ones.
     """
     if style == 'csv':
         columns = dict.fromkeys(name for rows in tables.values() for row in rows for name in row)

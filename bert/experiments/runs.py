@@ -19,11 +19,11 @@ from bert.system.machine import describe
 from bert.system.processes import POLL, child_environment, kill_with_parent
 
 RECORD = 'result.json'  # in the folder of a finished run: its results
-LOG = 'run.log'  # beside it: all that the run printed
+LOG = 'run.log'  # beside it: everything that the run printed
 
 
 class Run(NamedTuple):
-    """One training: a task with a seed."""
+    """One training run: a task with a seed."""
 
     task: str
     seed: int
@@ -34,11 +34,11 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How to run a task."""
+    """The way to run a task."""
 
-    command: list  # of a run, less its task, seed and folder
-    settings: dict  # what the numbers depend on beside task and seed
-    devices: list  # GPUs: one run at a time has them all, several have one each; [] is the CPU
+    command: list  # of a run, without its task, seed and folder
+    settings: dict  # what the results depend on besides task and seed
+    devices: list  # GPUs: a run alone has them all, simultaneous runs one each; [] is the CPU
 
 
 class Started(NamedTuple):
@@ -53,7 +53,7 @@ class Started(NamedTuple):
 
 
 def do_runs(runs, plans, jobs):
-    """Do the runs that are not finished, ``jobs`` at once, and log a line about each.
+    """Do the unfinished runs, ``jobs`` at a time, and log a line about each.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def do_runs(runs, plans, jobs):
 
 
 def each_outcome(runs, plans, jobs):
-    """Start runs while there are free slots, and see which have ended.
+    """Start runs in free slots, and watch which have ended.
 
-    A run that another process is doing is left to it, and its record read afterwards. When the
+    A run that another process is doing is left to it, and its record is read afterwards. When the
     caller stops or is interrupted, the processes get SIGTERM, finish their step and end.
 
     Yields
@@ -133,7 +133,7 @@ def begin(current, plan, slot, jobs):
     Returns
     -------
     Started, dict, Exception or None
-        The record of a run that is finished already, or what is wrong with it; None if another
+        The record of a run that is already finished, or the reason for a failure; None if another
         process is doing this run.
     """
     log = None
@@ -168,9 +168,9 @@ def begin(current, plan, slot, jobs):
 
 
 def lock(path):
-    """Open a file to append to it, and lock it; return None while another process has the lock.
+    """Open a file for appending and lock it, or return None if another process has the lock.
 
-    A child process that writes to the file has the lock too, until it ends.
+    A child process that writes to the file holds the lock too, until it ends.
     """
     file = open(path, 'ab')  # noqa: SIM115
     try:
@@ -220,7 +220,7 @@ def finish(started, plan, machine):
 
 
 def explain_failure(status, log):
-    """Say why a run failed: the signal that ended it, or the last line that it wrote."""
+    """Return why a run failed: the signal that ended it, or the last line that it wrote."""
     if status < 0:
         return f'ended by signal {-status} ({signal.strsignal(-status)}); its log is {log}'
     lines = log.read_text(encoding='utf8', errors='replace').split('\n')

@@ -1,4 +1,4 @@
-"""Collect the sections of the report, one a task, from the files of its runs."""
+"""Collect the sections of the report, one per task, from the files of its runs."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from bert.tasks.table import TASKS, Task
 class Evaluation(NamedTuple):
     """The outputs of all runs of a task for one of its dev sets, each at its best epoch."""
 
-    name: str  # '' where the task has only one
+    name: str  # '' if the task has only one
     texts: list  # of (text,) or (first, second)
     labels: np.ndarray  # (N,) class ids or numbers
     outputs: np.ndarray  # (runs, N, classes), before any softmax
@@ -48,9 +48,9 @@ def make_sections(tables, records, folders, published, data):
     records : dict of str to dict of int to dict
         The records of each task by seed.
     folders : dict of (str, int) to Path
-        That of each run, by task and seed.
+        The folder of each run, by task and seed.
     published : dict of str to list
-        What :func:`bert.experiments.plans.compare_published` returns for each task.
+        The result of :func:`bert.experiments.plans.compare_published` for each task.
     data : Path
         The folder of the GLUE files.
 
@@ -108,7 +108,7 @@ def collect_evaluation(task, split, folders, data):
 
 
 def confusion(evaluation, task):
-    """Count how many rows of each class are taken for which, in the mean over the runs.
+    """Count how many rows of each class are predicted as which, averaged over the runs.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def confusion(evaluation, task):
 def find_hard(evaluation, task):
     """Find the rows that more than half of the runs get wrong, the surest wrong answers first.
 
-    Of numbers these are all rows, the largest mean absolute error first.
+    In regression these are all rows, the largest mean absolute error first.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The examples of a task, as the arrays that BERT takes."""
+"""The examples of a task, as arrays for BERT."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from bert.text.tokenizer import build_tokenizer
 
 
 class Dataset(NamedTuple):
-    """One split of a task, ready to be batched."""
+    """One split of a task, ready for batching."""
 
     split: Split
     encoded: Encoded
@@ -21,12 +21,12 @@ class Dataset(NamedTuple):
 
     @property
     def dev_name(self):
-        """The name of a dev set: ``dev``, or that of one of MNLI's two."""
+        """The name of a dev set: ``dev``, or the name of one of MNLI's two."""
         return self.split.name or 'dev'
 
     @property
     def test_name(self):
-        """The name of a test set: that of GLUE's file, or ``test``."""
+        """The name of a test set: the stem of its GLUE file name, or ``test``."""
         return Path(self.split.submission).stem or 'test'
 
 
@@ -36,14 +36,14 @@ def read_examples(task, with_training):
     Parameters
     ----------
     task : bert.tasks.table.Task
-        Of GLUE, whose folder the variable GLUE_DIR names, or the user's own.
+        A GLUE task, with its files in the folder named by GLUE_DIR, or the user's own.
     with_training : bool
         Whether to read the training set too.
 
     Returns
     -------
     dict of str to list of (Split, Examples)
-        Under ``train``, ``dev`` and ``test``; of a GLUE task the test sets that are there.
+        Under ``train``, ``dev`` and ``test``; for a GLUE task, only the test sets that exist.
     """
     test = task.test
     if task.is_own:
@@ -81,7 +81,7 @@ def encode_datasets(examples, vocab, lower, max_len):
 
 
 def hash_data(datasets):
-    """Hash each set, to see whether two runs have the same data.
+    """Hash each data set, to show whether two runs have the same data.
 
     Returns
     -------

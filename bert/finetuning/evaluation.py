@@ -1,4 +1,4 @@
-"""The outputs of a model for a whole set, and the metrics of a dev set."""
+"""The outputs of a model for a whole data set, and the metrics of a dev set."""
 
 import logging
 
@@ -13,7 +13,7 @@ from bert.training import batches, devices
 
 
 def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: None):
-    """Compute the outputs (N, classes) for a set, in its order; the workers share the work.
+    """Compute the outputs (N, classes) for a data set, in its order, shared by all workers.
 
     Batches are sorted by length.
 
@@ -23,7 +23,7 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
     dataset : bert.finetuning.data.Dataset
     batch_size : int
     contexts : list of mxnet.Context
-        This worker's.
+        This worker's devices.
     workers : bert.distributed.workers.Workers
     check : function
         Called after each round of the workers; it may end the program.
@@ -50,7 +50,7 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
 
 
 def report_metrics(dataset, outputs, task):
-    """Log the metrics of a dev set in the original's form, MNLI's two sets by name.
+    """Log the metrics of a dev set in the original's format, naming MNLI's two sets.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The flags of finetune_classifier.py: which go together, and what follows from them."""
+"""The flags of finetune_classifier.py: which combinations are allowed, and what they imply."""
 
 from bert.checkpoints.source import is_zoo_model
 from bert.cli.flags import (
@@ -16,7 +16,7 @@ INFERENCE_ON_OWN_DATA = (
 
 
 def parse_args(argv=None):
-    """Parse the flags, and check them as far as that goes without reading a file."""
+    """Parse the flags, and check them as far as possible without reading a file."""
     args = build_flags().parse_args(argv)
     check_args(args)
     if not args.only_inference:
@@ -25,22 +25,22 @@ def parse_args(argv=None):
 
 
 def recall(argv, args, finetuned):
-    """Take what is missing for --only_inference from what the model remembers.
+    """Fill in flags missing for --only_inference from those that the model remembers.
 
     Parameters
     ----------
     argv : list of str or None
         The command line.
     args : argparse.Namespace
-        What :func:`parse_args` made of it.
+        The result of :func:`parse_args`.
     finetuned : dict or None
-        What the model of --bert_model says of itself; see
+        The flags and labels of the model of --bert_model; see
         :func:`bert.checkpoints.reading.read_finetuned`.
 
     Returns
     -------
     argparse.Namespace
-        The flags as if those that were not given had been given as they are remembered.
+        The flags, where those not given have their remembered values.
     """
     own = own_files(args)
     if finetuned is None:
@@ -50,7 +50,7 @@ def recall(argv, args, finetuned):
         flags = finetuned['flags']
         remembered = {n: flags[n] for n in parser.with_role('remembered') if n in flags}
         if args.task_name:
-            # Another task than it was trained on: only the length still says something.
+            # The task may differ from the one it was trained on: only the length still applies.
             remembered = {n: value for n, value in remembered.items() if n == 'max_len'}
         elif own:
             remembered.pop('task_name', None)
@@ -66,7 +66,7 @@ def recall(argv, args, finetuned):
 
 
 def fixed_flags(args):
-    """Return the flags, by name, that must be the same on all workers and when a run goes on."""
+    """Return the flags, by name, that must agree on all workers and when a run is resumed."""
     may_change = build_flags().with_role('may_change')
     return {name: value for name, value in vars(args).items() if name not in may_change}
 
@@ -77,7 +77,7 @@ def remembered_flags(args):
 
 
 def own_files(args):
-    """Return the names of the flags with files of the user's own that were given."""
+    """Return the names of the given flags that name the user's own files."""
     return [name for name in ('train_file', 'dev_file', 'test_file') if getattr(args, name)]
 
 
@@ -114,7 +114,7 @@ def check_args(args):
 
 
 def refuse_without_finetuned(args):
-    """Refuse --only_inference where --bert_model is not fine-tuned, unless other weights are."""
+    """Refuse --only_inference if --bert_model is not fine-tuned, unless other weights are."""
     if own_files(args):
         raise UsageError(INFERENCE_ON_OWN_DATA)
     if not args.model_parameters:
@@ -124,7 +124,7 @@ def refuse_without_finetuned(args):
 
 
 def complete(args):
-    """Refuse flags that are incomplete, and fill in what follows from the others."""
+    """Refuse incomplete flags, and fill in what follows from the others."""
     own = own_files(args)
     if own:
         check_own_data(args)

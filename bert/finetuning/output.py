@@ -1,4 +1,4 @@
-"""The output directory of a fine-tuning: models, logs, and what --resume goes on from."""
+"""The output directory of fine-tuning: models, logs, and the state that --resume needs."""
 
 import contextlib
 import logging
@@ -16,14 +16,14 @@ from bert.tasks import metrics
 from bert.tasks.predictions import predictions_path
 from bert.training import folder, states
 
-# The folder with the training state, while a run is not finished.
+# The folder for the training state, until a run is finished.
 STATES = 'resume'
 LOG = 'finetune.log'
 LOGS = (LOG, folder.METRICS)
 
 
 def choose_start(output, identity, resume):
-    """Find out where to begin, and log what the folder holds of an earlier run.
+    """Find out where to begin, and log what the folder holds from an earlier run.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def choose_start(output, identity, resume):
     Returns
     -------
     bool, dict or None
-        Whether the run is finished already; what :meth:`Output.save_state` saved of a run that
-        goes on.
+        Whether the run is already finished, and what :meth:`Output.save_state` saved if it is to
+        go on.
 
     Raises
     ------
     UsageError
-        If the run there is to go on but is another one.
+        If ``resume`` is set but the run there is a different one.
     """
     description = output / FINETUNED
     earlier = read_json(description) if description.is_file() else {}
@@ -73,7 +73,7 @@ def choose_start(output, identity, resume):
 
 
 def finished_result(output, test):
-    """Return what a finished run returned at its end.
+    """Return the result of a finished run.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def finished_result(output, test):
 
 
 class Output:
-    """An output directory that ``--bert_model`` takes again.
+    """An output directory, which ``--bert_model`` accepts.
 
     It holds ``model_bert_TASK_EPOCH.params`` (epochs from 0), ``config.json``, ``vocab.txt`` and
     ``tokenizer_config.json`` in Hugging Face's layout, ``finetune.json`` with the task, the labels
@@ -101,7 +101,7 @@ class Output:
     description : dict
         ``settings``, ``vocab`` and ``lower``; see :func:`write_description`.
     flags : dict
-        Those that the model remembers.
+        The flags that the model remembers.
     identity : dict
         See :func:`bert.training.folder.identify`.
     can_resume : bool
@@ -121,7 +121,7 @@ class Output:
         self.is_new = True  # nothing of this run is saved yet
 
     def begin(self, saved):
-        """Make the files what they were where the run goes on.
+        """Restore the files to their state at the point where the run goes on.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Output:
             folder.add_line(self.path, values)
 
     def save_epoch(self, updater, step, history):
-        """Save the model and the dev metrics of the last epoch, and what the next one needs."""
+        """Save the model and the dev metrics of the last epoch, and the state for the next one."""
         epoch, results = len(history.epochs), dict(history.epochs[-1])
         self.write_line({'epoch': epoch, 'seconds': results.pop('seconds'), **results})
         if self.workers.is_first:
@@ -177,7 +177,7 @@ class Output:
         self.workers.remember_saved(self.describe_saved(history))
 
     def save_state(self, updater, position, history, written=None):
-        """Save what ``--resume`` needs.
+        """Save the state that ``--resume`` needs.
 
         Parameters
         ----------
@@ -198,7 +198,7 @@ class Output:
         updater.save(self.path / STATES, position.step, state, keep=1, written=written)
 
     def stop_in_epoch(self, signum, updater, seen, history):
-        """Save the epoch so far, and end the program as a signal asked."""
+        """Save the epoch so far, and end the program as a signal requested."""
         if self.can_resume:
             position = Position(seen.step, time.time() - seen.start, seen.state())
             if self.workers.is_first:
@@ -207,14 +207,14 @@ class Output:
         self.stop(signum, f'step {seen.step}', history)
 
     def stop(self, signum, point, history):
-        """End the program as a signal asked, where everything up to a point is saved."""
+        """End the program as a signal requested, with everything up to a point saved."""
         if self.can_resume:
             raise Stopped(signum, f'{point} is saved, and --resume goes on from there')
         saved = self.describe_saved(history)
         raise Stopped(signum, f"--resume cannot go on with MXNet's own optimizers; {saved}")
 
     def describe_saved(self, history):
-        """Say which parameters of this run are on the disk, as a clause."""
+        """Return a clause that says which parameters of this run are on disk."""
         if not history.epochs:
             return 'no epoch was finished'
         return f'the best epoch so far is in {self.parameters_path(history.best_epoch)}'
@@ -232,15 +232,15 @@ class Output:
             self.workers.broadcast_parameters(model)
 
     def close(self, history):
-        """Mark the run as finished, and remove what it was resumed from."""
+        """Mark the run as finished, and remove its training state."""
         if self.can_resume and self.workers.is_first:
             self._write_finetuned(history, run=self.identity)
             shutil.rmtree(self.path / STATES, ignore_errors=True)
 
     def _replace_earlier_run(self):
-        """Remove, before the first file of a new run, what would be taken for its own.
+        """Remove files that could be mistaken for a new run's, before it writes its first.
 
-        Parameters of an earlier, longer run are moved to a folder ``earlier``.
+        Parameters of later epochs of an earlier run are moved to a folder ``earlier``.
         """
         if not self.is_new:
             return

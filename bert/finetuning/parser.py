@@ -1,4 +1,4 @@
-"""The parser of finetune_classifier.py: its flags, and what each is for."""
+"""The parser of finetune_classifier.py: its flags, and the purpose of each."""
 
 from bert.cli.flags import Parser, add_device_flags, fraction, positive_float, positive_int, seed
 from bert.distributed.flags import add_kvstore_flag
@@ -24,9 +24,9 @@ def build_flags():
     The roles of the flags:
 
     - ``remembered``: a fine-tuned model remembers it, and --only_inference takes it from there;
-    - ``may_change``: another start of the same run may have it otherwise, since what it names is
-      compared itself: the data, the weights, the devices;
-    - ``own``: it describes own data in place of a GLUE task;
+    - ``may_change``: it may differ when a run is started again, since what it names is compared
+      directly: the data, the weights, the devices;
+    - ``own``: it describes the user's own data, used instead of a GLUE task;
     - ``source``: it names a model; ``model``: it decides which weights a run begins with;
     - ``run``: glue.py chooses it for each run;
     - ``indifferent``: the results do not depend on it.
@@ -91,7 +91,7 @@ def build_flags():
         roles='remembered',
         type=positive_int,
         default=128,
-        help='tokens of a sentence or pair at most, with the special ones',
+        help='most tokens of a sentence or pair, special ones included',
     )
 
     model = parser.add_argument_group('model')
@@ -124,7 +124,7 @@ def build_flags():
         '--model_parameters',
         roles='source model may_change',
         metavar='SOURCE',
-        help='the same of a fine-tuned model, classifier included',
+        help='the same, but from a fine-tuned model, classifier included',
     )
     casing = model.add_mutually_exclusive_group()
     parser.flag(
@@ -132,14 +132,14 @@ def build_flags():
         '--do_lower_case',
         roles='may_change',
         action='store_true',
-        help='lower-case the text, whatever the model says of itself',
+        help="lower-case the text, whatever the model's own setting",
     )
     parser.flag(
         casing,
         '--cased',
         roles='may_change',
         action='store_true',
-        help='keep capitals, whatever the model says of itself',
+        help="keep capitals, whatever the model's own setting",
     )
 
     training = parser.add_argument_group('training')
@@ -152,10 +152,14 @@ def build_flags():
         '--early_stop',
         type=positive_int,
         metavar='EPOCHS',
-        help='stop after as many epochs without a better dev metric',
+        help='stop after this many epochs without a better dev metric',
     )
     parser.flag(
-        training, '--batch_size', type=positive_int, default=32, help='rows a batch, on each device'
+        training,
+        '--batch_size',
+        type=positive_int,
+        default=32,
+        help='rows per batch, on each device',
     )
     parser.flag(
         training,
@@ -197,7 +201,7 @@ def build_flags():
         roles='indifferent',
         type=positive_int,
         default=8,
-        help='rows a batch in evaluation',
+        help='rows per batch in evaluation',
     )
     parser.flag(
         output,
@@ -226,6 +230,6 @@ def build_flags():
         '--resume',
         roles='run may_change',
         action='store_true',
-        help='go on where the run in --output_dir stood, if there is one; its flags must be given',
+        help='go on with the run in --output_dir, if there is one; give the same flags again',
     )
     return parser

@@ -1,4 +1,4 @@
-"""How far a fine-tuning has come: its finished epochs, and the one that it is in."""
+"""The progress of a fine-tuning run: its finished epochs, and the current one."""
 
 import math
 import time
@@ -13,10 +13,10 @@ from bert.training.failures import LossNotFinite
 
 
 class Position(NamedTuple):
-    """Where a run begins, or goes on."""
+    """The point at which a run begins or goes on."""
 
-    step: int = 0  # updates since its beginning
-    seconds: float = 0.0  # of the epoch that it is in
+    step: int = 0  # updates since the beginning of the run
+    seconds: float = 0.0  # spent in the current epoch
     seen: Optional[dict] = None  # see EpochProgress.state; None between two epochs
 
 
@@ -27,7 +27,7 @@ class History:
     ----------
     task : bert.tasks.table.Task
     epochs : list of dict
-        Of each the metrics by dev set, and ``seconds``.
+        The metrics of each by dev set, and ``seconds``.
     """
 
     def __init__(self, task, epochs=()):
@@ -38,7 +38,7 @@ class History:
     def best_epoch(self):
         """The first epoch, counted from 1, with the best first metric on the first dev set.
 
-        Without a dev set the last epoch; 0 where no epoch is finished.
+        The last epoch if there is no dev set; 0 if no epoch is finished.
         """
         if not self.task.dev or not self.epochs:
             return len(self.epochs)
@@ -59,11 +59,11 @@ class EpochProgress:
     epoch : int
         Counted from 1.
     dtype : numpy.dtype
-        Of the labels.
+        The type of the labels.
     position : Position
-        Where the run stands.
+        Where the run is.
     devices : int
-        Of this worker.
+        The number of this worker's devices.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class EpochProgress:
         self.predictions = [np.array(saved['predictions'], kind)]
 
     def state(self):
-        """Return what another process needs to go on, fit for JSON."""
+        """Return what another process needs to go on, as JSON can hold it."""
         self.late.finish()
         return {
             'loss': self.loss,
@@ -96,12 +96,12 @@ class EpochProgress:
         }
 
     def add(self, number, loss, outputs, labels):
-        """Remember a batch of an update; it is read some batches later.
+        """Queue a batch of an update, to be read some batches later.
 
         Parameters
         ----------
         number : int
-            That of the update in this epoch, counted from 1.
+            The number of the update in this epoch, counted from 1.
         loss : mxnet.nd.NDArray of shape (1,)
         outputs : mxnet.nd.NDArray of shape (B, classes)
         labels : (B,) array
@@ -109,7 +109,7 @@ class EpochProgress:
         self.late.add(number, loss, outputs, labels)
 
     def read(self, number, loss, outputs, labels):
-        """Wait for a batch.
+        """Wait for a batch, and add it to the sums.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class EpochProgress:
         self.predictions.append(decide(outputs.asnumpy(), self.task))
 
     def take(self):
-        """Return the mean loss of a row since the last call, and the metrics of the epoch."""
+        """Return the mean loss per row since the last call, and the metrics of the epoch."""
         self.late.finish()
         loss, self.loss, self.rows = self.loss / self.rows, 0.0, 0
         values = metrics.compute(

@@ -8,7 +8,7 @@ from bert.training.devices import spread
 
 
 def loss_of(num_classes):
-    """Return the loss of a row: cross entropy, or for ``None`` half the squared error."""
+    """Return the loss of a row: cross entropy, or half the squared error for ``None``."""
     loss = mx.gluon.loss.L2Loss() if num_classes is None else mx.gluon.loss.SoftmaxCELoss()
     loss.hybridize()
     return loss
@@ -66,9 +66,9 @@ def gradients(model, loss_function, dataset, rows, batch_size, contexts, scale, 
         See :func:`loss_of`.
     dataset : bert.finetuning.data.Dataset
     rows : (N,) array of int
-        Those of the update.
+        The rows of the update.
     batch_size : int
-        How many a device takes at a time.
+        How many of them a device takes at a time.
     contexts : list of mxnet.Context
     scale : float
         Multiplies the gradients, which are sums over the rows.
@@ -77,7 +77,7 @@ def gradients(model, loss_function, dataset, rows, batch_size, contexts, scale, 
     Returns
     -------
     list of ((1,) sum of losses, (B, classes) outputs, (B,) labels)
-        One a batch, those of all workers.
+        One per batch, for the batches of all workers.
     """
     parts = cut(rows, batch_size)
     losses, outputs = [], []

@@ -12,7 +12,7 @@ BFLOAT16 = np.dtype([('bfloat16', np.uint16)])
 
 
 def attention_mask(F, steps, valid_length, heads):
-    """Make an array to add to the scores: 0 at valid keys, :data:`MASKED_SCORE` at padding.
+    """Make an array to add to the scores: 0 for valid keys, :data:`MASKED_SCORE` for padding.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def attention_mask(F, steps, valid_length, heads):
     Returns
     -------
     (batch * heads, length, length) array
-        Of full size: adding a broadcast array would cost a slow kernel in every layer.
+        In full size: adding a broadcast array would cost a slow kernel in every layer.
     """
     key = F.reshape(steps, shape=(1, 1, -1))
     length = F.broadcast_add(
@@ -39,13 +39,13 @@ def float32_product(F, inputs, weight, bias, units):
 
 
 def bfloat16_product(F, inputs, weight, bias, units):
-    """Compute a dense layer of float32 arrays in bfloat16, by MXNet's operators."""
+    """Compute a dense layer of float32 arrays in bfloat16, with MXNet's operators."""
     rounded = [F.amp_cast(array, dtype=BFLOAT16) for array in (inputs, weight, bias)]
     return F.amp_cast(float32_product(F, *rounded, units), dtype='float32')
 
 
 def fused_bfloat16_product(F, inputs, weight, bias, units):
-    """Compute the same by :func:`bert.ops.dense`."""
+    """Compute the same with :func:`bert.ops.dense`."""
     return ops.dense(F, inputs, weight, bias)
 
 
@@ -55,8 +55,8 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
     Attributes
     ----------
     product : function
-        :func:`float32_product`, :func:`bfloat16_product` or :func:`fused_bfloat16_product`: how
-        the projections are computed.
+        The function that computes the projections: :func:`float32_product`,
+        :func:`bfloat16_product` or :func:`fused_bfloat16_product`.
     site : int
         See :func:`bert.ops.self_attention`.
     """
@@ -85,7 +85,7 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
         queries : (number, batch, units) array or None
             The positions to encode, if not all.
         attended : array or None
-            With a seed the valid lengths, else what :func:`attention_mask` gives.
+            With a seed, the valid lengths; otherwise the result of :func:`attention_mask`.
         seed : (64,) array or None
             See :func:`bert.ops.seed`.
 
@@ -110,13 +110,13 @@ class SelfAttention(gluon_bert.DotProductSelfAttentionCell):
 
     def project(self, F, inputs, *projections):
         """Compute several dense layers, each a (weight, bias), as one."""
-        # Also where there is one: see bert.ops.dense about the gradients of parameters.
+        # Concatenate even a single one: see bert.ops.dense about the gradients of parameters.
         weight, bias = (F.concat(*arrays, dim=0) for arrays in zip(*projections))
         units = len(projections) * self.units
         return self.product(F, inputs, weight, bias, units)
 
     def attend_interleaved(self, F, inputs, mask, query, key, value):
-        """Attend with all queries, by the operators that want query, key and value side by side."""
+        """Attend with all queries, using the operators that take interleaved projections."""
         heads = self._num_heads
         weight = F.concat(
             *[w.reshape(shape=(heads, -1, 0), reverse=True) for w, _ in (query, key, value)], dim=1

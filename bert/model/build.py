@@ -7,7 +7,7 @@ from mxnet.gluon import nn
 
 from bert.model.encoder import read_first_only, use_bfloat16
 
-# Of a new head, and of a whole model without pre-trained weights: the original BERT's.
+# For a new head, and for a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02
 
 
@@ -60,14 +60,14 @@ def build_bert(
         use_decoder=use_decoder,
         use_classifier=use_classifier,
     )
-    # Kept with the model, so that nobody has to dig them out of its blocks.
+    # Kept with the model, so that they need not be dug out of its blocks.
     sizes = {'vocab_size': len(vocab), 'token_type_vocab_size': token_type_vocab_size}
     bert.settings = {**settings, **sizes}
     return bert
 
 
 def cast(model, dtype):
-    """Make a BERT, or a model with one, compute in ``float32``, ``float16`` or ``bfloat16``.
+    """Make a BERT, or a model that has one, compute in ``float32``, ``float16`` or ``bfloat16``.
 
     In float16 the parameters are float16 too; in bfloat16 they stay float32, and only the matrix
     products of the encoder and of the masked-LM head are computed in bfloat16.
@@ -79,12 +79,12 @@ def cast(model, dtype):
 
 
 def initialize(block, ctx):
-    """Initialise parameters as the original BERT does: normal weights, LayerNorm 1 and 0."""
+    """Initialise parameters like the original BERT: normal weights, LayerNorm 1 and 0."""
     block.initialize(mx.init.Normal(INITIALIZER), ctx=ctx)
 
 
 def infer_shapes(bert):
-    """Make all shapes known, as the first batch would, to check those of a file against them."""
+    """Infer all shapes, as the first batch would, to check those of a file against them."""
     tokens = [mx.nd.zeros((1, 1)), mx.nd.zeros((1, 1)), mx.nd.ones((1,))]
     if hasattr(bert, 'decoder'):
         tokens.append(mx.nd.zeros((1, 1)))
@@ -106,7 +106,7 @@ class BERTRegression(mx.gluon.HybridBlock):
             self.regression.add(nn.Dropout(dropout), nn.Dense(1))
 
     def __call__(self, inputs, token_types, valid_length=None):
-        """Score (batch, 1) of each pair."""
+        """Return the score of each pair, (batch, 1)."""
         return super().__call__(inputs, token_types, valid_length)
 
     def hybrid_forward(self, F, inputs, token_types, valid_length=None):
@@ -115,12 +115,12 @@ class BERTRegression(mx.gluon.HybridBlock):
 
 
 def build_head(bert, num_classes, ctx, dropout=None):
-    """Put a classifier, or for ``num_classes=None`` a regression head, on top of a BERT.
+    """Put a classifier, or a regression head for ``num_classes=None``, on top of a BERT.
 
     Called with token ids and token types, both (batch, length), and valid lengths, (batch,), it
     gives (batch, num_classes) logits or (batch, 1) scores. The head is initialised with
-    Normal(0.02). The BERT itself then encodes the first position only, which the head reads.
-    Its dropout is by default that of the encoder, 0.1 in all published models.
+    Normal(0.02). The BERT itself then encodes only the first position, which the head reads.
+    The head's dropout defaults to the encoder's, 0.1 in all published models.
     """
     read_first_only(bert)
     if dropout is None:
@@ -131,7 +131,7 @@ def build_head(bert, num_classes, ctx, dropout=None):
     else:
         model = nlp.model.BERTClassifier(bert, num_classes=num_classes, dropout=dropout)
         head = model.classifier
-    # Known now, so that the head is initialised here and not in the first step.
+    # Set now, so that the head is initialised here and not in the first step.
     head[-1].weight.shape = (num_classes or 1, bert.settings['units'])
     initialize(head, ctx)
     return model

@@ -1,9 +1,9 @@
 """The encoder of BERT (Devlin et al. 2018): GluonNLP's, with a faster forward pass.
 
 :func:`speed_up` gives the blocks of a GluonNLP model the classes of this module. Parameters, their
-names and the results stay. Two things make it faster: on the CPU the operators of :mod:`bert.ops`,
-elsewhere MXNet's own with the padding masked by an addition; and, for a model that only reads the
-encoding of the first token, a last layer that computes no more than that.
+names and the results stay the same. Two things make it faster: on the CPU the operators of
+:mod:`bert.ops`, elsewhere MXNet's own with padding masked by an addition; and, for a model that
+reads only the encoding of the first token, a last layer that computes no more than that.
 """
 
 from gluonnlp.model import bert as gluon_bert
@@ -22,8 +22,8 @@ from bert.model.attention import (
 def speed_up(bert, fused):
     """Give the blocks of a GluonNLP model the classes of this module and of the attention.
 
-    GluonNLP's blocks are built by its own constructors, which no argument makes build others; and
-    with their classes exchanged they keep their parameters, whose names are the file format.
+    No argument makes GluonNLP's constructors build other blocks, and blocks whose classes are
+    exchanged keep their parameters, whose names are the file format.
 
     Parameters
     ----------
@@ -57,19 +57,19 @@ def speed_up(bert, fused):
 def read_first_only(bert):
     """Compute the last layer at the first position only, which is all that the pooler reads.
 
-    The sequence of encodings that the model gives is then that one, (batch, 1, units). The results
-    are the same; with 6 layers a seventh of the products is saved, with 12 a fourteenth.
+    The model's sequence of encodings is then just that one, (batch, 1, units). The results are
+    the same; with 6 layers a seventh of the products is saved, with 12 a fourteenth.
     """
     bert.encoder.first_only = bert.encoder.transformer_cells[-1].first_only = True
 
 
 def use_bfloat16(bert):
-    """Compute the matrix products in bfloat16, but for those within the attention.
+    """Compute the matrix products in bfloat16, except for those within the attention.
 
     The parameters, their gradients and everything else stay float32: as with PyTorch's autocast,
     the inputs of a product are rounded to bfloat16, and its sums are kept in float32 until they
     are complete. The heads on the pooled encoding, of one row each, stay float32. The gradients of
-    parameters whose grad_req is 'add' at the first forward pass are added up; it is not to become
+    parameters whose grad_req is 'add' at the first forward pass are added up; it must not become
     'add' later.
     """
     fused = bert.encoder.fused and ops.has_dense()
@@ -96,12 +96,13 @@ class Encoder(gluon_bert.BERTEncoder):
         Returns
         -------
         (length, batch, units) array, list of (batch, heads, length, length) arrays
-            The encodings, 0 at the padding, or with ``output_all_encodings`` a list of those of
-            each layer; and with ``output_attention`` the attention weights of each layer.
+            The encodings, 0 at the padding, or a list of each layer's with
+            ``output_all_encodings``; and the attention weights of each layer with
+            ``output_attention``.
         """
         steps = F.contrib.arange_like(inputs, axis=0)
-        # Looked up for each row: the sum over the rows in the gradient of a broadcast array would
-        # cost five times the lookup's.
+        # Looked up for each row: in the gradient of a broadcast array, the sum over the rows would
+        # cost five times as much as the lookup's.
         tokens = F.reshape(F.slice_axis(inputs, axis=2, begin=0, end=1), shape=(0, 0))
         each = F.broadcast_like(F.expand_dims(steps, axis=1), tokens)
         encodings = inputs + F.Embedding(each, position_weight, self._max_length, self._units)
@@ -143,16 +144,16 @@ def valid_lengths(F, inputs):
 
 
 class Layer(gluon_bert.BERTEncoderCell):
-    """One layer: self-attention and feed-forward network, each with dropout, residual, LayerNorm.
+    """A layer: self-attention and feed-forward network, each with dropout, residual, LayerNorm.
 
     Attributes
     ----------
     first_only : bool
-        Whether the output is that of the first position only.
+        Whether to output the first position only.
     """
 
     def hybrid_forward(self, F, inputs, attended, seed):
-        """Encode (length, batch, units) encodings of the layer below.
+        """Transform the (length, batch, units) encodings of the layer below.
 
         Returns
         -------
@@ -206,18 +207,18 @@ class LayerNorm(nn.LayerNorm):
 
 
 class DropoutAddLayerNorm(nn.LayerNorm):
-    """The end of each part of a layer: dropout, the residual connection, LayerNorm.
+    """The end of each half of a layer: dropout, the residual connection, LayerNorm.
 
     Attributes
     ----------
     rate : float
-        Of the dropout.
+        The dropout rate.
     site : int
         See :func:`bert.ops.dropout_add_layer_norm`.
     """
 
     def hybrid_forward(self, F, data, residual, seed, gamma, beta):
-        """LayerNorm(dropout(data) + residual)."""
+        """Compute LayerNorm(dropout(data) + residual)."""
         if seed is not None:
             return ops.dropout_add_layer_norm(
                 F, data, residual, gamma, beta, seed, self._epsilon, self.rate, self.site

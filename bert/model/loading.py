@@ -1,4 +1,4 @@
-"""Load BERT for MXNet from any source, or build one to be trained from scratch."""
+"""Load BERT for MXNet from any source, or build one to train from scratch."""
 
 import mxnet as mx
 import psutil
@@ -14,7 +14,7 @@ from bert.model.parameters import set_encoder, set_finetuned, set_parameters
 from bert.system.errors import ToolkitError
 from bert.text.vocab import pad_vocab
 
-# Parameters of a model that is built whether it has weights for them or not: 256 MB.
+# A model of up to this many parameters (256 MB) is built even if there are no weights for them.
 SMALL = 2**26
 
 
@@ -36,13 +36,13 @@ def load_bert(
         (``google-bert/bert-base-uncased``), or a directory: in Hugging Face's layout, in Gluon's,
         Google's with its TensorFlow checkpoint, or an output directory of this project.
     dataset : str, optional
-        What the zoo's model was trained on; needed for a zoo model only.
+        The data that a zoo model was trained on; needed only for a zoo model.
     ctx : mxnet.Context or list of them, optional
     use_pooler, use_decoder, use_classifier : bool
         Whether to have the pooler, the masked-LM head and the next-sentence head. A head that
         the source lacks is initialised as for training from scratch, and the log says so.
     pretrained : bool
-        False leaves all weights as they are initialised, and a zoo model's are not fetched.
+        If False, all weights stay as initialised, and a zoo model's are not fetched.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def build_located(location, ctx, weights=None, **heads):
     location : bert.checkpoints.contents.Location
     ctx : mxnet.Context or list of them
     weights : bert.checkpoints.contents.Weights, optional
-        Those of the same directory, which are going to be set.
+        The weights in the same directory, which will be set.
     **heads
         ``use_pooler``, ``use_decoder`` and ``use_classifier``; see :func:`load_bert`.
 
@@ -97,7 +97,7 @@ def build_located(location, ctx, weights=None, **heads):
 
 
 def build_from_configuration(path, ctx, **heads):
-    """Build a BERT to be trained from scratch, and its vocabulary.
+    """Build a BERT to train from scratch, and its vocabulary.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _check_size(settings, folder, weights):
     """Refuse to build a model that the weights cannot fill or the memory cannot hold."""
     count = config.count_parameters(settings)
     if weights:
-        # A model that is not much too large is built, so that the error can name a tensor.
+        # A model that is only slightly too large is built, so that the error can name a tensor.
         most = max(SMALL, 2 * sum(array.size for array in weights.bert.values()))
         reason = 'its weights are far fewer'
     else:
@@ -154,7 +154,7 @@ def build_whole(contents):
     Returns
     -------
     gluonnlp.model.BERTModel, gluonnlp.model.BERTClassifier or BERTRegression
-        With GluonNLP's own attention, which any program can export.
+        With GluonNLP's own attention, which can be exported.
     """
     parameters, head = contents.weights.bert, contents.weights.head
     heads = {

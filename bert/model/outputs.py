@@ -1,4 +1,4 @@
-"""Run a model on NumPy arrays, and return all that it computes."""
+"""Run a model on NumPy arrays, and return all its outputs."""
 
 import mxnet as mx
 import numpy as np
@@ -16,7 +16,7 @@ def run(model, batch):
     Returns
     -------
     dict of str to numpy.ndarray
-        Under transformers' names: ``last_hidden_state`` (B, L, units) and, where the model has
+        Under transformers' names: ``last_hidden_state`` (B, L, units) and, if the model has
         them, ``pooler_output`` (B, units), ``seq_relationship_logits`` (B, 2),
         ``prediction_logits`` (B, L, vocabulary) and ``logits`` (B, classes).
     """

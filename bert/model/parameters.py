@@ -1,4 +1,4 @@
-"""Move parameters between arrays and Gluon blocks, under the names that they have in files."""
+"""Move parameters between arrays and Gluon blocks, under their names in files."""
 
 import hashlib
 import logging
@@ -25,7 +25,7 @@ def named(block):
 
 
 def arrays(block):
-    """Yield the name and the values, a numpy.ndarray, of each parameter of a Gluon block."""
+    """Yield the name and the numpy.ndarray of values of each parameter of a Gluon block."""
     for name, parameter in named(block).items():
         yield name, _values(parameter)
 
@@ -44,14 +44,14 @@ def set_parameters(block, parameters, source, may_lack=()):
     parameters : dict of str to array
         Surplus heads are left out; a surplus encoder tensor is an error.
     source : str
-        Where they come from, for error messages.
+        The origin of the parameters, for error messages.
     may_lack : tuple of str
         Prefixes of parameters that may be missing.
 
     Returns
     -------
     list of str
-        The names of those that were missing.
+        The names of the missing parameters.
     """
     wanted = named(block)
     missing = [name for name in wanted if name not in parameters]
@@ -80,8 +80,8 @@ def set_parameters(block, parameters, source, may_lack=()):
             )
         if np.dtype(array.dtype).kind != 'f':
             raise ToolkitError(f'{source}: {name} has the type {np.dtype(array.dtype).name}')
-        # What load_parameters calls too; set_data alone would leave the parameter half-made
-        # where the block has not seen its input's size.
+        # load_parameters calls this too; set_data alone would leave the parameter half-made if
+        # the block has not seen the size of its input.
         parameter.shape = array.shape
         parameter._load_init(mx.nd.array(array, dtype=parameter.dtype), None)
     return missing
@@ -94,7 +94,7 @@ def _some(names):
 
 
 def set_encoder(bert, weights):
-    """Set the parameters of a BERT; log which heads are not among the weights and stay as they are.
+    """Set the parameters of a BERT, and log heads that the weights lack, which stay as they are.
 
     Parameters
     ----------
@@ -115,8 +115,8 @@ def set_finetuned(model, weights, labels=None, wanted=None):
     weights : bert.checkpoints.contents.Weights
         Surplus pre-training heads are left out.
     labels, wanted : sequences of str, optional
-        In the order of the classes of ``weights`` and of ``model``. Where they are the same in
-        another order, so are the rows of the head.
+        In the order of the classes of ``weights`` and of ``model``. If only the order differs, the
+        rows of the head are reordered.
     """
     head = weights.head
     if labels and wanted and list(labels) != list(wanted):
@@ -139,12 +139,12 @@ def save(model, path):
 
 
 def save_huggingface(folder, bert, vocab, lower):
-    """Write a model directory that transformers reads too, whole or not at all.
+    """Write a model directory that transformers can read too, whole or not at all.
 
     Parameters
     ----------
     folder : Path
-        Replaced where it exists.
+        Replaced if it exists.
     bert : gluonnlp.model.BERTModel
         From :mod:`bert.model.loading`.
     vocab : gluonnlp.vocab.BERTVocab

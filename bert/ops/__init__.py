@@ -1,7 +1,7 @@
 """Operators in C++ that replace the slow ones of MXNet on the CPU.
 
-Each source file begins with what it computes. MXNet loads the operators through its interface for
-external ones; :mod:`bert.ops.build` compiles them at first use. Where that fails, models run on
+Each source file begins by saying what it computes. MXNet loads the operators through its interface
+for external ones; :mod:`bert.ops.build` compiles them at first use. If that fails, models run on
 MXNet's own operators, with the same results.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from bert.ops import build
 from bert.system import machine
 
-# How many random bits a seed has, one number for each.
+# The number of random bits in a seed, each stored as a number.
 SEED_SIZE = 64
 
 
@@ -25,7 +25,7 @@ def available():
     Returns
     -------
     bool
-        False where MXNet's own operators have to be used; the log says why, once.
+        False if MXNet's own operators have to be used; the log says why, once.
     """
     import mxnet as mx
 
@@ -42,12 +42,12 @@ def available():
 
 
 def serve(array):
-    """Return whether the operators take an array: one of float32 on the CPU."""
+    """Return whether the operators can take an array, which must be float32 on the CPU."""
     return array.dtype == np.float32 and serve_on([array.context])
 
 
 def serve_on(contexts):
-    """Return whether the operators can be used in a context or in all of a list of contexts."""
+    """Return whether the operators can be used in a context, or in every context of a list."""
     contexts = contexts if isinstance(contexts, (list, tuple)) else [contexts]
     return all(ctx.device_type.startswith('cpu') for ctx in contexts) and available()
 
@@ -58,7 +58,7 @@ def seed(F):
     Returns
     -------
     (64,) array
-        Zeros and twos in training; ones in evaluation, which mean that nothing is dropped.
+        Zeros and twos in training; in evaluation ones, which mean that nothing is dropped.
     """
     return F.BlockGrad(F.Dropout(F.ones((SEED_SIZE,)), p=0.5))
 
@@ -78,7 +78,7 @@ def dropout_add_layer_norm(F, data, residual, gamma, beta, seed, epsilon, rate, 
     seed : (64,) array
         See :func:`seed`.
     site : int
-        A number that is different for each dropout of a forward pass.
+        A different number for each dropout of a forward pass.
     """
     return F.bert_dropout_add_layer_norm(
         data,
@@ -143,7 +143,7 @@ def cross_entropy(F, scores, labels):
 
 
 def has_dense():
-    """Return whether :func:`dense` can be used: it needs AMX in processor and compiler."""
+    """Return whether :func:`dense` can be used; processor and compiler must have AMX."""
     import mxnet as mx
 
     return available() and machine.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
@@ -152,7 +152,7 @@ def has_dense():
 def dense(F, data, weight, bias):
     """Apply a dense layer to the last axis, with the inputs of its products rounded to bfloat16.
 
-    It overwrites the gradients of parameters even where grad_req is 'add': an identity in between
+    It overwrites the gradients of parameters even if grad_req is 'add': an identity in between
     would prevent that, but take a seventh of the layer's time.
 
     Parameters
@@ -164,7 +164,7 @@ def dense(F, data, weight, bias):
     Returns
     -------
     (..., units) array
-        Of float32, like all the others.
+        In float32, like all the others.
     """
     return F.bert_dense(data, weight, bias)
 

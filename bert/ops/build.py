@@ -22,7 +22,7 @@ COMPILERS = ('g++', 'c++', 'clang++')
 
 
 class BuildError(Exception):
-    """The reason why the operators cannot be built here."""
+    """An error that says why the operators cannot be built here."""
 
 
 def build():
@@ -36,7 +36,7 @@ def build():
     Raises
     ------
     BuildError
-        If there is no compiler, or it fails.
+        If there is no compiler, or if it fails.
     """
     compiler = find_compiler()
     library = cache_folder() / cache_key(compiler) / 'bert_ops.so'
@@ -83,7 +83,7 @@ def source_files():
 
 
 def cache_key(compiler):
-    """Return a name for what this compiler builds from the sources for this processor."""
+    """Return a name for the library that this compiler builds for this processor."""
     version = subprocess.run([compiler, '--version'], capture_output=True, check=False).stdout
     mxnet = (mxnet_folder() / 'libinfo.py').read_bytes()  # names its version
     parts = [' '.join(FLAGS).encode(), version, mxnet, processor().encode()]
@@ -107,7 +107,7 @@ def locked(path):
 
 
 def compile_library(compiler, library):
-    """Compile all sources in parallel, link them, and put the library in its place."""
+    """Compile all sources in parallel, link them, and put the library in place."""
     sources = [path for path in source_files() if path.suffix == '.cc']
     include = f'-I{mxnet_folder() / "include"}'
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def compile_library(compiler, library):
 
 
 def run(command):
-    """Run a compiler; raise BuildError, with what it printed, where it fails."""
+    """Run a compiler; if it fails, raise BuildError with its first error."""
     done = subprocess.run(command, capture_output=True, check=False, encoding='utf8')
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ['']

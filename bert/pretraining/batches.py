@@ -1,4 +1,4 @@
-"""Batches of pre-training instances: the stream of updates that a source is cut into."""
+"""Batches of pre-training instances: a source, cut into a stream of updates."""
 
 import contextlib
 import itertools
@@ -10,13 +10,13 @@ import numpy as np
 from bert.system.errors import UsageError
 from bert.training.batches import bucketed_updates, evaluation_batches
 
-# Shards are read together until they have rows for this many updates, so that small shards are
-# mixed and almost all batches are full.
+# Enough shards are read together for this many updates, so that small shards are mixed and
+# almost all batches are full.
 UPDATES_PER_UNIT = 16
 
 
 class Batch(NamedTuple):
-    """B rows; L is the length of the longest, and M the largest number of masked tokens in one."""
+    """B rows; L is the length of the longest row, and M the most masked tokens in any row."""
 
     ids: np.ndarray  # (B, L) int32
     token_types: np.ndarray  # (B, L) int32
@@ -73,7 +73,7 @@ class Cut(NamedTuple):
 
 @contextlib.contextmanager
 def updates(source, cut, seed, position):
-    """Yield all updates from a position on, for ever, while the next units are being loaded.
+    """Yield updates from a position on, without end, while the next units are being loaded.
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ def _updates(source, cut, seed, position, executor):
 
 
 def load_ahead(numbered, executor, ahead):
-    """Load units in their order, some of them before they are needed.
+    """Load units in order, some of them before they are needed.
 
     Parameters
     ----------
     numbered : iterator of (epoch, number, unit)
     executor : concurrent.futures.Executor
     ahead : int
-        How many units to load in advance, besides the one in use.
+        How many units to load in advance, beyond the one in use.
 
     Yields
     ------

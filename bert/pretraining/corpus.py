@@ -1,7 +1,6 @@
-"""Text files to a tokenized corpus.
+"""A tokenized corpus from text files.
 
-A file has one sentence per line and a blank line between documents. The end of a file also ends a
-document.
+A file has one sentence per line and a blank line between documents; its end also ends a document.
 """
 
 import glob
@@ -15,14 +14,14 @@ import numpy as np
 from bert.system.errors import ToolkitError
 from bert.text.tokenizer import find_distinct
 
-# How many bytes of text are in memory as words at a time.
+# How many bytes of text are held in memory as words at a time.
 CHUNK_BYTES = 2**20
-# A line of this many bytes is no sentence: its file has no line ends.
+# A line of this many bytes is not a sentence: its file has no line ends.
 LONGEST_LINE = 2**24
 
 
 class Corpus(NamedTuple):
-    """Tokenized documents, one after the other.
+    """Tokenized documents, one after another.
 
     Document ``d`` consists of the sentences from ``documents[d]`` up to ``documents[d + 1]``, and
     sentence ``s`` of the tokens ``ids[sentences[s]:sentences[s + 1]]``. Neither is ever empty.
@@ -39,7 +38,7 @@ def smallest_integer(largest):
 
 
 class Span(NamedTuple):
-    """The bytes from ``start`` up to ``stop`` of a text file: whole documents."""
+    """Whole documents: the bytes from ``start`` up to ``stop`` of a text file."""
 
     path: str
     start: int
@@ -110,7 +109,7 @@ def _cut(path, count):
 
 
 def read_corpus(spans, encode, vocab_size, repeatable=True, on_progress=lambda fraction: None):
-    """Read and tokenize text, all of it into one corpus; see :func:`read_corpora`."""
+    """Read and tokenize text into a single corpus; see :func:`read_corpora`."""
     (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, on_progress)
     return corpus
 
@@ -120,9 +119,10 @@ def read_corpora(
 ):
     """Read and tokenize text, one corpus at a time.
 
-    A corpus ends with the document that brings it to ``tokens`` tokens if as many follow it; the
-    last corpus takes all the rest. So a text of fewer than ``2 * tokens`` tokens is one corpus. Of
-    a longer text hardly more than ``2 * tokens`` are in memory, unless a single document has them.
+    A corpus ends with the document that brings it to ``tokens`` tokens, if at least that many
+    follow; the last corpus takes the rest. So a text of fewer than ``2 * tokens`` tokens is one
+    corpus, and little more than ``2 * tokens`` of a longer text are in memory, unless a single
+    document is longer.
 
     Parameters
     ----------
@@ -132,23 +132,23 @@ def read_corpora(
     vocab_size : int
     tokens : int
     repeatable : bool
-        ``encode`` always gives a word the same ids, so that each needs to be encoded only once.
+        Whether ``encode`` always gives a word the same ids, so each is encoded only once.
     on_progress : function
         Called with the fraction of the text that has been read, from 0 to 1.
 
     Yields
     ------
     Corpus
-        Of two documents or more.
+        With two documents or more.
 
     Raises
     ------
     ToolkitError
-        If a file is not UTF-8 (the error names its line), if there are not two documents, or if
-        ``8 * tokens`` tokens come without an end of a corpus, as in a document without end.
+        If a file is not UTF-8 (the error names the line), if there are fewer than two documents,
+        or if ``8 * tokens`` tokens do not complete a corpus, as in a document without end.
     """
     dtype = smallest_integer(vocab_size - 1)
-    # What is in no corpus yet: ids, and for each sentence its number of tokens and its document.
+    # Not yet in a corpus: ids, and each sentence's number of tokens and document.
     pending = np.empty(0, dtype), np.empty(0, np.int64), np.empty(0, np.int64)
     chunks, document = [], 0
     done, total = 0, sum(span.stop - span.start for span in spans)
@@ -168,7 +168,7 @@ def read_corpora(
                         break
                     cuts = token, sentence, sentence
                     yield _corpus(*(array[:cut] for array, cut in zip(pending, cuts)), spans)
-                    # Copies, or else the finished corpus would stay in memory.
+                    # Copy, or the finished corpus would stay in memory.
                     pending = tuple(array[cut:].copy() for array, cut in zip(pending, cuts))
                 if len(pending[0]) >= 8 * tokens:
                     raise ToolkitError(
@@ -194,7 +194,7 @@ def _first_cut(lengths, document, tokens):
 
 
 def _corpus(ids, lengths, document, spans):
-    """Make a corpus of sentences, given the ``lengths`` and the ``document`` of each."""
+    """Make a corpus from the ``lengths`` and the ``document`` of each sentence."""
     first = np.flatnonzero(np.diff(document)) + 1
     corpus = Corpus(
         ids=ids,
@@ -228,8 +228,8 @@ def _read_lines(span):
                 if len(rest) == LONGEST_LINE and not rest.endswith(b'\n'):
                     line = _line_number(span.path, position + len(data))
                     raise ToolkitError(
-                        f'{span.path}:{line}: a line of more than {LONGEST_LINE} bytes; put a '
-                        'sentence on a line, and blank lines between documents'
+                        f'{span.path}:{line}: a line of more than {LONGEST_LINE} bytes; put one '
+                        'sentence on each line, and blank lines between documents'
                     )
                 data += rest
             if not data:
@@ -256,14 +256,14 @@ def _line_number(path, position):
 
 
 def encode_lines(lines, encode, repeatable=True):
-    """Encode lines; each different word is encoded only once, since text repeats its words.
+    """Encode lines; each distinct word is encoded only once, since text repeats its words.
 
-    A space, unlike other white space, ends a word for every tokenizer here, whatever its context.
+    Only a space, of all white space, ends a word for every tokenizer here in any context.
 
     Returns
     -------
     ids : numpy.ndarray of int64, (tokens,)
-        Those of all lines, one after the other.
+        The ids of all lines, one line after another.
     lengths : numpy.ndarray of int64, (lines,)
         The number of ids of each line.
     """

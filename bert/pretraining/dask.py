@@ -1,4 +1,4 @@
-"""An executor whose workers are other machines: those of a Dask scheduler."""
+"""An executor whose workers are the machines of a Dask scheduler."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ import bert
 from bert.system.errors import ToolkitError
 
 CONNECT_SECONDS = 15
-# Workers that start together with the scheduler, or restart after a crash, take some seconds.
+# Workers that start along with the scheduler, or restart after a crash, take some seconds.
 PATIENCE_SECONDS = 60
 # The packages that the bytes of a shard or the exchange between the machines depend on.
 PACKAGES = ('distributed', 'numpy', 'tokenizers', 'sentencepiece')
@@ -32,9 +32,9 @@ def dask_executor(address, output, inputs):
     address : str
         Such as ``10.0.0.2:8786``.
     output : Path
-        One of the files that the workers write, absolute. Its folder is made if it is missing.
+        The absolute path of a file that the workers write. Its folder is created if missing.
     inputs : list of str
-        Files that the workers read, absolute paths.
+        The absolute paths of the files that the workers read.
 
     Yields
     ------
@@ -45,12 +45,12 @@ def dask_executor(address, output, inputs):
         To be called every few seconds: raises ToolkitError when there have been no workers for
         :data:`PATIENCE_SECONDS`.
     beacon : str
-        A file beside ``output`` that exists for as long as somebody waits for the results.
+        A file beside ``output`` that exists while the results are wanted.
 
     Raises
     ------
     ToolkitError
-        Also in place of Dask's own errors about the tasks, when one ends the block.
+        Also in place of any Dask error about the tasks that ends the block.
     """
     distributed = _import_distributed()
     with contextlib.ExitStack() as stack:
@@ -68,7 +68,7 @@ def dask_executor(address, output, inputs):
             yield client.get_executor(pure=False), check_workers, beacon
         except distributed.KilledWorker:
             raise ToolkitError(
-                'an output was given up, since one worker after the other was killed while making '
+                'an output was given up because one worker after another was killed while making '
                 'it, perhaps for want of memory: start workers with fewer threads each'
             ) from None
         except ImportError as error:
@@ -85,14 +85,14 @@ def _import_distributed():
             f"--scheduler needs more packages ({error}): pip install '.[dask]' in the toolkit's "
             'folder'
         ) from None
-    # It logs pages about lost connections; our one sentence says what matters.
+    # It logs pages about lost connections; our one-sentence error says what matters.
     for name in ('distributed', 'distributed.client', 'tornado.application'):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return distributed
 
 
 def _connect(distributed, address):
-    """Connect to a scheduler if there is one; Client() alone might wait for it for ever."""
+    """Connect to a scheduler if there is one; Client() alone might wait for ever."""
     try:
         kind = asyncio.run(asyncio.wait_for(_identify(distributed, address), CONNECT_SECONDS))
     except (OSError, asyncio.TimeoutError):
@@ -112,7 +112,7 @@ async def _identify(distributed, address):
 
 
 class _WorkerCheck:
-    """Remembers when there were workers last; a call fails if that is too long ago."""
+    """A check that fails when the scheduler has had no workers for too long."""
 
     def __init__(self, client, address):
         self.client, self.address = client, address
@@ -139,7 +139,7 @@ class _WorkerCheck:
 
 
 def _check_machines(client, address, sizes):
-    """Refuse machines with other software, and workers that see other files."""
+    """Refuse machines with different software, and workers that see different files."""
     here = versions()
     found = {f'the scheduler at {address}': _result(client.run_on_scheduler, inspect_machine, {})}
     workers = client.run(inspect_machine, sizes, on_error='return')
@@ -155,8 +155,8 @@ def _check_machines(client, address, sizes):
             if theirs[name] != version:
                 raise ToolkitError(
                     f'{machine} has {name} {theirs[name]}, this machine ({socket.gethostname()}) '
-                    f'has {version}: install the same versions everywhere, on which the bytes '
-                    'of the outputs depend'
+                    f'has {version}: install the same versions everywhere, since the bytes '
+                    'of the outputs depend on them'
                 )
         if missing:
             raise ToolkitError(
@@ -169,7 +169,7 @@ def _result(function, *args):
     """Return the result of a call, or the exception that it raises."""
     try:
         return function(*args)
-    except Exception as error:  # what the scheduler answers with depends on the release of Dask
+    except Exception as error:  # which error it is depends on the release of Dask
         return error
 
 
@@ -189,7 +189,7 @@ def versions():
 
 
 def inspect_machine(sizes):
-    """Return this machine's :func:`versions`, and the first file whose size differs here."""
+    """Return this machine's :func:`versions`, and the first file that differs in size here."""
     return versions(), next((path for path in sizes if not _has(path, sizes[path])), None)
 
 

@@ -1,4 +1,4 @@
-"""The flags of run_pretraining.py, and those of instances, which both scripts have."""
+"""The flags of run_pretraining.py, and the flags for instances, which both scripts have."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ examples:
   run_pretraining.py --do-eval --data_eval held_out.npz --bert_model ckpt_dir/model
   finetune_classifier.py --bert_model ckpt_dir/model
 """
-# The steps of a run that --profile looks at; the first one, which lays out memory, included.
+# How many steps of a run --profile covers, including the first one, which lays out memory.
 PROFILED_STEPS = 10
 
 
 def parse_args(argv=None):
-    """Parse the flags of run_pretraining.py, and check them as far as needs no file."""
+    """Parse the flags of run_pretraining.py, and check them without reading any file."""
     parser = build_flags()
     args = parser.parse_args(argv)
     check_args(args, parser.with_role('raw'))
@@ -46,8 +46,8 @@ def add_recipe_flags(parser, group, raw=False):
     parser : bert.cli.flags.Parser
     group : argparse group
     raw : bool
-        True is for ``--raw``: the flags have that role, there is none for the passes over the text,
-        and no defaults, so that it can be seen which flags were given.
+        For ``--raw``: the flags have that role, there is none for the passes over the text, and
+        they have no defaults, which shows which of them were given.
     """
 
     def add(name, meaning, **keywords):
@@ -60,9 +60,9 @@ def add_recipe_flags(parser, group, raw=False):
         keywords['default'] = None if raw else default
         parser.flag(group, f'--{name}', roles='raw' if raw else '', help=meaning, **keywords)
 
-    length = f'tokens of an instance at most, {MIN_SEQ_LENGTH} or more'
+    length = f'most tokens in an instance, {MIN_SEQ_LENGTH} or more'
     add('max_seq_length', length, type=positive_int)
-    add('max_predictions_per_seq', 'masked tokens of an instance at most', type=positive_int)
+    add('max_predictions_per_seq', 'most masked tokens in an instance', type=positive_int)
     add('masked_lm_prob', 'masked share of the tokens', type=fraction)
     add('short_seq_prob', 'share of documents that are cut into shorter instances', type=fraction)
     if not raw:
@@ -98,13 +98,13 @@ def build_flags():
 
     The roles of the flags:
 
-    - ``by_worker``: it may differ from worker to worker, as it names files or devices, or only
-      helps; all others must be the same on all workers;
+    - ``by_worker``: it may differ from worker to worker, as it names files or devices or does not
+      affect the results; all others must be the same on all workers;
     - ``raw``: it goes with --raw only.
     """
     parser = Parser(DESCRIPTION, epilog=EPILOG)
     parser.flag(parser, '--do-training', action='store_true', help='train')
-    parser.flag(parser, '--do-eval', action='store_true', help='evaluate, after the training')
+    parser.flag(parser, '--do-eval', action='store_true', help='evaluate, after any training')
 
     data = parser.add_argument_group('data')
     parser.flag(
@@ -122,20 +122,20 @@ def build_flags():
         '--batch_size',
         type=positive_int,
         default=8,
-        help='rows a batch, on each device; with --by-token the tokens, padding included',
+        help='rows per batch, on each device; with --by-token, tokens, padding included',
     )
     parser.flag(
-        data, '--by-token', action='store_true', help='--batch_size counts tokens in place of rows'
+        data, '--by-token', action='store_true', help='--batch_size counts tokens instead of rows'
     )
     parser.flag(
-        data, '--batch_size_eval', type=positive_int, default=8, help='rows a batch in evaluation'
+        data, '--batch_size_eval', type=positive_int, default=8, help='rows per batch in evaluation'
     )
     parser.flag(
         data,
         '--num_buckets',
         type=positive_int,
         default=1,
-        help='lengths are divided into as many buckets, and rows of one bucket make a batch',
+        help='number of buckets that lengths are divided into; a batch has rows of one bucket',
     )
 
     text = parser.add_argument_group('text in place of shards')
@@ -143,8 +143,8 @@ def build_flags():
         text,
         '--raw',
         action='store_true',
-        help='--data and --data_eval name text files, a sentence a line and a blank line between '
-        'documents; instances are made anew for each epoch. The flags of this group go with it',
+        help='--data and --data_eval name text files, one sentence per line, a blank line between '
+        'documents; each epoch makes new instances. The flags of this group go with it',
     )
     add_recipe_flags(parser, text, raw=True)
     parser.flag(
@@ -153,7 +153,7 @@ def build_flags():
         roles='raw',
         action='store_true',
         default=None,
-        help='lower-case the text, whatever the model says of itself',
+        help="lower-case the text, whatever the model's own setting",
     )
     parser.flag(
         text,
@@ -216,7 +216,7 @@ def build_flags():
         output, '--ckpt_interval', type=positive_int, default=1000, help='steps between checkpoints'
     )
     parser.flag(
-        output, '--ckpt_keep', type=positive_int, default=3, help='how many checkpoints stay'
+        output, '--ckpt_keep', type=positive_int, default=3, help='how many checkpoints to keep'
     )
     parser.flag(
         output,
@@ -254,7 +254,7 @@ def start_step(text):
 
 
 def check_args(args, raw):
-    """Refuse flags that contradict each other, and fill in the defaults of those for --raw.
+    """Refuse contradictory flags, and fill in the defaults of those for --raw.
 
     Parameters
     ----------
@@ -275,9 +275,7 @@ def check_args(args, raw):
         if getattr(args, name) is None:
             setattr(args, name, defaults[name])
         elif not args.raw:
-            raise UsageError(
-                f'--{name} goes with --raw; shards have it from the time they were made'
-            )
+            raise UsageError(f'--{name} goes with --raw; in shards it is fixed when they are made')
     check_max_seq_length(args.max_seq_length)
     if args.pretrained and is_configuration(args.bert_model):
         raise UsageError(

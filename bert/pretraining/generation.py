@@ -1,4 +1,4 @@
-"""Data generation: the plan of one shard, and making it in any process on any machine."""
+"""Data generation: the plan of a shard, and its making in any process on any machine."""
 
 import logging
 import os
@@ -18,13 +18,13 @@ from bert.text.sentencepiece import sentencepiece_encoder
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab
 
-# From how many tokens of a longer text instances are made at a time: some 35 MB of English,
+# Instances of a long text are made from this many tokens at a time: some 35 MB of English,
 # thousands of documents to draw random next sentences from.
 CORPUS_TOKENS = 2**23
 
 
 class Tokenization(NamedTuple):
-    """The way from a line of text to tokens, named like the command-line flags."""
+    """The settings that turn a line of text into tokens, named like the command-line flags."""
 
     lower: bool
     tokenized: bool
@@ -34,7 +34,7 @@ class Tokenization(NamedTuple):
 
 
 class ShardPlan(NamedTuple):
-    """Everything that a shard depends on. It can be pickled."""
+    """Everything that a shard depends on, in a form that can be pickled."""
 
     path: Path
     number: int
@@ -44,7 +44,7 @@ class ShardPlan(NamedTuple):
     recipe: Recipe
     random_seed: int
     format: str
-    # On other machines: a file that exists for as long as the shard is wanted.
+    # On other machines: a file that exists while the shard is wanted.
     beacon: Optional[str] = None
 
 
@@ -89,7 +89,7 @@ def make_shard(plan, on_progress=lambda fraction: None):
 
 
 def make_shard_in_worker(plan):
-    """Make one shard in a worker process; a signal ends the process, not only this call."""
+    """Make one shard in a worker process; a signal ends the process, not just this call."""
     try:
         return make_shard(plan)
     except SystemExit as left:
@@ -97,7 +97,7 @@ def make_shard_in_worker(plan):
 
 
 def stop_if_abandoned(beacon, fraction):
-    """Stop a shard that is no longer wanted, lest it replace that of a later command."""
+    """Stop a shard that is no longer wanted, so that it cannot replace a later command's."""
     if not os.path.exists(beacon):
         raise ToolkitError('given up by the command that asked for it')
 
@@ -147,7 +147,7 @@ def build_encoder(vocab, tokenization, rng):
 
 
 def shard_settings(plan):
-    """Return what a shard records about how it was made; no paths, which would change its bytes."""
+    """Return a shard's record of how it was made, without paths, which would change its bytes."""
     tokenization = plan.tokenization._asdict()
     return {
         **plan.recipe._asdict(),
@@ -159,7 +159,7 @@ def shard_settings(plan):
 
 
 def counted(blocks, tally, vocab):
-    """Pass on blocks of instances, and add them to the tally."""
+    """Yield blocks of instances, and add them to the tally."""
     for block in blocks:
         if not tally:
             logging.debug('first instance: %s', first_as_text(block, vocab))

@@ -3,7 +3,7 @@
 The algorithm is that of Devlin et al. 2018 (arXiv 1810.04805, section 3.1 and appendix A.1) as
 published in google-research/bert. Two observations replace its loops over tokens. The segments of
 an instance are runs of neighbouring tokens, so an instance, before it is masked, is just two
-starts and two lengths. And although the instances of a document are made one after the other,
+starts and two lengths. And although the instances of a document are made one after another,
 documents do not wait for each other: each step of :func:`plan_pairs` makes the next instance of
 every document at once.
 
@@ -26,7 +26,7 @@ BLOCK_TOKENS = 2**19
 
 
 class Recipe(NamedTuple):
-    """The settings that instances are made with, named like the command-line flags."""
+    """The settings for making instances, named like the command-line flags."""
 
     max_seq_length: int = 128
     max_predictions_per_seq: int = 20
@@ -60,7 +60,7 @@ def make_instances(corpus, recipe, symbols, rng):
     Parameters
     ----------
     corpus : Corpus
-        Of two documents or more: a random next segment comes from another one.
+        With two documents or more, since a random next segment comes from another document.
     recipe : Recipe
     symbols : Symbols
     rng : numpy.random.Generator
@@ -88,10 +88,11 @@ def plan_pairs(corpus, recipe, rng):
     """Choose the segments of every instance, ``dupe_factor`` times over.
 
     Each document is cut into chunks of whole sentences that reach the target length: usually the
-    most that fits, with probability ``short_seq_prob`` a random length of at least 2. The first
-    sentences of a chunk, a random number, become A. B is the rest of the chunk or, half of the
-    time and whenever there is no rest, as much of another document, starting at a random sentence;
-    the rest then begins the next chunk. Pairs that are too long lose tokens (:func:`truncate`).
+    most that fits, with probability ``short_seq_prob`` a random length of at least 2. A random
+    number of sentences at the start of a chunk become A. B is the rest of the chunk or, half of
+    the time and whenever there is no rest, as much of another document, from a random sentence
+    on; the rest then begins the next chunk. Pairs that are too long lose tokens
+    (:func:`truncate`).
 
     Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 6. The first
     two sentences reach it: A has 3 tokens and B has 4. If B is random instead, it takes sentences
@@ -132,7 +133,7 @@ def plan_pairs(corpus, recipe, rng):
 
 
 def _reach(sentences, start, length, stop):
-    """Return the end of the fewest sentences, at least 1, from ``start`` with ``length`` tokens."""
+    """Return the end of the fewest sentences, 1 or more, from ``start`` with ``length`` tokens."""
     end = np.searchsorted(sentences, sentences[start] + length)
     return np.minimum(np.maximum(end, start + 1), stop)
 
@@ -142,7 +143,7 @@ def truncate(pairs, limit, rng):
 
     The longer segment, or B if they are equally long, loses its first or its last token, each with
     probability one half, until the pair fits. So the number of tokens that a segment loses is
-    fixed, and the number of those at its start is a binomial variable.
+    fixed, and how many of them it loses at its start is a binomial variable.
 
     Worked example: lengths 9 and 4, limit 8. A drops to 4, and nothing is left to remove. Lengths
     9 and 6, limit 8: A drops to 6, then B and A take turns until both have 4.
@@ -178,7 +179,7 @@ def make_block(ids, pairs, recipe, symbols, rng):
 
 
 def assemble(ids, pairs, max_seq_length, symbols):
-    """Build ``[CLS] A [SEP] B [SEP]`` and padding.
+    """Assemble ``[CLS] A [SEP] B [SEP]`` and padding.
 
     Returns
     -------
@@ -193,7 +194,7 @@ def assemble(ids, pairs, max_seq_length, symbols):
     last_sep = first_sep + pairs.b_length + 1
     in_b = column > first_sep[:, None]
     shift = np.where(in_b, (pairs.b_start - first_sep - 1)[:, None], (pairs.a_start - 1)[:, None])
-    # Columns outside of the segments, which may point past the corpus, are overwritten below.
+    # Columns outside the segments, which may point past the corpus, are overwritten below.
     tokens = ids.take(column + shift, mode='clip')
     tokens[:, 0] = symbols.cls
     tokens[rows, first_sep] = symbols.sep

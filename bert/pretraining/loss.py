@@ -12,12 +12,12 @@ STATISTICS = ('mlm_loss', 'mlm_correct', 'nsp_loss', 'nsp_correct')
 
 
 class PretrainingLoss(mx.gluon.HybridBlock):
-    """Masked-LM and next-sentence cross entropy, and the number of right answers.
+    """Masked-LM and next-sentence cross entropy, and the numbers of correct answers.
 
     Parameters
     ----------
     fused : bool
-        Whether to use :func:`bert.ops.cross_entropy`: MXNet's own are slow over a vocabulary.
+        Whether to use :func:`bert.ops.cross_entropy`; MXNet's own is slow over a vocabulary.
     """
 
     def __init__(self, fused):
@@ -37,7 +37,7 @@ class PretrainingLoss(mx.gluon.HybridBlock):
             Weight 0 where a row has fewer than M masked tokens.
         nsp_labels : (B,) array
         factors : (2,) array
-            What the sums of the two losses are multiplied by in the objective.
+            The factors of the sums of the two losses in the objective.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class Tally:
     Attributes
     ----------
     sums : (6,) array of float64
-        Those of :data:`STATISTICS`, the masked tokens and the rows.
+        The sums in :data:`STATISTICS`, the masked tokens and the rows.
     """
 
     def __init__(self, sums=(0,) * 6):
@@ -96,7 +96,7 @@ class Tally:
 
 
 def finish_initialization(model, ctx):
-    """Run the model once, so that every parameter has its size and its first values."""
+    """Run the model once, so that every parameter gets its size and initial values."""
     zeros = mx.nd.zeros((1, 1), ctx=ctx, dtype='int32')
     model(zeros, zeros, mx.nd.ones((1,), ctx=ctx), zeros)
     mx.nd.waitall()
@@ -115,7 +115,7 @@ def statistics(model, loss, batch, ctx, factors=(0, 0)):
     Parameters
     ----------
     model : gluonnlp.model.BERTModel
-        With both heads. The masked-LM head sees the masked positions only.
+        With both heads. The masked-LM head sees only the masked positions.
     batch : bert.pretraining.batches.Batch
     ctx : mxnet.Context
     factors : (float, float)
@@ -148,7 +148,7 @@ def gradients(model, loss, batches, contexts, scale, workers=ALONE):
     Parameters
     ----------
     batches : list of bert.pretraining.batches.Batch
-        All of them, on each worker.
+        Those of all workers, on each worker.
     contexts : list of mxnet.Context
     scale : float
         Multiplies the gradients, but not the statistics.

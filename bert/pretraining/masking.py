@@ -1,4 +1,4 @@
-"""Which tokens of an instance are masked, and by what they are replaced (Devlin et al. 2018, 3.1).
+"""The choice of tokens to mask in an instance, and of their replacements (Devlin et al. 2018, 3.1).
 
 All randomness comes from the ``numpy.random.Generator`` that is passed in.
 """
@@ -32,7 +32,7 @@ def symbols_of(vocab, word_start=None):
     ----------
     vocab : bert.text.vocab.Vocab
     word_start : str, optional
-        What the first token of each word starts with, for sentencepiece vocabularies. Without it,
+        The prefix of the first token of each word, for sentencepiece vocabularies. Without it,
         tokens that start with ``##`` continue a word and the others begin one.
     """
     special = np.zeros(len(vocab), dtype=bool)
@@ -47,7 +47,7 @@ def symbols_of(vocab, word_start=None):
 
 
 def choose_tokens(candidates, wanted, rng):
-    """Choose ``wanted[i]`` of the candidates in row i, each set of them with equal probability.
+    """Choose ``wanted[i]`` of the candidates in row i, every such set with equal probability.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ def choose_tokens(candidates, wanted, rng):
 def choose_words(candidates, continues, wanted, rng):
     """Choose whole words with up to ``wanted[i]`` tokens in row i.
 
-    The words are tried in random order, and those that would exceed the number are skipped. A word
+    Words are tried in random order, and those that would exceed the number are skipped. A word
     never extends across a special token (in the original, if truncation leaves only the end of a
     word at the start of B, that end belongs to the last word of A).
 
     Parameters
     ----------
     candidates, continues : numpy.ndarray of bool, (n, length)
-        The tokens that may be chosen, and those that continue the word of the token before.
+        The tokens that may be chosen, and those that continue the previous token's word.
     wanted : numpy.ndarray of int, (n,)
 
     Returns
@@ -105,7 +105,7 @@ def choose_words(candidates, continues, wanted, rng):
 
 
 def _random_keys(where, rng):
-    """Draw uint64 keys that differ within a row; outside of ``where``, all are the largest one."""
+    """Draw uint64 keys, distinct within a row; outside ``where``, all are the largest uint64."""
     keys = rng.integers(0, 2**64, where.shape, dtype=np.uint64)
     keys &= np.uint64(0xFFFFFFFF00000000)
     keys |= np.arange(where.shape[1], dtype=np.uint64)

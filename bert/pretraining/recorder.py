@@ -1,4 +1,4 @@
-"""The record of a pre-training: losses, log lines and training states."""
+"""The record of a pre-training run: losses, log lines and training states."""
 
 import logging
 import operator
@@ -19,7 +19,7 @@ LOGS = (LOG, METRICS)
 
 
 def open_folder(folder, start, saved):
-    """Make a folder ready for a run, and its logs what they were where the run goes on.
+    """Prepare a folder for a run, and cut its logs back to where the run goes on.
 
     Parameters
     ----------
@@ -40,23 +40,23 @@ def open_folder(folder, start, saved):
 
 
 class Recorder:
-    """Follows a run: losses, log lines and training states.
+    """The record of a run: losses, log lines and training states.
 
     Parameters
     ----------
     folder : Path
     order : dict
-        Everything that decides which rows come when; a position in the data is good for a run
-        with the same order only. Fit for JSON.
+        Everything that determines the order of the rows, as JSON can hold it; a position in the
+        data is valid only for a run with the same order.
     keep : int
-        How many training states stay.
+        How many training states to keep.
     workers : bert.distributed.workers.Workers
         Only worker 0 writes.
 
     Attributes
     ----------
     step : int
-        The current one.
+        The current step.
     metrics : dict or None
         Losses and accuracies of the last log line.
     """
@@ -73,7 +73,7 @@ class Recorder:
         self.restart(Tally())
 
     def restart(self, tally):
-        """Begin to count for the next log line."""
+        """Start counting for the next log line."""
         self.tally, self.tokens, self.since = tally, 0, time.time()
 
     def restore(self, updater, start):
@@ -101,12 +101,12 @@ class Recorder:
         return [epoch + 1, 0, 0]
 
     def count(self, batches, statistics):
-        """Remember the results of a step; they are read some steps later."""
+        """Queue the results of a step, to be read some steps later."""
         self.late.add(self.step, batches, statistics)
         self.tokens += sum(int(batch.valid_lengths.sum()) for batch in batches)
 
     def read(self, step, batches, statistics):
-        """Wait for the results of a step.
+        """Wait for the results of a step, and add them up.
 
         Raises
         ------
@@ -120,14 +120,14 @@ class Recorder:
             raise LossNotFinite(f'the loss is not finite at step {step}')
 
     def describe_saved(self):
-        """Say which training state of this run is the last one, as a clause."""
+        """Return a clause that names the last training state of this run."""
         if not self.saved_step:
             return 'no checkpoint yet'
         path = states.parameters_path(self.folder, self.saved_step)
         return f'the last good checkpoint is {path}'
 
     def log(self, rate):
-        """Log a line in the original's form, and one for programs, on the steps since the last."""
+        """Log the steps since the last call, in the original's format and for programs."""
         self.late.finish()
         seconds = time.time() - self.since
         self.metrics = self.tally.metrics()

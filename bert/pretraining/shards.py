@@ -32,7 +32,7 @@ RECORDIO_MAGIC = 0xCED7230A
 
 
 def write_npz(path, blocks, settings, vocab):
-    """Write a shard; the same arrays make the same bytes.
+    """Write a shard; the same arrays give the same bytes.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def write_npz(path, blocks, settings, vocab):
 
 @contextlib.contextmanager
 def _new_member(archive, name, dtype, shape):
-    """Open a new ``.npy`` file in the archive, after its header; zipfile dates them all 1980."""
+    """Open a new ``.npy`` file in the archive, after its header; zipfile dates it 1980."""
     with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
         header = {
             'descr': np.lib.format.dtype_to_descr(dtype),
@@ -146,7 +146,7 @@ def read_shard(path, vocab):
     ----------
     path : str or Path
     vocab : bert.text.vocab.Vocab or gluonnlp.vocab.BERTVocab
-        The model's. If the shard was made with the same tokens in another order, the ids are
+        The model's. If the shard was made with the same tokens in a different order, the ids are
         mapped.
 
     Returns
@@ -158,7 +158,7 @@ def read_shard(path, vocab):
     ------
     ToolkitError
         If the file is damaged, if an array is missing, has the wrong type or shape, or contains
-        impossible values, or if the shard was made with other tokens.
+        impossible values, or if the shard was made with different tokens.
     """
     with _opened(path) as shard:
         settings = _settings(shard)
@@ -183,7 +183,7 @@ def _damaged(path, reason):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Open a shard; errors, also those of the disk without a file name, name its path."""
+    """Open a shard; errors name its path, even disk errors without a file name."""
     try:
         with open_npz(path) as shard:
             yield shard
@@ -252,7 +252,7 @@ def _map_tokens(tokens, vocab, path):
     if foreign is not None or len(theirs) != len(tokens):
         example = f', such as {foreign!r}' if foreign is not None else ''
         raise ToolkitError(
-            f'{path}: made with a vocabulary of other tokens than the model has{example} '
+            f"{path}: made with a vocabulary whose tokens are not the model's{example} "
             f"({len(tokens)} and {len(theirs)}); make it again with the model's vocabulary"
         )
     return np.array([theirs[token] for token in tokens])

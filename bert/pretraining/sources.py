@@ -1,8 +1,8 @@
-"""The sources of pre-training instances: shards, or text that is made into them meanwhile.
+"""The sources of pre-training instances: shards, or text turned into instances on the fly.
 
-A source has *units*, each of a few thousand instances or more that are shuffled together: some
-shards, or a piece of text. The order of the units, and the rows that meet in a batch, depend only
-on the seed and the epoch, so a position in this stream is three numbers: epoch, unit and update.
+A source has *units*, some shards or a piece of text, each a few thousand instances or more that
+are shuffled together. The order of the units and the rows of each batch depend only on the seed
+and the epoch, so a position in this stream is three numbers: epoch, unit and update.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from bert.system.errors import ToolkitError
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab
 
-# The size of a unit of text in bytes, if there is as much.
+# The size of a unit of text in bytes, if there is that much.
 TEXT_PER_UNIT = 2**23
 
 
@@ -46,7 +46,7 @@ def concatenate(parts):
 
 
 class ShardUnit(NamedTuple):
-    """Some shards that are read together."""
+    """A few shards that are read together."""
 
     paths: list
     vocab: Vocab
@@ -66,7 +66,7 @@ class ShardUnit(NamedTuple):
             longest = arrays['valid_lengths'].max()
             if longest > self.max_length:
                 raise ToolkitError(
-                    f'{path}: has instances of {longest} tokens, and the model only '
+                    f'{path}: has instances of {longest} tokens, but the model has only '
                     f'{self.max_length} positions'
                 )
             parts.append(arrays)
@@ -83,7 +83,7 @@ class Shards:
     vocab : Vocab
         The model's.
     max_length : int
-        The number of positions that the model has.
+        The model's number of positions.
     """
 
     ahead = 1  # how many units are read before they are needed
@@ -104,7 +104,7 @@ class Shards:
         return f'instances: {self.count}, shards: {len(self.paths)}'
 
     def units(self, seed, epoch, rows):
-        """Return the units of an epoch, each of at least ``rows`` rows if there are as many."""
+        """Return the units of an epoch, each of at least ``rows`` rows if there are that many."""
         chosen, count, units = [], 0, []
         for i in np.random.default_rng([seed, epoch]).permutation(len(self.paths)):
             chosen.append(self.paths[i])
@@ -119,7 +119,7 @@ class Shards:
         return [ShardUnit(paths, self.vocab, self.max_length) for paths in units]
 
     def executor(self):
-        """Return an executor that reads ahead: a thread."""
+        """Return an executor that reads ahead, in a thread."""
         return ThreadPoolExecutor(self.ahead)
 
 
@@ -133,7 +133,7 @@ class TextUnit(NamedTuple):
     seeds: list
 
     def load(self):
-        """Make the instances; other seeds give other pairs and masks.
+        """Make the instances; different seeds give different pairs and masks.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class TextUnit(NamedTuple):
 
 
 class Text:
-    """Text files, made into new instances for each epoch, in other processes.
+    """Text files, turned into new instances for each epoch in other processes.
 
     Parameters
     ----------
@@ -157,13 +157,13 @@ class Text:
     vocab : Vocab
         The model's.
     lower : bool
-        Lower-case the text.
+        Whether to lower-case the text.
     recipe : Recipe
     num_workers : int
         The number of processes.
     """
 
-    count = None  # of instances: unknown before they are made
+    count = None  # the number of instances, unknown before they are made
 
     def __init__(self, patterns, vocab, lower, recipe, num_workers):
         self.vocab = vocab
@@ -182,7 +182,7 @@ class Text:
         return f'bytes of text: {size}, pieces: {len(self.pieces)}'
 
     def units(self, seed, epoch, rows):
-        """Return the units of an epoch; ``rows`` has no effect, as pieces of text have many."""
+        """Return the units of an epoch; ``rows`` has no effect, as every piece of text has many."""
         return [
             TextUnit(self.pieces[i], self.vocab, self.lower, self.recipe, [seed, epoch, i])
             for i in np.random.default_rng([seed, epoch]).permutation(len(self.pieces)).tolist()
@@ -190,7 +190,7 @@ class Text:
 
     @contextlib.contextmanager
     def executor(self):
-        """Yield an executor that makes instances ahead of the training: processes."""
+        """Yield an executor that makes instances ahead of training, in processes."""
         # Not forked: MXNet has started threads by now.
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(self.ahead, context, start_worker) as executor:
@@ -202,7 +202,7 @@ class Text:
                     'take fewer --num_workers, or shards in place of --raw'
                 ) from None
             finally:
-                # What they are making ahead is no longer needed, and could take long.
+                # The instances that they are making are no longer needed, and could take long.
                 processes.stop_children(kill=True)
 
 
@@ -212,7 +212,7 @@ def cut_text(paths):
     Returns
     -------
     list of list of Span
-        Pieces of about :data:`TEXT_PER_UNIT` bytes, or a single one of all the text.
+        Pieces of about :data:`TEXT_PER_UNIT` bytes, or a single piece with all the text.
     """
     pieces, size = [[]], 0
     for path in paths:
@@ -230,6 +230,6 @@ def cut_text(paths):
 
 
 def start_worker():
-    """Leave signals to the parent process, and the cores to the training."""
+    """Leave signals to the parent process, and the cores to training."""
     processes.ignore_signals()
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'

@@ -1,7 +1,7 @@
 """Preparation of the process for MXNet 1.9.1, and a check that it can be imported.
 
 :func:`prepare` runs when :mod:`bert` is imported and does only what must come before
-``import mxnet``. A script calls :func:`check_mxnet` once its flags have proved valid.
+``import mxnet``. A script calls :func:`check_mxnet` once its flags are known to be valid.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ def installed_wheels():
 
 
 def check_mxnet():
-    """Raise ToolkitError where MXNet cannot be imported, with what to install."""
+    """Raise ToolkitError, with what to install, if MXNet cannot be imported."""
     wheels = installed_wheels()
     if not wheels:
         raise ToolkitError(

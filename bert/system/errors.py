@@ -2,12 +2,12 @@
 
 import signal
 
-# A longer sentence quotes a file: this project writes none of that length.
+# A longer sentence must quote a file: the project's own are shorter.
 LONGEST_SENTENCE = 2000
 
 
 class ToolkitError(Exception):
-    """A problem that the user can fix, in one sentence; ends the program with status 1.
+    """A problem that the user can fix, as one sentence; ends the program with status 1.
 
     Sentences quote the contents of files, so the constructor turns them into one line of limited
     length, without the control characters that could move a terminal's cursor.
@@ -31,7 +31,7 @@ class UsageError(ToolkitError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM or SIGINT that no code is waiting for: the program cleans up and ends.
+    """A SIGTERM or SIGINT that no code is waiting for: the program cleans up and ends.
 
     Attributes
     ----------

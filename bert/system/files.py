@@ -18,8 +18,8 @@ def replacing(path):
 
     The data is flushed to disk first, so that a crash leaves either the old file or the new one.
     After an error nothing of the new file is left; an error of the disk or the folder names
-    ``path``. A missing folder is not created: it may have been removed, and with it what the
-    program wrote before.
+    ``path``. A missing folder is not created: it may have been removed along with the program's
+    earlier files.
     """
     path = Path(path)
     try:
@@ -32,7 +32,7 @@ def replacing(path):
         yield temporary
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read; set the mode that open() gives.
+        # mkstemp makes files that only their owner can read; set the mode that open() would.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -62,7 +62,7 @@ def replacing_folder(path):
     """Yield a new folder beside ``path`` that becomes ``path`` when the block succeeds.
 
     A folder cannot replace another one in a single step: after a crash between the two renames
-    there is neither, and the caller has to make it again. A missing parent folder is created.
+    neither exists, and the caller has to make it again. A missing parent folder is created.
     """
     path = Path(path)
     temporary, old = (path.with_name(f'.{path.name}.{kind}.tmp') for kind in ('new', 'old'))
@@ -92,9 +92,9 @@ def replacing_folder(path):
 
 
 def copy_file(source, path):
-    """Hard-link a file to a second path, or copy it where the file system cannot link.
+    """Hard-link a file to a second path, or copy it if the file system cannot link.
 
-    Neither may be written to in place; replacing one of them leaves the other as it is.
+    Neither file may be written in place; replacing one leaves the other as it is.
     """
     with replacing(path) as temporary:
         temporary.unlink()
@@ -107,8 +107,8 @@ def copy_file(source, path):
 def append_line(path, text):
     """Append a line to a file.
 
-    This is for logs and metrics, which would take longer and longer to rewrite for each line. A
-    crash may leave half a line at the end, which the run that continues the file removes.
+    This is for logs and metrics, which would take ever longer to rewrite for each line. A crash
+    may leave half a line at the end, which a run that continues the file removes.
     """
     try:
         with open(path, 'a', encoding='utf8') as file:
@@ -129,7 +129,7 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """Return the object in a JSON file; raise ToolkitError where the file is no JSON object."""
+    """Return the object in a JSON file; raise ToolkitError if it does not hold one."""
     value = None
     with contextlib.suppress(ValueError):
         value = parse_json(read_text(path))
@@ -157,7 +157,7 @@ def parse_json(text):
 
 
 def read_text(path):
-    """Return the text of a file; raise ToolkitError, with the line, where it is not UTF-8."""
+    """Return the text of a file; raise ToolkitError, with the line, if it is not UTF-8."""
     data = Path(path).read_bytes()
     try:
         return data.decode('utf-8-sig')

@@ -1,4 +1,4 @@
-"""The processor and the GPUs: what they are, and what MXNet can do with them."""
+"""The processor and the GPUs: their descriptions, and what MXNet can do with them."""
 
 import contextlib
 import ctypes
@@ -50,7 +50,7 @@ def gpu_problem(indices, driver=None):
 
 
 def describe():
-    """Describe what the results of a run depend on beside its settings.
+    """Describe everything that a run's results depend on besides its settings.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def processor_name():
 
 
 def processor_flags():
-    """Return the set of the processor's instruction sets; empty where Linux does not list them."""
+    """Return the set of the processor's instruction sets, empty if Linux does not list them."""
     return set((read_cpuinfo('flags') or read_cpuinfo('Features')).split())
 
 
@@ -95,7 +95,7 @@ def read_cpuinfo(name):
 
 
 def gpu_names(driver=None):
-    """Return the names of all GPUs that the NVIDIA driver finds; none where there is no driver."""
+    """Return the names of all GPUs that the NVIDIA driver finds, none if there is no driver."""
     try:
         driver = driver or ctypes.CDLL('libcuda.so.1')
     except OSError:
@@ -109,7 +109,7 @@ def gpu_names(driver=None):
 
 
 def _count_gpus(driver):
-    """Return the number of GPUs, or None where the driver cannot say."""
+    """Return the number of GPUs, or None if the driver cannot say."""
     count = ctypes.c_int()
     failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     return None if failed else count.value

@@ -1,7 +1,7 @@
 """Reading ``.npz`` files from untrusted sources.
 
 ``numpy.load`` trusts the sizes that such a file declares, and allocates memory for them before it
-reads a byte. Here they are first checked against each other and against the size of the file.
+reads a byte. Here they are first checked against each other and against the file's size.
 Nothing is unpickled.
 """
 
@@ -39,7 +39,7 @@ DAMAGE = (
 
 
 class Damaged(Exception):
-    """A file that is not a valid one of its kind; the message says why, in a few words."""
+    """A file that is not valid; the message says why, in a few words."""
 
 
 class Arrays:
@@ -89,7 +89,7 @@ def open_npz(path):
     Raises
     ------
     Damaged
-        If it is not one. An ``OSError`` is left to the caller.
+        If it is not an ``.npz`` file. An ``OSError`` is left to the caller.
     """
     with contextlib.ExitStack() as stack:
         with _as_damaged('not an .npz file, or not a whole one'):
@@ -98,7 +98,7 @@ def open_npz(path):
 
 
 def _check_header(member, size):
-    """Raise ValueError where a ``.npy`` file of ``size`` bytes declares more or fewer."""
+    """Raise ValueError if a ``.npy`` file of ``size`` bytes declares more or fewer."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)

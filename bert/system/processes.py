@@ -1,4 +1,4 @@
-"""Child processes: their signals, their environment, and how they end with their parent."""
+"""Child processes: their signals, their environment, and their end with their parent."""
 
 import ctypes
 import multiprocessing
@@ -19,7 +19,7 @@ def ignore_signals():
 
 
 def exit_on_signals():
-    """Set up a worker process that ends silently after SIGTERM or SIGINT, once cleaned up."""
+    """Set up a worker process that cleans up and ends silently after SIGTERM or SIGINT."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
     end_with_parent()
@@ -51,16 +51,16 @@ def child_environment(devices, slot, jobs):
     slot : int
         The slot of the run, counted from 0.
     jobs : int
-        How many runs there are at a time.
+        The number of simultaneous runs.
     """
     variables = dict(os.environ)
     if jobs > 1:
-        # What a single run uses: the physical cores, unless the user chose otherwise.
+        # The threads of a single run: the physical cores, unless the user chose otherwise.
         threads = variables['OMP_NUM_THREADS'].partition(',')[0]
         share = int(threads) // jobs if threads.isdigit() else 1
         variables['OMP_NUM_THREADS'] = str(max(share, 1))
         if devices:
-            # The numbers count within the GPUs that the user lets this program see.
+            # The numbers refer to the GPUs that the user lets this program see.
             visible = variables.get('CUDA_VISIBLE_DEVICES')
             names = visible.split(',') if visible else {devices[slot]: str(devices[slot])}
             variables['CUDA_VISIBLE_DEVICES'] = names[devices[slot]]
@@ -68,9 +68,9 @@ def child_environment(devices, slot, jobs):
 
 
 def kill_with_parent():
-    """Return a ``preexec_fn`` for a new process, so that it is killed when this one ends.
+    """Return a ``preexec_fn`` that makes a new process be killed when this one ends.
 
-    Only Linux has this; elsewhere it is None, and an orphan runs until it is done.
+    Only Linux can do this; elsewhere it is None, and an orphan runs until it is done.
     """
     if sys.platform != 'linux':
         return None

@@ -79,7 +79,7 @@ def read_own(task, split):
 
 
 def find_labels(path, column):
-    """Return the labels that occur in a file, sorted: as numbers if all are whole numbers.
+    """Return the labels in a file, sorted as numbers if all are whole numbers.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def read_rows(path):
 
 
 def write_predictions(path, source, predictions):
-    """Write the rows of ``source`` with a further column, ``prediction``, in the same format.
+    """Write the rows of ``source`` with an added column, ``prediction``, in the same format.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def write_predictions(path, source, predictions):
     if Path(source).suffix.lower() == '.jsonl':
         text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
     elif Path(source).suffix.lower() == '.tsv':
-        # Without the csv module, which refuses some characters where it may not quote.
+        # Without the csv module, which refuses some characters when it may not quote.
         lines = [list(rows[0]), *(row.values() for row in rows)]
         text = ''.join('\t'.join(cells) + '\n' for cells in lines)
     else:

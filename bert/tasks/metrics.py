@@ -1,10 +1,10 @@
-"""The metrics of GLUE, computed over a whole set at once."""
+"""The metrics of GLUE, computed over a whole data set at once."""
 
 import numpy as np
 
 
 def accuracy(labels, predictions):
-    """Return the share of right answers."""
+    """Return the share of correct answers."""
     from sklearn.metrics import accuracy_score
 
     return accuracy_score(labels, predictions)
@@ -32,14 +32,14 @@ def mcc(labels, predictions):
 
 
 def pearsonr(labels, predictions):
-    """Return the Pearson correlation; 0 where one side is constant or a single value."""
+    """Return the Pearson correlation, or 0 if one side is constant or a single value."""
     from scipy.stats import pearsonr as correlation
 
     return _correlation(correlation, labels, predictions)
 
 
 def spearmanr(labels, predictions):
-    """Return the Spearman rank correlation; 0 where one side is constant or a single value."""
+    """Return the Spearman rank correlation, or 0 if one side is constant or a single value."""
     from scipy.stats import spearmanr as correlation
 
     return _correlation(correlation, labels, predictions)

@@ -1,4 +1,4 @@
-"""What a fine-tuned model answers: outputs, predictions, and the files that hold them."""
+"""A fine-tuned model's answers: outputs, predictions, and the files that hold them."""
 
 import contextlib
 import logging
@@ -40,7 +40,7 @@ def label_names(outputs, task):
 
 
 def predictions_path(folder, split):
-    """Return the file for the predictions of a test set, of GLUE or of the user's own."""
+    """Return the file for the predictions of a test set, GLUE's or the user's own."""
     source = Path(split.path)
     return folder / (split.submission or f'{source.stem}_predictions{source.suffix}')
 
@@ -48,7 +48,7 @@ def predictions_path(folder, split):
 def write_test_predictions(folder, split, outputs, task):
     """Write the predictions for a test set.
 
-    Those for GLUE are in the format of its server; others go beside the rows of the user's file.
+    Those for GLUE are in its server's format; others go beside the rows of the user's file.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def write_test_predictions(folder, split, outputs, task):
 
 
 def write_outputs(folder, outputs):
-    """Write the outputs (N, classes) of each set, before any softmax, by its name."""
+    """Write the outputs (N, classes) of each set, before any softmax, under its name."""
     with replacing(folder / OUTPUTS) as temporary, open(temporary, 'wb') as file:
         np.savez(file, **outputs)
 

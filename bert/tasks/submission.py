@@ -1,4 +1,4 @@
-"""Fill, write and check the zip file that GLUE's evaluation server takes."""
+"""Fill, write and check the zip file for GLUE's evaluation server."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from bert.tasks.predictions import has_outputs, read_outputs
 from bert.tasks.table import TASKS
 
 HEADER = 'index\tprediction'
-DIAGNOSTIC = 'AX.tsv'  # the file of a test set that is not downloaded with the others
+DIAGNOSTIC = 'AX.tsv'  # the file for a test set that is not downloaded with the others
 # The range of STS-B's scores.
 LOWEST, HIGHEST = 0.0, 5.0
 # The most frequent label of each training set; for STS-B the mean score.
@@ -60,15 +60,15 @@ def majority(name):
 
 
 def can_answer(name, folders):
-    """Return whether there are outputs of runs to answer a test set with.
+    """Return whether runs have the outputs to answer a test set.
 
     Parameters
     ----------
     name : str
-        Of the file, such as ``MRPC.tsv``.
+        The name of the file, such as ``MRPC.tsv``.
     folders : list of Path
-        Those of the runs. They may have been done without the diagnostic set; that another set
-        is missing is an error, which :func:`answer` raises.
+        The folders of the runs. They may lack the diagnostic set; for any other missing set,
+        :func:`answer` raises an error.
     """
     if name == DIAGNOSTIC:
         return bool(folders) and all(has_outputs(f, Path(name).stem) for f in folders)
@@ -110,7 +110,7 @@ def combine(outputs, is_regression):
 
 
 def format_predictions(outputs, labels):
-    """Turn outputs into what GLUE's server takes: label names, or numbers from 0 to 5.
+    """Turn outputs into predictions for GLUE's server: label names, or numbers from 0 to 5.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def check(path):
     Returns
     -------
     list of str
-        A sentence for each defect; none if the server will take it.
+        A sentence for each defect; none if the server will accept it.
 
     Raises
     ------
@@ -163,11 +163,11 @@ def check(path):
     try:
         with zipfile.ZipFile(path) as archive:
             return check_archive(archive)
-    # From a damaged directory zipfile reads wrong numbers, versions and names too.
+    # In a damaged directory zipfile also reads wrong numbers, versions and names.
     except (zipfile.BadZipFile, struct.error, ArithmeticError, RuntimeError, ValueError) as error:
         raise ToolkitError(f'{path}: not a zip file ({error})') from None
     except OSError as error:
-        # It also seeks to where the directory points.
+        # It also seeks to wherever the directory points.
         if error.filename:
             raise
         raise ToolkitError(f'{path}: not a zip file ({error.strerror})') from None
@@ -206,7 +206,7 @@ def check_member(archive, member):
     if member.file_size > MOST_BYTES:
         return [f'unpacks to {member.file_size} bytes, more than {MOST_BYTES}']
     try:
-        # No more than the size in the member's header is read, whatever the data unpack to.
+        # No more than the size in the member's header is read, whatever the data unpacks to.
         with archive.open(member) as file:
             text = file.read(MOST_BYTES + 1).decode('utf8')
     except UnicodeDecodeError:
@@ -220,7 +220,7 @@ def check_text(text, answers):
     """Find the defects of the text of one file."""
     text = text[:-1] if text.endswith('\n') else text
     count = text.count('\n')
-    # As a list, a file of empty lines takes many times its size; these lines are enough.
+    # As a list, a file of empty lines would take many times its size; these lines are enough.
     lines = text.split('\n', answers.rows + 1)[: answers.rows + 1]
     lines = [line[:-1] if line.endswith('\r') else line for line in lines]
     header, rows = lines[0], lines[1:]
@@ -229,7 +229,7 @@ def check_text(text, answers):
         defects.append(f'its first line is {quote(header)}, not {HEADER!r}')
     if count != answers.rows:
         defects.append(f'has {count} predictions, and the test set {answers.rows} rows')
-    found = {}  # a kind of defect: the lines that have it, each with what is in it
+    found = {}  # by kind of defect: the numbers and the contents of its lines
     for number, line in enumerate(rows):
         cells = line.split('\t')
         if len(cells) != 2:
@@ -261,5 +261,5 @@ def check_prediction(prediction, labels):
 
 
 def quote(text):
-    """Return a text from a stranger's file, shortened and in quotes, on one line."""
+    """Return a text from an untrusted file, shortened and in quotes, on one line."""
     return ascii(text if len(text) <= 40 else text[:37] + '...')

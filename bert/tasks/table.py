@@ -1,11 +1,11 @@
-"""The nine GLUE tasks and the diagnostic set as data, and a task made of a user's own files."""
+"""The nine GLUE tasks and the diagnostic set as data, and a task made from a user's own files."""
 
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from bert.system.errors import UsageError
 
-# The name of a task of the user's own.
+# The name of a task made from the user's own files.
 OWN = 'own'
 
 
@@ -13,7 +13,7 @@ OWN = 'own'
 class Split:
     """One TSV file of a task.
 
-    Columns are counted from 0 in a GLUE file and named in a user's own.
+    Columns are counted from 0 in a GLUE file and have names in a user's own.
     """
 
     path: str  # in the folder of all tasks, such as MRPC/train.tsv
@@ -112,14 +112,14 @@ OTHER_NAMES = {'SST': 'SST-2'}
 
 
 def own_task(train, dev, test, text_columns, label_column, metric, labels):
-    """Make a task of a user's own files.
+    """Make a task from a user's own files.
 
     Parameters
     ----------
     train, dev, test : str or None
-        Paths; None where there is no such file.
+        Paths; None if there is no such file.
     text_columns : sequence of str
-        The names of one column or two.
+        The names of one or two columns.
     label_column : str
     metric : sequence of str or None
         Names of metrics; None means the usual ones.
@@ -139,7 +139,7 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels):
 
 
 def check_metrics(names, labels):
-    """Return names of metrics as a tuple; raise UsageError for one that does not fit the labels.
+    """Return metric names as a tuple; raise UsageError for one that does not fit the labels.
 
     Parameters
     ----------

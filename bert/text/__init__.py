@@ -1,1 +1,1 @@
-"""Text: vocabularies, tokenizers, and the arrays that BERT takes."""
+"""Text: vocabularies, tokenizers, and the input arrays for BERT."""

@@ -1,4 +1,4 @@
-"""Text to the arrays that BERT takes: token ids, token types and valid lengths."""
+"""Text as input arrays for BERT: token ids, token types and valid lengths."""
 
 from typing import List, NamedTuple
 
@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
 
 
 def truncated_lengths(first, second, limit):
-    """Return the lengths of two texts after tokens are cut off the longer one until both fit.
+    """Return the lengths of two texts after cutting tokens off the longer one until both fit.
 
     The original removes one token at a time, from the second text if both are equally long.
 
@@ -79,7 +79,7 @@ def encode(texts, tokenizer, vocab, max_len):
 
 
 def pad_batch(encoded, rows):
-    """Pad some rows to the length of the longest of them.
+    """Pad some rows to the length of the longest one.
 
     Parameters
     ----------

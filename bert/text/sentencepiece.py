@@ -16,7 +16,7 @@ from bert.system.errors import ToolkitError
 from bert.text.tokenizer import find_distinct
 from bert.text.vocab import Vocab
 
-# As in the library, a character that is in no piece scores this much less than the lowest piece,
+# As in the library, a character in no piece scores this much less than the lowest piece,
 UNKNOWN_PENALTY = 10.0
 # and a user-defined piece this much less than its length times the highest score.
 USER_DEFINED_PENALTY = 0.1
@@ -38,7 +38,7 @@ def load_sentencepiece(path):
 def load_sentencepiece_vocab(path):
     """Read the pieces of a sentencepiece model, with the model's own ids.
 
-    Those of BERT's special tokens that the model lacks follow its last piece, in the order [MASK],
+    Any of BERT's special tokens that the model lacks follow its last piece, in the order [MASK],
     [CLS], [SEP], [PAD] (in ``gluonnlp.vocab.BERTVocab`` their order changes from run to run).
 
     Returns
@@ -59,7 +59,7 @@ def load_sentencepiece_vocab(path):
 
 
 def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
-    """Make a function that turns texts into ids as ``gluonnlp.data.BERTSPTokenizer`` does.
+    """Make a function that turns texts into ids like ``gluonnlp.data.BERTSPTokenizer``.
 
     It cleans the text and splits it into words as for WordPiece, and then each word into pieces.
 
@@ -68,14 +68,14 @@ def sentencepiece_encoder(path, lower, num_best=0, alpha=1.0, rng=None):
     path : str or Path
         A sentencepiece model.
     lower : bool
-        Lower-case the text and strip accents.
+        Whether to lower-case the text and strip accents.
     num_best : int
         Sample the pieces of each word from this many of the best ways to split it, or from all
         ways if negative; 0 or 1 takes the best.
     alpha : float
         The inverse temperature of the sampling.
     rng : numpy.random.Generator, optional
-        For the sampling.
+        For sampling.
 
     Returns
     -------
@@ -117,7 +117,7 @@ class UnigramSampler:
     Parameters
     ----------
     processor : sentencepiece.SentencePieceProcessor
-        Of a unigram model.
+        With a unigram model.
     num_best : int
         Sample from this many of the best splits, or from all if negative.
     alpha : float
@@ -148,7 +148,7 @@ class UnigramSampler:
         self.unknown = processor.unk_id(), min(scores.values()) - UNKNOWN_PENALTY
 
     def sample(self, words, rng):
-        """Sample the pieces of each word, anew for each occurrence.
+        """Sample the pieces of each word, independently for each occurrence.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class UnigramSampler:
         return draw(texts, which, rng)
 
     def _edges(self, text):
-        """Yield each end, 1 to the length, with the pieces that end there: (start, id, score)."""
+        """Yield each end, from 1 to the length, and its pieces as (start, id, score)."""
         for end in range(1, len(text) + 1):
             edges = [
                 (start, *self.pieces[text[start:end]])
@@ -200,10 +200,10 @@ class UnigramSampler:
         return [splits[i] for i in chosen.tolist()]
 
     def _sample_all(self, texts, which, rng):
-        """Sample from all splits: a forward pass over each word, and all backward passes at once.
+        """Sample from all splits: a forward pass over each word, then all backward passes at once.
 
-        The nodes are the beginning of each word and the ends in it; each piece is an edge from a
-        node back to an earlier one.
+        The nodes are the beginning of each word and the ends within it; each piece is an edge from
+        a node back to an earlier one.
         """
         weights, targets, pieces, sizes, last = [], [], [], [], []
         for text in texts:
@@ -244,7 +244,7 @@ class UnigramSampler:
         return [self._join_unknown(list(islice(ids, count))) for count in counts]
 
     def _join_unknown(self, ids):
-        """Make one token of neighbouring unknown characters."""
+        """Join neighbouring unknown characters into one token."""
         unknown = self.unknown[0]
         if unknown not in ids:
             return list(ids)
@@ -267,7 +267,7 @@ def _draw(weights, sizes, groups, rng):
     weights : numpy.ndarray of float, (items,)
         Above 0. The items of a group are neighbours.
     sizes : numpy.ndarray of int, (number of groups,)
-        How many items each group has.
+        The number of items in each group.
     groups : numpy.ndarray of int, (n,)
 
     Returns

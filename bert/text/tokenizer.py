@@ -1,4 +1,4 @@
-"""Text to token ids: BERT's WordPiece tokenizer.
+"""BERT's WordPiece tokenizer, from text to token ids.
 
 The rules are those of the original BERT: clean the text, put spaces around Chinese characters,
 lower-case and strip accents in uncased models only, split at white space and punctuation, then
@@ -19,7 +19,7 @@ def build_tokenizer(vocab, lower):
     ----------
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     lower : bool
-        Lower-case the text and strip accents, as uncased models need it.
+        Whether to lower-case the text and strip accents, as uncased models need.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def tokenize(tokenizer, texts):
 
 
 def find_distinct(words):
-    """Find the different words, so that each needs to be encoded only once.
+    """Find the distinct words, so that each needs to be encoded only once.
 
     Returns
     -------

@@ -26,7 +26,7 @@ class Vocab:
     tokens : sequence of str
         ``tokens[i]`` is the token with id ``i``. All must differ.
     source : str
-        Where the tokens come from, for error messages.
+        The origin of the tokens, for error messages.
     specials : dict
         Special tokens with names other than those of :data:`SPECIAL_TOKENS`, such as
         ``{'unknown_token': '<unk>'}``.
@@ -52,14 +52,14 @@ class Vocab:
         return len(self.idx_to_token)
 
     def __getitem__(self, token):
-        """Return the id of a token, or that of the unknown token."""
+        """Return the id of a token, or the unknown token's."""
         return self.token_to_idx.get(token, self.token_to_idx[self.unknown_token])
 
 
 def load_vocab(path):
     """Read a ``vocab.txt`` (one token per line) or a Gluon ``.vocab`` file (JSON).
 
-    The content decides which of the two it is, not the name.
+    The content, not the name, decides which of the two it is.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def load_vocab(path):
         is_json = file.read(64).lstrip().startswith(b'{"')
     if is_json:
         return _from_gluon_json(read_json(path), path)
-    # Only newlines end a token: some vocabularies contain other line ends of str.splitlines.
+    # Only newlines end a token: some vocabularies contain characters at which splitlines() splits.
     lines = read_text(path).replace('\r\n', '\n').split('\n')
     if lines[-1] == '':
         lines.pop()
@@ -104,7 +104,7 @@ def _from_gluon_json(content, path):
 
 
 def pad_vocab(vocab, size):
-    """Name every row of an embedding that has more rows than the vocabulary has tokens.
+    """Extend a vocabulary with names for the rows of an embedding beyond its tokens.
 
     Some models round the number of rows up; the extra ones are never looked up.
     """
@@ -130,7 +130,7 @@ def fingerprint(vocab):
 
 
 def has_capitals(vocab):
-    """Return whether any ordinary token, not a marker such as [CLS] or <S>, has a capital."""
+    """Return whether any token, other than markers such as [CLS] or <S>, has a capital letter."""
     return any(
         token != token.lower() and (token[0] + token[-1]) not in ('[]', '<>')
         for token in vocab.idx_to_token

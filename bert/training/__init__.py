@@ -1,1 +1,1 @@
-"""What fine-tuning and pre-training share; the loops themselves are in the scripts."""
+"""Code shared by fine-tuning and pre-training; the loops themselves are in the scripts."""

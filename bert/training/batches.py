@@ -3,7 +3,7 @@
 import numpy as np
 
 # Rows are sorted by length within pools of this many batches. Larger pools pad less; smaller
-# ones leave more to chance which rows meet in a batch.
+# ones mix the rows more randomly.
 POOL = 64
 
 
@@ -14,7 +14,7 @@ def training_batches(lengths, batch_size, rng):
     ----------
     lengths : (N,) array of int
     batch_size : int
-        Rows of a batch; one batch holds the rest.
+        Rows in a batch; one batch holds the remainder.
     rng : numpy.random.Generator
 
     Returns
@@ -33,18 +33,18 @@ def training_batches(lengths, batch_size, rng):
 def bucketed_updates(lengths, batch_size, parts, num_buckets, by_token, rng):
     """Cut all rows into random updates of several batches, each of rows of similar length.
 
-    The range of lengths is cut into buckets of equal width. What does not fill an update goes to
-    the next longer bucket, so that only one update can be smaller than the others.
+    The range of lengths is cut into buckets of equal width. Rows that do not fill an update move
+    to the next longer bucket, so that only one update can be smaller than the others.
 
     Parameters
     ----------
     lengths : (N,) array of int
     batch_size : int
-        Rows of a batch, or with ``by_token`` the tokens, padding included.
+        Rows in a batch; with ``by_token``, tokens in a batch, padding included.
     parts : int
-        Batches of an update.
+        Batches in an update.
     num_buckets : int
-        1 leaves it to chance which rows meet.
+        With 1, lengths are mixed at random.
     by_token : bool
     rng : numpy.random.Generator
 
@@ -84,6 +84,6 @@ def cut(rows, batch_size):
 
 
 def padding_share(lengths, batches):
-    """Return the share of padding if each batch is as long as its longest row."""
+    """Return the share of padding when each batch is padded to its longest row."""
     cells = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return 1 - lengths.sum() / cells

@@ -1,4 +1,4 @@
-"""Spread batches over workers and their devices, and read late what these compute."""
+"""Spread batches over workers and their devices, and read the results late."""
 
 from collections import deque
 
@@ -7,17 +7,17 @@ IN_FLIGHT = 2
 
 
 def spread(parts, contexts, workers, filler):
-    """Spread the parts of one update over all workers and all of their devices.
+    """Spread the parts of one update over all workers and all their devices.
 
-    Each device of each worker must compute something, or MXNet takes its gradients for stale
-    ones; where there are fewer parts, it computes another one at weight 0.
+    Each device of each worker must compute something, or MXNet considers its gradients stale; a
+    device without a part computes the filler at weight 0.
 
     Parameters
     ----------
     parts : list
-        Those of the whole update, the same on each worker.
+        The parts of the whole update, the same on each worker.
     contexts : list of mxnet.Context
-        This worker's.
+        This worker's devices.
     workers : bert.distributed.workers.Workers
     filler : object
         The part for devices that would be idle.
@@ -25,7 +25,7 @@ def spread(parts, contexts, workers, filler):
     Returns
     -------
     list of (part, mxnet.Context, int)
-        This worker's parts, which come first, and fillers, each with its device and its weight.
+        This worker's parts, then fillers, each with its device and its weight.
     """
     share = workers.share(parts)
     work = [(part, 1) for part in share] + [(filler, 0)] * (len(contexts) - len(share))
@@ -36,12 +36,12 @@ def spread(parts, contexts, workers, filler):
 
 
 def take_turns(number, contexts, workers):
-    """Choose the device for a batch of an evaluation.
+    """Choose the device for a batch in an evaluation.
 
     Returns
     -------
     mxnet.Context or None
-        None where the batch is another worker's.
+        None if the batch is another worker's.
     """
     if number % workers.count != workers.rank:
         return None
@@ -54,9 +54,9 @@ class Late:
     Parameters
     ----------
     read : function
-        Takes the values of one batch, as they were added, and waits for them.
+        Called with the values of one batch, as they were added; waits for them.
     limit : int
-        How many batches may be in the queue.
+        The most batches that may be in the queue.
     """
 
     def __init__(self, read, limit):

@@ -1,4 +1,4 @@
-"""Ways in which a training fails, and the sentences about them."""
+"""The ways in which training fails, and their error messages."""
 
 import contextlib
 
@@ -7,16 +7,16 @@ from bert.system.errors import ToolkitError
 
 
 class LossNotFinite(Exception):
-    """The loss has become infinite or NaN; the argument is a clause that says where."""
+    """An infinite or NaN loss; the argument is a clause that says where."""
 
 
 class OverflowAtLowestScale(Exception):
-    """The gradients of float16 are infinite, whatever the loss scale."""
+    """Float16 gradients that are infinite at every loss scale."""
 
 
 @contextlib.contextmanager
 def naming_step(describe):
-    """Say at which step a training had to stop, and what is saved of it.
+    """Turn a failure into an error that names the step and says what is saved.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def naming_step(describe):
             f'try a lower --lr, or --dtype float32; {saved}'
         ) from None
     except RuntimeError as error:  # MXNetError is one
-        # MXNet computes later than it is asked to: the step is this one or one of the last few.
+        # MXNet computes asynchronously: the step that failed may be one of the last few.
         if not is_out_of_memory(error):
             raise
         step, saved = describe()

@@ -1,4 +1,4 @@
-"""The folder of a training: its logs, and what an earlier run left there."""
+"""The folder of a training run: its logs, and the files that an earlier run left there."""
 
 import json
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import append_line, parse_json, write_text
 
-# The log lines for programs, in the folder of either training.
+# The machine-readable log, in the folder of a fine-tuning or a pre-training.
 METRICS = 'metrics.jsonl'
-# The folder for what an earlier run left.
+# The subfolder for the files of an earlier run.
 EARLIER = 'earlier'
 
 
@@ -19,21 +19,21 @@ def add_line(folder, values):
 
 
 def log_sizes(folder, names):
-    """Return the sizes of log files in bytes, to be kept in a training state."""
+    """Return the sizes of log files in bytes, for a training state."""
     paths = {name: Path(folder) / name for name in names}
     return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
 
 def cut_logs(folder, names, sizes):
-    """Cut log files to what they were when a training state was saved.
+    """Cut log files back to their sizes when a training state was saved.
 
     Parameters
     ----------
     folder : str or Path
     names : sequence of str
     sizes : dict
-        See :func:`log_sizes`; older training states have the texts in place of the sizes. A file
-        that is not among them stays as it is.
+        See :func:`log_sizes`; older training states have the texts instead of the sizes. A file
+        without an entry stays as it is.
     """
     for name in names:
         path, size = Path(folder) / name, sizes.get(name)
@@ -47,7 +47,7 @@ def cut_logs(folder, names, sizes):
 
 
 def size_up_to(path, step):
-    """Return the bytes of those lines of ``metrics.jsonl`` that a training wrote up to a step."""
+    """Return the size of the lines of ``metrics.jsonl`` that training wrote up to a step."""
     size = 0
     for line in Path(path).read_bytes().splitlines(keepends=True) if Path(path).is_file() else ():
         try:
@@ -61,21 +61,21 @@ def size_up_to(path, step):
 
 
 def remove_half_written(folder):
-    """Remove what a killed run left of files that it was writing; only one writes to a folder."""
+    """Remove a killed run's half-written files; only one run at a time writes to a folder."""
     for leftover in Path(folder).glob('.*.tmp'):
         if leftover.is_file():
             leftover.unlink()
 
 
 def set_aside(folder, paths):
-    """Move files of an earlier run, as far as they exist, to a folder ``earlier``.
+    """Move those files of an earlier run that exist to a folder ``earlier``.
 
-    The parameters and states that were in it are removed.
+    The parameters and states that were in that folder are removed.
 
     Returns
     -------
     Path
-        That folder.
+        The folder ``earlier``.
     """
     earlier = Path(folder) / EARLIER
     earlier.mkdir(exist_ok=True)
@@ -87,33 +87,33 @@ def set_aside(folder, paths):
 
 
 def identify(flags, contexts, data, weights, worker_count):
-    """Collect everything that decides the results of a run; one that agrees in it can go on.
+    """Collect everything that determines a run's results; a run may go on only if it matches.
 
     Parameters
     ----------
     flags : dict
-        Those that must not change, ``accumulate`` among them.
+        The flags that must not change, ``accumulate`` among them.
     contexts : list of mxnet.Context
         The devices of one worker.
     data : dict of str to str
-        A hash of each set.
+        A hash of each data set.
     weights : str
-        A hash of those before the first step.
+        A hash of the weights before the first step.
     worker_count : int
 
     Returns
     -------
     dict
-        Fit for JSON: ``flags``, ``devices``, ``data`` and ``weights``.
+        ``flags``, ``devices``, ``data`` and ``weights``, as JSON can hold them.
     """
-    # Batches of an update on each device: it does not matter on how many workers.
+    # Batches in an update per device; over how many workers they are spread does not matter.
     flags = {**flags, 'accumulate': flags['accumulate'] * worker_count}
     devices = [str(context) for context in contexts]
     return {'flags': flags, 'devices': devices, 'data': data, 'weights': weights}
 
 
 def require_same(found, identity, output):
-    """Refuse to go on with a run of other flags, devices, data or weights."""
+    """Refuse to go on with a run that had other flags, devices, data or weights."""
     identity = json.loads(json.dumps(identity))
     flags = {name: (found['flags'].get(name), now) for name, now in identity['flags'].items()}
     flags['devices'] = (found['devices'], identity['devices'])
@@ -122,11 +122,11 @@ def require_same(found, identity, output):
             flag = name if name == 'devices' else f'--{name}'
             raise UsageError(
                 f'--resume: {flag} was {before} in the run in {output} and is {now} now; '
-                'go on with the same, or without --resume start anew'
+                'use the same, or start over without --resume'
             )
     for name in ('data', 'weights'):
         if found[name] != identity[name]:
             what = 'the data have changed' if name == 'data' else 'the model has other weights'
             raise UsageError(
-                f'--resume: {what} since the run in {output} began; without --resume start anew'
+                f'--resume: {what} since the run in {output} began; start over without --resume'
             )

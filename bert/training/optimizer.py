@@ -7,9 +7,9 @@ import numpy as np
 
 from bert import ops
 
-# MXNet's adamw operators update several arrays a call; more than 4 gains nothing (measured).
+# MXNet's adamw operators update several arrays per call; more than 4 gains nothing (measured).
 ARRAYS_PER_CALL = 4
-# Those of bert.ops update all of them.
+# The operators of bert.ops update all arrays in one call.
 ALL_ARRAYS = 2**31
 
 
@@ -26,10 +26,10 @@ class BERTAdam(mx.optimizer.Optimizer):
         w &\leftarrow w - \eta \left( \frac{m}{\sqrt{v} + \epsilon} + \lambda w \right)
 
     With ``bias_correction``, at step :math:`t` from 1, :math:`m` and :math:`v` in the last line
-    are divided by :math:`1 - \beta_1^t` and :math:`1 - \beta_2^t` (Kingma and Ba 2014; that the
-    original leaves this out is one cause of unstable fine-tuning, Zhang et al. 2006.05987).
+    are divided by :math:`1 - \beta_1^t` and :math:`1 - \beta_2^t` (Kingma and Ba 2014). The
+    original lacks this, one cause of unstable fine-tuning (Zhang et al. 2006.05987).
 
-    A float16 weight has a float32 copy, which all of this is computed on.
+    A float16 weight has a float32 copy, on which all of this is computed.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class BERTAdam(mx.optimizer.Optimizer):
     epsilon : float
     bias_correction : bool
     **kwargs
-        Those of :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`.
+        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`.
 
     Attributes
     ----------
     clip_factor : mxnet.nd.NDArray of shape (1,) or None
-        Multiplies every gradient, along with ``rescale_grad``. It is an array, so that the
-        global norm of the gradients need not be waited for, and where it is not finite or 0 the
-        weights and states stay as they are.
+        Multiplies every gradient, along with ``rescale_grad``. As it is an array, nothing waits
+        for the global norm of the gradients. If it is 0 or not finite, the weights and states
+        stay as they are.
     """
 
     def __init__(
@@ -67,22 +67,22 @@ class BERTAdam(mx.optimizer.Optimizer):
         self.aggregate_num = ALL_ARRAYS
 
     def create_state(self, index, weight):
-        """First and second moment, zero, of the weight's shape and type."""
+        """Return the first and second moment: zeros of the weight's shape and type."""
         return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
 
     def create_state_multi_precision(self, index, weight):
-        """Moments and, for a float16 weight, ((mean, variance), float32 copy)."""
+        """Return the moments or, for a float16 weight, ((mean, variance), float32 copy)."""
         if weight.dtype == np.float16:
             master = weight.astype('float32')
             return self.create_state(index, master), master
         return self.create_state(index, weight)
 
     def update(self, index, weight, grad, state):
-        """Update float32 weights: lists of arrays, or one of each."""
+        """Update float32 weights, given as lists of arrays or as single arrays."""
         self._update(index, weight, grad, state)
 
     def update_multi_precision(self, index, weight, grad, state):
-        """Update weights: lists of arrays of one type, or one of each."""
+        """Update weights, given as lists of arrays of one type or as single arrays."""
         self._update(index, weight, grad, state)
 
     def _update(self, indices, weights, grads, states):
@@ -130,7 +130,7 @@ class BERTAdam(mx.optimizer.Optimizer):
             mx.nd.contrib.multi_adamw_update(weights, grads, means, variances, **keywords)
 
     def _gradient_factor(self, ctx):
-        """``rescale_grad`` and ``clip_factor`` as one array of shape (1,)."""
+        """Return the product of ``rescale_grad`` and ``clip_factor``, an array of shape (1,)."""
         if self.clip_factor is None:
             return mx.nd.full((1,), self.rescale_grad, ctx=ctx)
         return self.clip_factor.as_in_context(ctx) * self.rescale_grad

@@ -1,4 +1,4 @@
-"""Start a training, and stop it on a signal."""
+"""Start training, and stop it on a signal."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from bert.system import environment, machine
 
 @contextlib.contextmanager
 def started(kvstore, dtype, verbose=False):
-    """Begin a training: check and prepare MXNet, start the log, and join the other workers.
+    """Begin training: check and prepare MXNet, start the log, and join the other workers.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def started(kvstore, dtype, verbose=False):
 
 @contextlib.contextmanager
 def stop_signal(workers):
-    """Take the first SIGTERM or SIGINT for a request to stop after the current step.
+    """Treat the first SIGTERM or SIGINT as a request to stop after the current step.
 
     Yields
     ------

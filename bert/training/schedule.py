@@ -2,7 +2,7 @@
 
 
 def learning_rate(step, peak, warmup_steps, total_steps):
-    """Linear warm-up from 0 to ``peak``, then linear decay to 0 (Devlin et al. 2018, A.2).
+    """Warm up linearly from 0 to ``peak``, then decay linearly to 0 (Devlin et al. 2018, A.2).
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Training states: what a training goes on from as if it had never stopped.
+"""Training states, from which training goes on as if it had never stopped.
 
 A state is a pair of files, named after the step in seven digits: ``0000020.params``, the
 parameters as Gluon saves them, and ``0000020.states``, everything else that the next steps depend
 on, as an ``.npz`` of plain arrays. The ``.states`` file is written last and holds the sha256 of its
-partner, so that a process that is killed leaves whole pairs, and perhaps half of one more.
+partner, so that a killed process leaves whole pairs, and perhaps half of another.
 """
 
 import contextlib
@@ -35,18 +35,18 @@ def states_path(folder, step):
 
 
 def saved_steps(folder):
-    """Return the steps of all ``.states`` files, in rising order, without checking the files."""
+    """Return the steps of all ``.states`` files, ascending, without checking the files."""
     names = (path.stem for path in Path(folder).glob('*.states'))
     return sorted(int(name) for name in names if name.isdigit() and len(name) >= 7)
 
 
 def newest(folder):
-    """Find the newest training state that is whole; log those that are damaged.
+    """Find the newest whole training state, and log the damaged ones.
 
     Returns
     -------
     int, dict
-        Its step and its ``progress``; 0 and None where there is none.
+        Its step and its ``progress``; 0 and None if there is none.
     """
     for step in reversed(saved_steps(folder)):
         try:
@@ -67,11 +67,11 @@ def save(folder, step, model, trainer, progress, keep, written=None):
     trainer : mxnet.gluon.Trainer
         With BERTAdam.
     progress : dict
-        Everything else, fit for JSON.
+        Everything else, as JSON can hold it.
     keep : int
-        How many states stay, this one included.
+        How many states to keep, this one included.
     written : str or Path, optional
-        A file with the same parameters, written just now: it gets a second name.
+        A file just written with the same parameters, to copy in place of writing them again.
     """
     path, states = parameters_path(folder, step), states_path(folder, step)
     if written:
@@ -121,7 +121,7 @@ def load(folder, step, model, trainer, workers=ALONE):
 
 
 def _read(folder, step, model, trainer):
-    """Fill the parameters and the states of the optimizer, and return the progress."""
+    """Fill in the parameters and the optimizer's states, and return the progress."""
     progress = read_progress(folder, step)
     load_parameters(folder, step, model)
     path = states_path(folder, step)
@@ -160,10 +160,10 @@ def read_progress(folder, step):
 
 
 def set_aside_later(folder, step, *others):
-    """Make a folder ready for a run that goes on from a step.
+    """Prepare a folder for a run that goes on from a step.
 
-    Half-written files are removed. States after the step are another run's, and would be taken
-    for this one's: they are moved to a folder ``earlier``, in place of what was there.
+    Half-written files are removed. States after the step are another run's, and would be mistaken
+    for this one's: they are moved to a folder ``earlier``, replacing those there.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def set_aside_later(folder, step, *others):
 
 
 def _indices(model, trainer):
-    """Return the trainer's number of each trained parameter, by the parameter's name in files."""
+    """Return the trainer's index of each trained parameter, by the parameter's name in files."""
     indices = {}
     for name, parameter in parameters.named(model).items():
         index = trainer._param2idx[parameter.name]

@@ -35,9 +35,9 @@ def contexts(gpus):
 
 
 def seed_step(seed, step, rank=0):
-    """Seed MXNet's random numbers, those of dropout, for one step of one worker.
+    """Seed MXNet's random numbers, which dropout uses, for one step of one worker.
 
-    MXNet's generator cannot be saved. Seeded anew each step, a resumed run needs only the step.
+    MXNet's generator cannot be saved. With a new seed for each step, a run can resume without it.
     """
     mx.random.seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1))
 
@@ -53,7 +53,7 @@ def build_trainer(
     optimizer : str
         ``bertadam`` or one of MXNet's.
     kvstore : str
-        What adds up the gradients of several devices.
+        The store that adds up the gradients of several devices.
 
     Returns
     -------
@@ -96,7 +96,7 @@ class LossScale:
     """Dynamic loss scaling for float16, whose smallest gradients would otherwise become 0.
 
     Micikevicius et al. 2017 (1710.03740), section 3.2: halve the scale when a gradient
-    overflows, double it after ``PATIENCE`` steps without.
+    overflows, double it after ``PATIENCE`` steps without overflow.
     """
 
     FIRST = 2.0**15
@@ -109,14 +109,14 @@ class LossScale:
         self.good_steps = 0
 
     def adjust(self, norm):
-        """Set the scale for the next step by this step's gradient norm.
+        """Set the scale for the next step from this step's gradient norm.
 
-        Only float16 waits for the norm: for float32 the scale is 1.
+        Only float16 waits for the norm; for float32 the scale is 1.
 
         Raises
         ------
         OverflowAtLowestScale
-            If the gradients overflow at the lowest scale too.
+            If the gradients overflow even at the lowest scale.
         """
         if not self.dynamic:
             return
@@ -132,7 +132,7 @@ class LossScale:
 
 
 class Updater:
-    """Changes the weights, step by step, so that every step can be done again from a state.
+    """A repeatable update of the weights: each step can be redone from a training state.
 
     Parameters
     ----------
@@ -140,12 +140,12 @@ class Updater:
     trainer : mxnet.gluon.Trainer
         See :func:`build_trainer`.
     rate : function
-        From a step, counted from 1, to its learning rate.
+        Maps a step, counted from 1, to its learning rate.
     dtype : str
     seed : int
     workers : bert.distributed.workers.Workers
     adds_up : bool
-        Whether a device computes several gradients for an update, or there are several devices.
+        Whether a device computes several gradients per update, or there are several devices.
     """
 
     def __init__(self, model, trainer, rate, dtype, seed, workers, adds_up):
@@ -220,7 +220,7 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     -------
     mxnet.nd.NDArray of shape (1,)
         The norm of the mean gradient before clipping; with BERTAdam and float32 it is still being
-        computed. Where it is not finite the weights stay as they are.
+        computed. If it is not finite, the weights stay as they are.
     """
     trainer.set_learning_rate(learning_rate)
     trainer.allreduce_grads()
@@ -230,11 +230,11 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     factor = MAX_GRADIENT_NORM / mx.nd.maximum(norm, MAX_GRADIENT_NORM)
     optimizer = trainer.optimizer
     if isinstance(optimizer, BERTAdam):
-        # Within the update: a pass over all gradients is saved.
+        # Clipping within the update saves a pass over all gradients.
         optimizer.clip_factor = factor
         trainer.update(divisor)
     elif math.isfinite(float(norm.asscalar())):
-        # The other optimizers would move the weights by inf or NaN, times a factor of 0 or not.
+        # The other optimizers would apply inf or NaN to the weights, whatever the factor.
         for parameter in parameters:
             for gradient in parameter.list_grad():
                 gradient *= factor.as_in_context(gradient.context)
@@ -244,7 +244,7 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
 
 
 def global_norm(arrays):
-    """Return the 2-norm of all elements of all arrays together, a float32 array of shape (1,)."""
+    """Return the 2-norm of all elements of all arrays, as a float32 array of shape (1,)."""
     if ops.serve(arrays[0]):
         return mx.nd.sqrt(ops.sum_of_squares(mx.nd, arrays))
     squares = mx.nd.multi_sum_sq(*arrays, num_arrays=len(arrays))

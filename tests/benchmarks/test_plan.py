@@ -1,11 +1,11 @@
-"""benchmarks/plan.py: its arithmetic by hand."""
+"""benchmarks/plan.py: its arithmetic, checked by hand."""
 
 import plan
 import pytest
 
 
 def test_the_parameters_of_bert_base():
-    """Embeddings, 12 layers, pooler, masked-LM head without its tied matrix, next-sentence head."""
+    """Count embeddings, 12 layers, pooler, masked-LM head less tied matrix, next-sentence head."""
     assert plan.parameters() == 23835648 + 1536 + 12 * 7087872 + 590592 + 622650 + 1538
 
 

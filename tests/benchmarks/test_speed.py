@@ -75,12 +75,12 @@ def test_turns_alternate():
     assert seconds == {'a': [1, 6, 7], 'b': [2, 5, 8], 'c': [3, 4, 9]}
 
 
-# A product of 2048 x 2048 matrices has 17.18 billion operations: 171.8 a second.
+# A product of 2048 x 2048 matrices has 17.18 billion operations: 171.8 billion a second.
 PRODUCT = [0.1, 0.1, 9.0]
 
 
 def test_row_of_a_step():
-    """Median, quartiles, and the share of the products of a BERT base, all by hand."""
+    """Median, quartiles, and the share of BERT base's products are worked out by hand."""
     seconds = {
         'product': PRODUCT,
         'ours': [2.0, 9.0, 2.2, 2.1, 2.4],
@@ -100,12 +100,12 @@ def test_row_of_a_step():
     assert row['ours_spread_s'] == pytest.approx(2.4 - 2.1)
     assert row['matrix_gflops'] == pytest.approx(171.8, rel=1e-3)
     # In a layer a position takes two operations for each of 12 x 768 x 768 weights, and two
-    # products of 768 with 128 keys; the pooler is for each row. All of this three times, for 1024
-    # positions and 8 rows.
+    # products of 768 with 128 keys; the pooler runs once per row. All of this counts three times,
+    # for 1024 positions and 8 rows.
     layers = 12 * 1024 * (2 * 12 * 768**2 + 4 * 128 * 768)
     operations = 3 * (layers + 8 * 2 * 768**2)
     assert row['pytorch_share'] == pytest.approx(operations / 171.8e9 / 3.3, rel=1e-3)
-    # In this toolkit 1016 positions of the last layer have keys and values only.
+    # In this toolkit 1016 positions of the last layer have only keys and values.
     operations -= 3 * 1016 * (2 * 10 * 768**2 + 4 * 128 * 768)
     assert row['ours_share'] == pytest.approx(operations / 171.8e9 / 2.2, rel=1e-3)
     assert 'pytorch_bfloat16_share' not in row
@@ -156,7 +156,7 @@ def test_row_of_data_generation():
 
 
 def test_batches_of_an_epoch(tiny_bert, monkeypatch):
-    """With enough steps these are all batches, padded to 128, then less, then least."""
+    """With enough steps, all batches are chosen, padded to 128, then less, then least."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
     positions = {}
     for padding in ('max', 'batch', 'grouped'):
@@ -188,7 +188,7 @@ def test_a_side_that_fails_is_reported_in_a_sentence(tmp_path):
 
 @pytest.mark.parametrize('name', ['train-12x768', 'infer-6x384', 'pretrain-12x768', 'mrpc-epoch'])
 def test_tiny_run(name, tiny_bert, monkeypatch, tmp_path, capsys):
-    """All sides of a line work, with tiny sizes."""
+    """All sides of a line work with tiny sizes."""
     pytest.importorskip('torch')
     pytest.importorskip('transformers')
     if not ops.available():

@@ -135,7 +135,7 @@ def test_labels_that_are_none(table):
 
 
 def shapes(units, layers=12):
-    """Parameters of a BERT that take no memory."""
+    """Return parameters of a BERT that take no memory."""
     return {
         name: np.broadcast_to(np.float32(0), shape)
         for name, shape in {
@@ -151,7 +151,7 @@ def shapes(units, layers=12):
 
 
 def test_sizes_of_a_file_without_a_configuration():
-    """The two published ones of the zoo."""
+    """The sizes are the zoo's two published ones."""
     base = checkpoints_config.infer_settings(shapes(768), 'file')
     assert base == checkpoints_config.zoo_settings('bert_12_768_12', 28996)
     large = checkpoints_config.infer_settings(shapes(1024, layers=24), 'file')

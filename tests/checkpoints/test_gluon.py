@@ -14,7 +14,7 @@ DTYPES = ('float32', 'float64', 'float16', 'uint8', 'int32', 'int8', 'int64', 'b
 
 @pytest.fixture
 def path(tmp_path):
-    """A file of all types and several shapes, as MXNet writes it."""
+    """Return a file of all types and several shapes, as MXNet writes it."""
     rng = np.random.default_rng(0)
     arrays = {
         f'{dtype} é.{len(shape)}': mx.nd.array(rng.integers(0, 2, shape), dtype=dtype)
@@ -41,7 +41,7 @@ def test_the_same_as_mxnet(path):
 
 
 def test_shapes_of_numpy(tmp_path):
-    """As written under ``mx.util.np_shape``: with a scalar and an array without elements."""
+    """A file written under ``mx.util.np_shape`` has a scalar and an array without elements."""
     with mx.util.np_shape(True), mx.util.np_array(True):
         arrays = {'scalar': mx.np.array(2.5), 'empty': mx.np.zeros((0, 3))}
         mx.npx.save(str(tmp_path / 'a.params'), arrays)

@@ -46,7 +46,7 @@ def test_every_parameter_of_a_full_model_has_one_name_on_the_other_side(tiny_ber
 
 
 def test_published_names():
-    """Written down from the table of the published files, apart from the maps."""
+    """The names are from the table of the published files, independent of the maps."""
     for theirs, ours in {
         'embeddings.word_embeddings.weight': 'word_embed.0.weight',
         'bert.embeddings.token_type_embeddings.weight': 'token_type_embed.0.weight',
@@ -145,7 +145,7 @@ def test_float16_tensors(change, tiny_bert):
 
 
 def write_safetensors(path, entries):
-    """The format by hand: (dtype, shape, bytes) by name."""
+    """Write the format by hand, from (dtype, shape, bytes) by name."""
     header, data = {'__metadata__': {'format': 'pt'}}, b''
     for name, (dtype, shape, raw) in entries.items():
         offsets = [len(data), len(data) + len(raw)]
@@ -225,7 +225,7 @@ GOLDEN = ROOT / 'tests' / 'data' / 'checkpoints'
 
 @pytest.fixture
 def sharded(tmp_path):
-    """A copy of the model in two parts."""
+    """Return a copy of the model in two parts."""
     shutil.copytree(GOLDEN / 'hf_sharded', tmp_path / 'sharded')
     return tmp_path / 'sharded'
 
@@ -245,7 +245,7 @@ def test_a_part_that_is_missing(sharded):
         ({'a': ''}, 'weight_map does not name files beside this one'),
         ({'a': '..'}, 'weight_map does not name files beside this one'),
         ({'a': 'a\x00.safetensors'}, 'weight_map does not name files beside this one'),
-        # itself, without end
+        # itself, endlessly
         (
             {'a': 'model.safetensors.index.json'},
             'weight_map does not name files beside this one',
@@ -273,7 +273,7 @@ def test_pytorch_files_without_pytorch(monkeypatch):
 
 
 class Mischief:
-    """What a pickle can do when it is loaded."""
+    """An object that shows what a pickle can do when it is loaded."""
 
     def __reduce__(self):
         return (print, ('the file has run a program',))
@@ -293,7 +293,7 @@ def test_a_pickle_that_is_no_tensor_is_not_run(tmp_path, capsys):
 
 
 def test_the_head_of_another_task_is_left_out(sharded):
-    """Of a tagger, whose head has the name of a classifier's."""
+    """The head of a tagger has the name of a classifier's."""
     path = GOLDEN / 'hf_classifier' / 'model.safetensors'
     assert set(huggingface.read_weights(path, 'BertForSequenceClassification')[1]) == {
         'weight',

@@ -74,7 +74,7 @@ def test_an_unknown_tensor_of_the_encoder(change):
     folder = change(edit)
     assert failure(load_bert, str(folder)) == (
         f'{folder}/model.safetensors: encoder.layer.0.attention.self.distance_embedding.weight is '
-        'no tensor of a BERT encoder'
+        'not a tensor of a BERT encoder'
     )
 
 
@@ -100,7 +100,7 @@ def test_a_tensor_of_integers(change):
 
 
 def test_a_configuration_of_far_more_than_the_weights(folder):
-    """Told before memory is taken for it."""
+    """It is refused before any memory is taken for it."""
     config = json.loads((folder / 'config.json').read_text())
     config.update(hidden_size=2**16, intermediate_size=2**20)
     (folder / 'config.json').write_text(json.dumps(config))
@@ -147,7 +147,7 @@ def fresh(tiny_bert):
 def test_a_gluon_file_of_the_encoder(tiny_bert, gluon_file):
     bert = fresh(tiny_bert)
     expected = parameters_of(load_bert(str(tiny_bert))[0])
-    assert bert.word_embed[0].weight.data().asnumpy().std() < 0.03  # ten times those of the file
+    assert bert.word_embed[0].weight.data().asnumpy().std() < 0.03  # a tenth of the file's
     load_encoder(bert, gluon_file)
     for name, array in parameters_of(bert).items():
         np.testing.assert_array_equal(array, expected[name])
@@ -237,7 +237,7 @@ def test_a_block_that_has_not_seen_its_input_yet():
     ],
 )
 def test_casing_of_a_directory(tmp_path, config, capitals, expected):
-    """tokenizer_config.json, where it says so, and else the vocabulary."""
+    """tokenizer_config.json decides if it states the casing, otherwise the vocabulary does."""
     vocab = Vocab([*tiny_vocab(), *['The'] * capitals])
     if config is not None:
         (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))

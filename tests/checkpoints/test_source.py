@@ -1,4 +1,4 @@
-"""Finding models: directories of every kind, files, and what a fine-tuned model says of itself."""
+"""Finding models: directories of every kind, files, and the metadata of fine-tuned models."""
 
 import json
 

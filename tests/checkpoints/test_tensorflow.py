@@ -1,6 +1,6 @@
 """Google's checkpoints: names, and what happens without TensorFlow or with half a file.
 
-Their numbers are in tests/convert/test_witnesses.py.
+Their numbers are tested in tests/convert/test_witnesses.py.
 """
 
 import doctest
@@ -22,7 +22,7 @@ def test_examples_of_the_docstrings():
 
 
 def test_published_names():
-    """Written down from the listing of uncased_L-12_H-768_A-12."""
+    """The names are from the listing of uncased_L-12_H-768_A-12."""
     for theirs, ours in {
         'bert/embeddings/word_embeddings': 'word_embed.0.weight',
         'bert/embeddings/position_embeddings': 'encoder.position_weight',

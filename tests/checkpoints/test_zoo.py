@@ -87,7 +87,7 @@ def git_sha1(content):
 
 @pytest.fixture(scope='session')
 def published(tmp_path_factory):
-    """A tiny model for each cell, as both places have it, and its pooled encoding of a text."""
+    """Return a tiny model for each cell, as on both sites, and its pooled encoding of a text."""
     models = {}
     for number, cell in enumerate(CELLS):
         folder = tmp_path_factory.mktemp('published') / 'bert'
@@ -96,7 +96,7 @@ def published(tmp_path_factory):
         ids = mx.nd.array([[vocab[token] for token in TOKENS]])
         pooled = bert(ids, ids * 0, mx.nd.array([4]))[1].asnumpy()
         hub = {path.name: path.read_bytes() for path in folder.iterdir()}
-        # The zoo's order: [UNK] and [PAD] in each other's place.
+        # The zoo's order: [UNK] and [PAD] swapped.
         order = ['[UNK]', '[PAD]', '[CLS]', '[SEP]', '[MASK]', *tiny_vocab()[5:]]
         weight = bert.word_embed[0].weight
         weight.set_data(weight.data()[[vocab[token] for token in order]])
@@ -114,7 +114,7 @@ def published(tmp_path_factory):
 
 
 class Server:
-    """What the two places serve: ``zoo`` and ``hub`` by address, and what was ``asked``."""
+    """The contents of both sites, ``zoo`` and ``hub``, by address, and what was ``asked``."""
 
     def __init__(self, published):
         self.asked = []
@@ -133,7 +133,7 @@ class Server:
         self.listing = {name: dict(files) for name, files in self.hub.items()}
 
     def answer(self, address, method):
-        """Status, headers and body."""
+        """Return status, headers and body."""
         path = urllib.parse.unquote(address.partition('?')[0])
         self.asked.append(path)
         if path in self.zoo:
@@ -198,7 +198,7 @@ class Server:
 
 @pytest.fixture
 def web(published, tmp_path, monkeypatch):
-    """The server; this process and its children fetch from it, into empty caches."""
+    """Start the server; this process and its children fetch from it, into empty caches."""
     served = Server(published)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -237,7 +237,7 @@ def web(published, tmp_path, monkeypatch):
 
 
 def load(web, *sources, **variables):
-    """Load models in a process of their own.
+    """Load models in a separate process.
 
     Returns
     -------
@@ -258,7 +258,7 @@ def load(web, *sources, **variables):
 
 
 def check(found, published, cells, padding):
-    """Each model is that of its cell, whatever its ids; casing comes with its name."""
+    """Assert that each model is that of its cell, whatever its ids, with the casing of its name."""
     assert len(found) == len(cells)
     for (pooled, size, pad, lower), (model, data_set) in zip(found, cells):
         full = zoo_dataset(model, data_set)
@@ -317,7 +317,7 @@ def test_names_that_the_zoo_does_not_have():
 
 
 def test_the_seven_cells_are_those_of_gluonnlp():
-    """Its table of checksums has each, with the sha1 that the published files have."""
+    """GluonNLP's table of checksums has each, with the sha1 of the published files."""
     known = {
         ('bert_12_768_12', 'book_corpus_wiki_en_uncased'): '75cc780f',
         ('bert_12_768_12', 'book_corpus_wiki_en_cased'): '5656dac6',
@@ -396,7 +396,7 @@ def test_all_cells_from_the_hub_once(web, published):
 
 
 def test_a_zoo_that_serves_something_else(web, published):
-    """Then the Hub's weights come, with the ids of the zoo's vocabulary, which is there."""
+    """The Hub's weights are used, with the ids of the zoo's vocabulary, which is there."""
     faults = {
         'no archive': lambda member, archive: b'<html>blocked</html>',
         'another file': lambda member, archive: zipped(member, b'content'),
@@ -416,7 +416,7 @@ def test_a_zoo_that_serves_something_else(web, published):
 
 
 def test_downloads_of_the_hub_that_are_broken(web, tmp_path):
-    """Nothing of them is kept, neither here nor there."""
+    """Nothing of them is kept, neither in the Hub's cache nor in the zoo's."""
     web.zoo.clear()
     cells = CELLS[:4]
     content, length, vocab, absent = (ZOO[model][data_set] for model, data_set in cells)
@@ -486,7 +486,7 @@ def test_models_of_the_hub_and_its_cache(web, published):
 
 
 def test_a_zoo_model_without_its_weights(web, monkeypatch):
-    """For training from scratch: only the vocabulary is fetched."""
+    """Only the vocabulary is fetched, for training from scratch."""
     monkeypatch.setattr('bert.checkpoints.zoo.ZOO_SHA1', web.vocabularies)
     bert, vocab = load_bert('bert_12_768_12', 'wiki_multilingual', pretrained=False)
     assert [path.split('/')[2] for path in web.asked] == ['dataset']
@@ -497,7 +497,7 @@ def test_a_zoo_model_without_its_weights(web, monkeypatch):
 
 
 def test_the_vocabulary_alone(web, published, monkeypatch):
-    """As create_pretraining_data.py wants it, from wherever the weights come too."""
+    """create_pretraining_data.py gets it from the same place as the weights."""
     monkeypatch.setattr('bert.checkpoints.zoo.ZOO_SHA1', web.vocabularies)
     path = zoo.vocab_path('wiki_multilingual')
     assert path.name.startswith('wiki_multilingual_uncased-')

@@ -1,4 +1,4 @@
-"""Types of flags, the parser, and the choice of a type that the device supports."""
+"""Flag types, the parser, and the choice of a dtype that the device supports."""
 
 import argparse
 

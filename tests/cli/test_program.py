@@ -1,4 +1,4 @@
-"""How a program ends: exit statuses, sentences and signals."""
+"""The ways in which a program ends: exit statuses, sentences and signals."""
 
 import os
 import signal

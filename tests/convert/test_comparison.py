@@ -1,4 +1,4 @@
-"""Comparisons of models that are the same, and of models that differ."""
+"""Comparisons of models that are the same and of models that differ."""
 
 import golden
 import numpy as np

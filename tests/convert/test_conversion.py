@@ -19,13 +19,13 @@ from bert.text.tokenizer import build_tokenizer, tokenize
 
 
 def contents_of(folder):
-    """Read the bytes of all files of a folder."""
+    """Read the bytes of all files in a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
 def converted(tmp_path, capsys):
-    """A function that converts and returns the new folder and the differences."""
+    """Return a function that converts, and returns the new folder and the differences."""
     made = []
 
     def run(source, kind):
@@ -43,7 +43,7 @@ def converted(tmp_path, capsys):
 @pytest.mark.parametrize('name', golden.NAMES)
 @pytest.mark.parametrize('kinds', [('gluon', 'hf', 'gluon'), ('hf', 'gluon', 'hf')])
 def test_a_round_trip_changes_no_byte(name, kinds, converted):
-    """This holds whatever kind the model was first, and whatever head it has."""
+    """This holds for every original kind of model and for every head."""
     folder, results = golden.find(name), []
     for kind in kinds:
         folder, differences = converted(folder, kind)
@@ -106,7 +106,7 @@ def test_plain_gluonnlp_reads_it_without_this_project(converted):
 
 @pytest.mark.parametrize('name', golden.NAMES)
 def test_transformers_opens_it_without_a_warning(name, converted):
-    """This is in another process, with the classes that AutoModel… and AutoTokenizer choose."""
+    """This runs in another process, with the classes that AutoModel… and AutoTokenizer choose."""
     pytest.importorskip('transformers')
     target, _ = converted(golden.find(name), 'hf')
     if name == 'gluon_without_pooler':
@@ -178,7 +178,7 @@ def test_the_folder_of_a_pretraining(tmp_path, tiny_bert):
 
 @pytest.fixture
 def damaged(monkeypatch):
-    """Make the Gluon writer change a number."""
+    """Make the Gluon writer alter a number."""
 
     def write_wrong(folder, contents):
         changed = dict(contents.weights.bert)
@@ -198,7 +198,7 @@ def test_a_result_that_is_another_model_is_not_kept(tmp_path, damaged):
 
 
 def test_a_result_with_other_outputs_is_not_kept(tmp_path, damaged, monkeypatch):
-    """Here the tensors are not compared, only the outputs of plain GluonNLP."""
+    """Only the outputs of plain GluonNLP are compared here, not the tensors."""
     monkeypatch.setattr(comparison, 'require_equal', lambda *args: None)
     target = tmp_path / 'out'
     sentence = failure(main, [str(golden.FOLDER / 'hf_encoder'), str(target), '--to', 'gluon'])

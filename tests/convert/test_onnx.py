@@ -29,7 +29,7 @@ def test_outputs(name, tmp_path):
         'gluon_next_sentence': {'seq_relationship_logits'},
     }.get(name, {'prediction_logits', 'seq_relationship_logits'})
     assert max(differences.values()) < 1e-5
-    # Against the reference library itself, in a batch of its own.
+    # Against the reference library itself, in a separate batch.
     batch, expected = golden.expected_outputs(source)
     found = witnesses.blank_padding(onnx.run(target / 'model.onnx', *batch), batch)
     for key, array in found.items():

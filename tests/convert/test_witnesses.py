@@ -14,7 +14,7 @@ def test_outputs_are_those_of_the_library_that_wrote_it(name):
     if name == 'hf_masked_lm':
         expected['prediction_logits'] = expected.pop('logits')
     found = witnesses.run_gluon(witnesses.build(golden.read(folder)), batch)
-    # transformers' classifiers keep the pooled encodings to themselves.
+    # transformers' classifiers do not return the pooled encodings.
     assert set(found) - set(expected) <= {'pooler_output'}
     for key, array in witnesses.blank_padding(expected, batch).items():
         np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=2e-6, err_msg=key)

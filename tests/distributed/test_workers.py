@@ -1,4 +1,4 @@
-"""What workers exchange, among threads; real processes are in test_cluster.py."""
+"""The exchanges among workers, here threads; real processes are in test_cluster.py."""
 
 import threading
 
@@ -14,7 +14,7 @@ import mxnet as mx
 
 
 class Threads:
-    """An engine whose workers are threads of this process; NumPy adds up."""
+    """An engine whose workers are threads of this process, with sums by NumPy."""
 
     local_rank = 0
 
@@ -33,7 +33,7 @@ class Threads:
 
 
 def among(count, work):
-    """Return what ``work(workers)`` returns or raises on each of several workers."""
+    """Return the result of ``work(workers)`` on each of several workers, or its exception."""
     shared = [None] * count, threading.Barrier(count, timeout=20)
     results = [None] * count
 
@@ -81,7 +81,7 @@ def test_gather_numbers_and_sum_numpy():
 
 @pytest.mark.parametrize('total', [1, 2, 3, 5, 8])
 def test_gather_returns_the_arrays_in_order(total):
-    """Some workers have no array, some arrays have fewer rows; twice, as in two steps."""
+    """Some workers have no array, some arrays have fewer rows; done twice, as in two steps."""
     numbers = np.random.default_rng(total).normal(size=(total, 2, 3)).astype(np.float32)
     heights = [1 + number % 2 for number in range(total)]
 

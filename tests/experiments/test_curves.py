@@ -23,7 +23,7 @@ def panels():
 
 
 def test_panels(panels):
-    """A published run that has no curve of its loss is only in the panels for which it has one."""
+    """A published run without a loss curve appears only in the panels for which it has a curve."""
     assert [panel.title for panel in panels] == [
         'training loss',
         'training accuracy',
@@ -67,7 +67,7 @@ def test_figure(panels):
 
 
 def test_saved_files(panels, tmp_path):
-    """The same curves give the same bytes; a dollar sign in a label begins no formula."""
+    """The same curves give the same bytes; a dollar sign in a label does not begin a formula."""
     pytest.importorskip('matplotlib')
     renamed = [
         panel._replace(curves=[curve._replace(label='A: $x_$/{') for curve in panel.curves])

@@ -19,7 +19,7 @@ INFO:root:[Epoch 2 Batch 10/20] loss=0.4000, lr=-0.0000003, metrics=accuracy:0.9
 INFO:root:validation metrics:accuracy:0.8873,f1:0.7009
 INFO:root:Time cost=52.9s
 """
-# As that of 2020 did: with the time, another sign, lines of the evaluation, and a summary.
+# As the script of 2020 did: with the time, another sign, lines of the evaluation, and a summary.
 SECOND = """\
 INFO:root:04:17:33 Namespace(accumulate=None, gpu=0, lr=2e-05, batch_size=16)
 INFO:root:04:17:43 [Epoch 1 Batch 20/30] loss=0.7015, lr=0.0000032, metrics:accuracy:0.6500
@@ -59,7 +59,7 @@ def test_the_lines_of_2019():
 @pytest.mark.parametrize(
     'flags',
     [
-        '(a=1)) + (2)',  # another expression than a call
+        '(a=1)) + (2)',  # an expression that is not a call
         '(**{1: 2})',
         '(a={[]: 1})',
         '(a=' + '-' * 100000 + '1)',
@@ -76,7 +76,7 @@ def test_what_looks_like_flags_but_is_not(flags):
 @pytest.mark.parametrize(
     'line',
     [
-        '[Epoch 1 Batch 1/0] loss=0.6, lr=0.1, metrics=mcc:0.5',  # there is no batch of none
+        '[Epoch 1 Batch 1/0] loss=0.6, lr=0.1, metrics=mcc:0.5',  # no batch can be one of none
         f'[Epoch {"9" * 5000} Batch 1/2] loss=0.6, lr=0.1, metrics=mcc:0.5',
         f'[Epoch 1 Batch 1/2] loss={"9" * 10**6}, lr=x',
         'Time cost=1.2.3s',
@@ -125,7 +125,7 @@ def test_the_lines_of_2020():
     ],
 )
 def test_both_dev_sets_of_mnli(text):
-    """Both are found in the lines of 2019, and in those of finetune_classifier.py."""
+    """Both are found in the lines of 2019 and in those of finetune_classifier.py."""
     assert logs.parse_log(text).validation == [
         {
             'epoch': 1,
@@ -169,7 +169,7 @@ def test_curves():
 
 
 def test_compare_line_by_line():
-    """Batch 20 of epoch 1 is in both logs; what only one of them has is beside a dash."""
+    """Batch 20 of epoch 1 is in both logs; a value in only one of them is beside a dash."""
     rows = logs.compare_lines(logs.parse_log(FIRST), logs.parse_log(SECOND))
     assert [(row['epoch'], row['line']) for row in rows] == [
         ('1', '10'),
@@ -209,7 +209,7 @@ def test_compare_line_by_line():
 def test_the_published_curves_are_those_of_the_logs(published_logs, task, name):
     path = published_logs / f'finetuned_{name}.log'
     log, kept = logs.read_log(path), logs.read_log(recipes.PUBLISHED / '2019-01' / f'{task}.json')
-    if task == 'MRPC':  # what this log calls F1 is a mean over batches, and left out
+    if task == 'MRPC':  # this log's F1 is a mean over batches, and left out
         for values in [
             *(row['metrics'] for row in log.training),
             *(e['dev'] for e in log.validation),

@@ -1,4 +1,4 @@
-"""Plans of runs: their commands and settings, and which published figures they compare with."""
+"""Plans of runs: their commands and settings, and the published figures to compare with."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from bert.experiments import plans, recipes
 from bert.finetuning.parser import build_flags
 from bert.tasks.table import TASKS
 
-SHORT = ('--epochs', '3', '--lr', '2e-5')  # the recipe 2019-01 of MRPC and RTE
+SHORT = ('--epochs', '3', '--lr', '2e-5')  # the recipe 2019-01 for MRPC and RTE
 
 
 def plan(*words, data='.', jobs=1):
@@ -34,7 +34,7 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     assert name('--gpus', '3,1', jobs=2) == gpu
     others = [name('--lr', '6e-5'), name('--bias_correction'), name(data='model')]
     assert len({plain, gpu, name('--gpus', '0,1'), *others}) == 6
-    # The same settings by a recipe and by hand.
+    # The same settings from a recipe and by hand.
     by_hand = name('--epochs', '3', '--lr', '2e-5', '--batch_size', '32')
     assert name(*recipes.flags_of('2019-01', 'RTE')) == by_hand
 
@@ -51,7 +51,7 @@ def test_folders():
 
 
 def test_devices_of_jobs():
-    """One at a time has all GPUs; several see one each, as number 0."""
+    """A run alone has all GPUs; simultaneous ones see one each, as number 0."""
     assert plan('--gpus', '2,3').devices == [2, 3]
     assert plan('--gpu', jobs=3).devices == [0, 1, 2]
     several = plan('--gpus', '2,3', jobs=2)
@@ -66,7 +66,7 @@ def test_only_bertadam_goes_on_where_it_was():
 
 
 def compare(settings, data, task='MRPC'):
-    """Return by recipe why runs with these settings cannot be compared with it."""
+    """Return, by recipe, why runs with these settings cannot be compared with it."""
     return {name: reason for name, _, reason in plans.compare_published(task, settings, data)}
 
 

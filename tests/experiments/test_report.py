@@ -14,7 +14,7 @@ from bert.tasks.table import TASKS
 
 @pytest.fixture(scope='module')
 def page():
-    """A page of two tasks with everything that a page can have, and hostile text everywhere."""
+    """Return a page of two tasks with all that a page can have, and hostile text everywhere."""
     record = {
         'epochs': [{'dev': {'accuracy': 0.5, 'f1': 0.6}, 'seconds': 1.0}],
         'best_epoch': 1,
@@ -44,12 +44,12 @@ def has_matplotlib():
 
 
 def parse(page):
-    """Parse the page, which is XML too."""
+    """Parse the page, which is also XML."""
     return ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
 
 
 def test_the_page_is_whole(page):
-    """Its tables are those of the results, and text is shown as it was."""
+    """Its tables are those of the results, and text is shown unchanged."""
     tree = parse(page)
     text = ''.join(tree.itertext())
     for words in (
@@ -90,7 +90,7 @@ def test_nothing_comes_from_outside(page):
 
 
 def test_a_page_without_pictures():
-    """Without matplotlib the page says so, and has the rest."""
+    """Without matplotlib the page says so, and has everything else."""
     table = results.tabulate({1: {'last accuracy': 0.5, 'best accuracy': 0.5, 'seconds': 1.0}})
     section = Section(TASKS['RTE'], table, [], [EVALUATION])
     page = report.format_page('t', 'c', {'RTE': table}, [section], {}, has_pictures=False)

@@ -1,4 +1,4 @@
-"""Statistics, compared with cases worked by hand, and the tables with them."""
+"""Statistics, compared with cases worked by hand, and their tables."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def test_statistics_by_hand():
 
 def test_one_more_run_falls_within_its_interval():
     """In 95 % of 4000 samples of six normal numbers (standard error 0.34 %) the sixth is within
-    the interval of the first five, but within that of their mean much less often."""
+    the interval of the first five, but much less often within that of their mean."""
     rng = np.random.default_rng(1)
     inside = {'a run': 0, 'the mean': 0}
     for sample in rng.normal(0.8, 0.02, (4000, 6)):
@@ -55,7 +55,7 @@ def test_one_more_run_falls_within_its_interval():
 
 
 def test_a_table_of_one_seed():
-    """It has no deviation and no interval, shown as '-', and no mean of epoch numbers."""
+    """It has no deviation or interval, shown as '-', and no mean of epoch numbers."""
     assert results.format_table(results.tabulate({7: results.measures(RECORD)})) == (
         'seed                   last mcc  best epoch  best mcc  seconds\n'
         '7                        0.3750           2    0.5000     15.0\n'

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, here of a small script in place of finetune_classifier.py."""
+"""Runs in separate processes, here of a small script instead of finetune_classifier.py."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ from conftest import ROOT
 from bert.experiments import runs
 from bert.system.errors import ToolkitError
 
-# It writes what glue.py reads of a run; on request it waits for another one, or fails.
+# It writes the files that glue.py reads; on request it waits for another run, or fails.
 CHILD = """\
 import argparse, json, os, sys, time
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_two_at_once(script, monkeypatch):
     ],
 )
 def test_each_has_a_gpu_of_its_own(script, monkeypatch, threads, visible, expected):
-    """The numbers count within CUDA_VISIBLE_DEVICES where the user has set it."""
+    """The numbers refer to CUDA_VISIBLE_DEVICES if the user has set it."""
     monkeypatch.setenv('OMP_NUM_THREADS', threads)
     if visible:
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
@@ -146,7 +146,7 @@ def test_failures_leave_the_others_alone(script, caplog):
     assert any('result.json: not a JSON object' in error for error in errors)
     assert any('X seed 4 failed: ' in error and 'Not a directory' in error for error in errors)
     assert not (made[1].folder / 'result.json').exists()
-    # Once more: only what failed is tried again, and the log of the failure is replaced.
+    # Once more: only the failed runs are tried again, and the log of a failure is replaced.
     before = (made[0].folder / 'seen.json').stat().st_mtime_ns
     plans['X'] = plans['X']._replace(command=plans['X'].command[:2])
     assert list(runs.do_runs(made[:2], plans, 1)) == made[:2]

@@ -11,7 +11,7 @@ TEXTS = [('one', '<b>1</b> & "one"'), ('two', 'zwei'), ('three', 'drei'), ('four
 
 
 def logits(*rows):
-    """Return outputs of a run, from the probability of class 1 for each row."""
+    """Return a run's outputs, given the probability of class 1 for each row."""
     return np.log([[1 - p, p] for p in rows])
 
 
@@ -26,7 +26,7 @@ EVALUATION = sections.Evaluation(
 
 
 def test_confusion_by_hand():
-    """Of class 0 the runs predict 0 1, 1 1 and 0 1, of class 1 they predict 0 1, 0 1 and 1 1."""
+    """For class 0 the runs predict 0 1, 1 1 and 0 1, for class 1 they predict 0 1, 0 1 and 1 1."""
     matrix = sections.confusion(EVALUATION, TASKS['MRPC'])
     assert matrix == pytest.approx(np.array([[2 / 3, 4 / 3], [2 / 3, 4 / 3]]))
 
@@ -38,7 +38,7 @@ def test_a_class_that_no_run_predicts_has_its_row_and_column():
 
 
 def test_hard_rows_by_hand():
-    """The mean probability of the label: row 2 (.1 + .2 + .3) / 3, row 3 (.4 + .2 + .6) / 3."""
+    """The label's mean probability is (.1 + .2 + .3) / 3 in row 2, (.4 + .2 + .6) / 3 in row 3."""
     found = sections.find_hard(EVALUATION, TASKS['MRPC'])
     assert [(item.row, item.texts, item.label) for item in found] == [
         (2, ('two', 'zwei'), '0'),

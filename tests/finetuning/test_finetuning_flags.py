@@ -25,7 +25,7 @@ def test_parsing_reads_no_model_and_fetches_nothing(monkeypatch, tiny_bert, tmp_
 
 
 def test_every_role_is_that_of_flags_that_exist():
-    """A hand-made list of each role, so that a new flag is put where it belongs."""
+    """Each role has a list made by hand here, so that new flags are put where they belong."""
     parser = build_flags()
     flags = vars(parser.parse_args([])).keys()
     assert parser.roles.keys() == flags

@@ -1,4 +1,4 @@
-"""The encoder: GluonNLP's numbers and gradients, with MXNet's operators and with the fused ones."""
+"""The encoder: GluonNLP's numbers and gradients, from MXNet's operators and the fused ones."""
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ LENGTH, ROWS = 21, 6
 
 @pytest.fixture
 def fused(operators):
-    """Whether the fused operators are used."""
+    """Return whether the fused operators are used."""
     return operators == 'fused'
 
 
 def gluonnlp_bert(dropout=0.0, **settings):
-    """A BERT of plain gluonnlp, the same each time but for the dropout."""
+    """Build a BERT of plain gluonnlp, the same each time except for the dropout."""
     encoder = nlp.model.bert.BERTEncoder(
         num_layers=3,
         units=24,
@@ -55,7 +55,7 @@ def gluonnlp_bert(dropout=0.0, **settings):
 
 
 def batch():
-    """Ids, token types and valid lengths from 1 to the whole."""
+    """Return ids, token types and valid lengths from 1 to the full length."""
     rng = np.random.default_rng(3)
     ids, types = rng.integers(0, 50, (ROWS, LENGTH)), rng.integers(0, 2, (ROWS, LENGTH))
     lengths = [1, LENGTH, 16, 17, 2, LENGTH - 1]
@@ -63,7 +63,7 @@ def batch():
 
 
 def outputs_and_gradients(bert, inputs, grad_req='write'):
-    """The outputs, and the gradients of a sum of the pooled ones that tells them apart."""
+    """Return the outputs, and the gradients of a randomly weighted sum of the pooled ones."""
     bert.collect_params().setattr('grad_req', grad_req)
     bert(*inputs)
     bert.collect_params().zero_grad()
@@ -81,7 +81,7 @@ def outputs_and_gradients(bert, inputs, grad_req='write'):
 
 
 def assert_same_gradients(found, expected):
-    """Within 1e-5 of the largest of each; that of a key's bias is 0 but for rounding."""
+    """Compare within 1e-5 of the largest of each; a key bias's is 0 except for rounding."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = np.abs(gradient).max() if 'proj_key.bias' not in name else 1
@@ -111,7 +111,7 @@ def test_outputs_and_gradients_are_those_of_gluonnlp(fused, hybridized, first_on
 @pytest.mark.parametrize('first_only', [False, True])
 @pytest.mark.parametrize('in_bfloat16', [False, True])
 def test_gradients_of_two_batches_add_up_or_not(fused, grad_req, first_only, in_bfloat16):
-    """With ``add`` those of a second backward pass are added, with ``write`` they replace."""
+    """With ``add`` a second backward pass adds to them, with ``write`` it replaces them."""
     bert = gluonnlp_bert()
     speed_up(bert, fused)
     if first_only:
@@ -144,7 +144,7 @@ def test_gradients_of_two_batches_add_up_or_not(fused, grad_req, first_only, in_
 )
 @pytest.mark.parametrize('first_only', [False, True])
 def test_frozen_parameters(fused, frozen, first_only):
-    """The gradients of the others are what they are without freezing."""
+    """The gradients of the others are the same as without freezing."""
     _, expected = outputs_and_gradients(gluonnlp_bert(), batch())
     bert = gluonnlp_bert()
     speed_up(bert, fused)
@@ -195,7 +195,7 @@ def test_attention_weights_and_all_encodings_are_given_out(fused):
 
 
 def test_parameters_and_their_names_stay(fused, tmp_path):
-    """What is saved here loads in plain gluonnlp."""
+    """A model saved here loads in plain gluonnlp."""
     bert = gluonnlp_bert()
     names = list(bert.collect_params())
     speed_up(bert, fused)
@@ -210,7 +210,7 @@ def test_parameters_and_their_names_stay(fused, tmp_path):
 
 
 def test_attention_by_hand():
-    """softmax(q k^T / sqrt(d)) v over the valid keys, written in NumPy."""
+    """The expected values are softmax(q k^T / sqrt(d)) v over the valid keys, in NumPy."""
     cell = SelfAttention(units=6, num_heads=2)
     cell.initialize(mx.init.Normal(0.5))
     rng = np.random.default_rng(2)
@@ -253,7 +253,7 @@ def test_dropout_is_on_in_training_only_and_follows_the_seed(fused):
 
 @pytest.mark.parametrize('first_only', [False, True])
 def test_bfloat16_rounds_the_products_only(fused, first_only):
-    """Outputs and gradients within a few roundings of 2^-9; parameters and gradients float32."""
+    """Outputs and gradients are within a few roundings of 2^-9; all types stay float32."""
     need_bfloat16()
     bert = gluonnlp_bert()
     speed_up(bert, fused)
@@ -275,7 +275,7 @@ def test_bfloat16_rounds_the_products_only(fused, first_only):
 
 
 def test_bfloat16_is_that_of_pytorch_autocast():
-    """A dense layer against PyTorch's, both of inputs rounded to bfloat16."""
+    """A dense layer equals PyTorch's, both with inputs rounded to bfloat16."""
     torch = pytest.importorskip('torch')
     need_bfloat16()
     rng = np.random.default_rng(1)

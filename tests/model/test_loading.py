@@ -17,7 +17,7 @@ import mxnet as mx  # isort: skip
 
 
 def batch(rows=6, length=9, tokens=196):
-    """Ids, token types and valid lengths from 1 to the length, padding of random tokens."""
+    """Return ids, token types and valid lengths from 1 to the length; padding is random tokens."""
     rng = np.random.default_rng(1)
     ids = rng.integers(0, tokens, (rows, length))
     types = (np.arange(length) >= rng.integers(0, length, (rows, 1))).astype(int)
@@ -26,7 +26,7 @@ def batch(rows=6, length=9, tokens=196):
 
 
 def stock(tiny_bert, dropout):
-    """A classifier of plain gluonnlp, uninitialised, with its own attention."""
+    """Build an uninitialised classifier of plain gluonnlp, with its own attention."""
     config = json.loads((tiny_bert / 'config.json').read_text())
     encoder = nlp.model.bert.BERTEncoder(
         num_layers=config['num_hidden_layers'],
@@ -53,7 +53,7 @@ def stock(tiny_bert, dropout):
 
 @pytest.mark.parametrize('hybridized', [False, True])
 def test_saved_parameters_give_the_same_numbers_in_plain_gluonnlp(tiny_bert, tmp_path, hybridized):
-    """Its attention and LayerNorm against ours, for valid lengths from 1 to the whole."""
+    """Its attention and LayerNorm equal ours, for valid lengths from 1 to the full length."""
     ours = build_head(load_bert(str(tiny_bert))[0], 2, [mx.cpu()])
     ours.save_parameters(str(tmp_path / 'model.params'))
     theirs = stock(tiny_bert, dropout=0.1)
@@ -68,9 +68,9 @@ def test_saved_parameters_give_the_same_numbers_in_plain_gluonnlp(tiny_bert, tmp
         inputs = batch(length=length)
         found, expected = (model(*inputs).asnumpy() for model in (ours, theirs))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert np.ptp(expected[:, 0]) > 0.01  # the rows differ, so that the comparison says something
+    assert np.ptp(expected[:, 0]) > 0.01  # the rows differ, so the comparison is meaningful
     for model in (ours, theirs):
-        model.hybridize(hybridized)  # anew, as a graph takes as many inputs as it was made with
+        model.hybridize(hybridized)  # again, as a graph is made for a fixed number of inputs
     without = [model(*inputs[:2]).asnumpy() for model in (ours, theirs)]
     np.testing.assert_allclose(*without, rtol=1e-5, atol=1e-6)
     assert np.abs(without[0] - found).max() > 1e-3  # and so does the mask
@@ -107,7 +107,7 @@ def test_gradients_equal_those_of_plain_gluonnlp(tiny_bert_without_dropout, tmp_
 
 
 def test_padding_does_not_matter(tiny_bert):
-    """The same rows with other tokens as padding, and with more of it."""
+    """The results are the same with other tokens as padding, and with more of it."""
     model, _ = load_bert(str(tiny_bert))
     ids, types, lengths = batch()
     wider = mx.nd.concat(ids, ids, dim=1), mx.nd.concat(types, types, dim=1), lengths
@@ -172,7 +172,7 @@ def test_output_shapes(tiny_bert):
 
 
 def test_a_vocabulary_padded_to_a_round_size(tmp_path):
-    """The embedding has 4 rows more than vocab.txt lines; the log and the ids stay as they are."""
+    """The embedding has 4 more rows than vocab.txt has lines; the log and the ids do not change."""
     folder = write_tiny_bert(tmp_path / 'bert')
     lines = (folder / 'vocab.txt').read_text().split('\n')
     (folder / 'vocab.txt').write_text('\n'.join(lines[:192]) + '\n')

@@ -1,4 +1,4 @@
-"""The fused operators, compared with their equations in NumPy with float64, and their dropout."""
+"""The fused operators, compared with their equations in float64 NumPy, and their dropout."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def need(name):
 
 
 def normal(*shape, seed=0, scale=1.0):
-    """Return fixed normal numbers that float32 represents exactly."""
+    """Return fixed normal random numbers that float32 represents exactly."""
     numbers = np.random.default_rng([seed, *shape]).normal(0, scale, shape)
     return numbers.astype(np.float32).astype(np.float64)
 
@@ -54,7 +54,7 @@ def run(function, *inputs, head=None, grad_req='write', times=1):
     Parameters
     ----------
     grad_req : str or list of str
-        That of all inputs, or of each.
+        For all inputs, or for each.
     times : int
         How often the backward pass is done.
 
@@ -95,7 +95,7 @@ def layer_norm(data, gamma, beta):
     x = (data - data.mean(axis=-1, keepdims=True)) / deviation
 
     def gradients(head):
-        # Through the normalisation: each element moves the mean and the variance as well.
+        # Through the normalisation: each element also moves the mean and the variance.
         d = head * gamma
         d_data = d - d.mean(axis=-1, keepdims=True) - x * (d * x).mean(axis=-1, keepdims=True)
         rows = tuple(range(data.ndim - 1))
@@ -115,7 +115,7 @@ def dropout_add_layer_norm(data, residual, gamma, beta, factors=1.0):
 
 
 def attention(queries, keys_values, valid_length, heads, factors=1.0, all_queries=True):
-    """Axes q: query, k: key, b: batch, h: head, d: within a head."""
+    """Compute attention; axes are q: query, k: key, b: batch, h: head, d: within a head."""
     (number, batch, units), length = queries.shape, keys_values.shape[0]
     q = queries.reshape(number, batch, heads, -1)
     k, v = (part.reshape(length, batch, heads, -1) for part in np.split(keys_values, 2, axis=-1))
@@ -248,7 +248,7 @@ def test_gradients_of_the_references():
             np.testing.assert_allclose(gradient, expected, atol=1e-8)
 
 
-# One element; sizes around vectors of 8 and 16, blocks of 8 rows and tiles of 128 elements.
+# One element, and sizes around vectors of 8 and 16, blocks of 8 rows and tiles of 128 elements.
 ROWS_AND_UNITS = [(1, 1), (1, 2), (7, 5), (8, 15), (9, 16), (17, 33), (3, 127), (2, 128), (5, 129)]
 ROWS_AND_UNITS += [(64, 31), (13, 384), (512, 7), (2, 1000)]
 
@@ -260,7 +260,7 @@ def test_layer_norm(rows, units):
     expected, gradients = layer_norm(*inputs)
     found, found_gradients = run(fused_layer_norm, *inputs, head=head)
     assert_close(found, expected)
-    # With one element or two, x is 0 or 1, and d_data is only rounding.
+    # With one or two elements, x is 0 or 1, and d_data is only rounding.
     if units > 2:
         assert_close(found_gradients[0], gradients(head)[0])
     assert_all_close(found_gradients[1:], gradients(head)[1:])
@@ -424,7 +424,7 @@ def test_dense_takes_any_number_of_axes(shape):
 
 
 def test_dense_rounds_to_the_nearest_and_ties_to_even():
-    """1 + 2^-8 is halfway between 1 and the next number, 1 + 3 * 2^-8 between two others."""
+    """1 + 2^-8 is halfway between 1 and the next number, as 1 + 3 * 2^-8 is between two others."""
     need('dense')
     step = 2.0**-7
     data = np.array([[1 + step / 2], [1 + 3 * step / 2], [1 + 0.51 * step], [-1 - step / 2]])
@@ -511,7 +511,7 @@ def test_layer_norm_of_numbers_far_from_0():
 
 @pytest.mark.parametrize('score', [1e4, -1e4, 1e-4, 0.0, 100.0])
 def test_attention_with_large_and_tiny_scores(score):
-    """One score is far from the others: at the first key, in the middle, at the last."""
+    """One score is far from the others: at the first key, a middle one, or the last."""
     for key in (0, 13, 20):
         projections = normal(21, 1, 24, scale=0.5)
         projections[:, 0, 0] = np.sqrt(8)  # the first number of all queries
@@ -523,7 +523,7 @@ def test_attention_with_large_and_tiny_scores(score):
             fused_self_attention(1), projections, [21], NO_DROPOUT, head=head
         )
         assert_close(found, expected)
-        # d_q is the difference of keys that are as large as the score.
+        # d_q is a difference of keys, which are as large as the score.
         assert_close(found_gradients[0], gradients(head)[0], rtol=1e-4)
 
 
@@ -678,7 +678,7 @@ def test_gradients_of_an_input_used_twice_add_up():
 
 @pytest.mark.parametrize('name', ['dropout_add_layer_norm', 'self_attention', 'attention'])
 def test_a_seed_of_ones_means_no_dropout(name):
-    """The results have the same bits as with rate 0."""
+    """The results are bit for bit those at rate 0."""
     maker = globals()[f'fused_{name}']
     settings = (2,) if name.endswith('attention') else ()
     inputs = CALLS[name][1][:-1]
@@ -708,7 +708,7 @@ def test_the_seed_is_ones_in_evaluation_and_bits_in_training():
 
 
 def threefry(counter, key, rounds=13):
-    """Threefry4x32 (Salmon et al. 2011, section 4.2), written from the paper.
+    """Compute Threefry4x32 (Salmon et al. 2011, section 4.2), written from the paper.
 
     Parameters
     ----------
@@ -746,11 +746,11 @@ def threefry(counter, key, rounds=13):
 
 
 def dropout_factors(seed, site, plane, rows, columns, rate):
-    """Return the factors of a (rows, columns) plane: 0, or what preserves the expectation.
+    """Return the factors of a (rows, columns) plane: 0, or the one that preserves the expectation.
 
     A row takes 16-bit numbers, their count rounded up to a multiple of 16; 128 of them come from 16
     calls of the generator side by side: the low halves of their first words, the high halves, and
-    so on. The key is made of the seed, the site and the plane.
+    so on. The key is made from the seed, the site and the plane.
     """
     threshold = round(rate * 65536)
     if threshold == 0:
@@ -784,7 +784,7 @@ def dropout_factors(seed, site, plane, rows, columns, rate):
     ],
 )
 def test_the_generator_gives_the_published_numbers(counter, key, words):
-    """They are from the distribution of the generator, Random123, for 13 rounds."""
+    """The numbers are from Random123, the generator's distribution, for 13 rounds."""
     counter, key, words = ([int(word, 16) for word in t.split()] for t in (counter, key, words))
     np.testing.assert_array_equal(threefry(np.array(counter), key), words)
 
@@ -801,7 +801,7 @@ def masks(rows, units, seed, rate, site=0):
 @pytest.mark.parametrize(('rows', 'units'), [(1, 1), (9, 15), (8, 16), (17, 130), (300, 384)])
 @pytest.mark.parametrize('rate', [0.1, 0.5, 0.9])
 def test_dropout_factors_are_those_of_threefry(rows, units, rate):
-    """The gradient of the data is exactly that of the residual times the factor."""
+    """The data's gradient is exactly the residual's times the factor."""
     inputs = np.ones((rows, units)), normal(rows, units), np.ones(units), np.zeros(units)
     for seed, site in [(bits(1), 0), (bits(2), 35), (2 * NO_DROPOUT, 2**31)]:
         _, (d_data, d_residual, *_) = run(
@@ -848,7 +848,7 @@ def test_the_rate_of_dropout(rate):
 
 
 def test_masks_are_independent():
-    """Compare other sites, seeds and heads, and neighbours in a mask, by chi-square tests."""
+    """Chi-square tests compare different sites, seeds and heads, and neighbours in a mask."""
     one_bit = bits(1)
     one_bit[40] = 2 - one_bit[40]
     base = masks(256, 1024, bits(1), 0.3) > 0
@@ -867,7 +867,7 @@ FOLDERS = [str(HERE), str(HERE.parent)]  # of this file and of conftest.py
 
 
 def threads_environment(threads):
-    """Return an environment with threads that sleep while they wait, as cores may be fewer."""
+    """Return an environment whose threads sleep while they wait, as there may be fewer cores."""
     return {**os.environ, 'OMP_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive'}
 
 
@@ -882,7 +882,7 @@ np.savez(sys.argv[1], **test_ops.results())
 
 
 def results():
-    """Return outputs and gradients of inputs that are large enough for several threads."""
+    """Return outputs and gradients for inputs that are large enough for several threads."""
     found = {}
     rows, seed = normal(203, 70), bits(5)
     norm = rows, normal(203, 70, seed=1), normal(70), normal(70, seed=1), seed
@@ -920,7 +920,7 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
         processes.append(subprocess.Popen(command, env=environment, cwd=ROOT))
     assert [process.wait(120) for process in processes] == [0] * len(runs)
     found = [dict(np.load(tmp_path / f'{i}.npz')) for i in range(len(runs))]
-    # Sums over the rows, which are divided among the threads.
+    # Sums over the rows, which the threads share.
     summed = {'d_norm2', 'd_norm3'}
     for other in found[1:]:
         assert other.keys() == found[0].keys()
@@ -1128,7 +1128,7 @@ def test_a_real_model_has_the_same_gradients(minilm):
 
 
 def test_three_steps_of_a_real_model_are_the_same(minilm, monkeypatch):
-    """Forward, backward, the global norm and BERTAdam agree for both kinds of operators."""
+    """Forward, backward, the global norm and BERTAdam agree between both kinds of operators."""
     losses, norms, weights = [], [], []
     for fused in (False, True):
         with monkeypatch.context() as patch:
@@ -1136,7 +1136,7 @@ def test_three_steps_of_a_real_model_are_the_same(minilm, monkeypatch):
                 patch.setattr(ops, 'available', lambda: False)
             bert = real_model(minilm, fused)
             parameters = list(bert.collect_params().values())
-            # A large epsilon, without which rounding decides the step of a gradient near 0.
+            # A large epsilon: otherwise rounding would decide the step where a gradient is near 0.
             optimizer = BERTAdam(learning_rate=1e-5, wd=0.01, epsilon=1e-3)
             trainer = mx.gluon.Trainer(parameters, optimizer, update_on_kvstore=False)
             losses.append([])

@@ -17,7 +17,7 @@ from bert.ops import build
 
 import mxnet as mx  # isort: skip
 
-# A substitute for a compiler: it prints its version, logs each call, and takes a while.
+# A fake compiler: it prints its version, logs each call, and takes a while.
 COMPILER = """#!/bin/sh
 if [ "$1" = --version ]; then echo 'a compiler, {version}'; exit; fi
 echo "$*" >> '{folder}/calls'
@@ -40,13 +40,13 @@ def write_compiler(folder, version=1):
 
 @pytest.fixture(scope='module', autouse=True)
 def built():
-    """Whether the operators can be built, determined before a test changes the environment."""
+    """Return whether the operators can be built, before a test changes the environment."""
     return ops.available()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder."""
+    """Make an empty cache folder."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.delenv('BERT_STOCK_OPS', raising=False)
     return tmp_path / 'cache' / 'mxnet-bert-toolkit'
@@ -54,7 +54,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch, cache):
-    """The path of a compiler that only writes its target."""
+    """Return the path of a compiler that only writes its target."""
     path = write_compiler(tmp_path / 'compiler')
     monkeypatch.setenv('CXX', str(path))
     return path
@@ -185,7 +185,7 @@ def damaged_library(monkeypatch, cache):
 
 
 def another_library(monkeypatch, cache):
-    """A library without operators."""
+    """Make a library without operators."""
     if not shutil.which('cc'):
         pytest.skip('no C compiler')
     library = cache / build.cache_key(build.find_compiler()) / 'bert_ops.so'
@@ -243,7 +243,7 @@ print(pooled.asnumpy().tolist())
 
 
 def test_a_model_without_compiler_gives_the_same_numbers(cache, tiny_bert):
-    """It runs in a new process, as for a user without a compiler."""
+    """This runs in a new process, as for a user without a compiler."""
     done = subprocess.run(
         [sys.executable, '-c', MODEL, str(tiny_bert)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Text files to corpora: how they are found, shared out, read and tokenized."""
+"""Text files to corpora: finding, sharing out, reading and tokenizing them."""
 
 import tracemalloc
 from pathlib import Path
@@ -21,7 +21,7 @@ from bert.text.vocab import SPECIAL_TOKENS, Vocab, load_vocab
 
 
 def letters(texts):
-    """Encode one token per letter, numbered from a = 0, which can be checked by eye."""
+    """Encode one token per letter, numbered from a = 0, for checking by eye."""
     return [[ord(letter) - ord('a') for letter in text if letter not in ' -'] for text in texts]
 
 
@@ -182,7 +182,7 @@ def test_too_little_text(tmp_path, text, words):
 
 
 def slow_cuts(documents, tokens):
-    """Return the documents of each corpus, as the docstring says, one document at a time."""
+    """Return the documents of each corpus, following the docstring one document at a time."""
     size = [sum(map(len, document)) for document in documents]
     for i in range(2, len(documents) - 1):
         if sum(size[:i]) >= tokens and sum(size[i:]) >= tokens:
@@ -197,7 +197,7 @@ def random_documents(rng, count):
 @pytest.mark.parametrize('chunk', [7, 150, 2**20])
 @pytest.mark.parametrize('count', [2, 3, 4, 5, 40])
 def test_a_text_is_cut_as_slowly(tmp_path, monkeypatch, chunk, count):
-    """Every document comes once and undivided, whether the text is in one file or in two."""
+    """Every document comes once and undivided, whether the text is in one file or two."""
     monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
     several = 0
     for seed in range(15):
@@ -258,7 +258,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 45 + '\n\nabc\n')
     assert len(read(path).documents) == 12
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')
-    with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put a'):
+    with pytest.raises(ToolkitError, match=r'a\.txt:19: a line of more than 50 bytes; put one'):
         read(path)
     # A cut goes to the end of the document, however long its lines are.
     (first,), (second,) = share_out([path], 2)

@@ -1,4 +1,4 @@
-"""create_pretraining_data.py --scheduler: other workers make the same files; all that can fail.
+"""create_pretraining_data.py --scheduler: the same files from other workers, and its failures.
 
 The workers are processes on this machine; PYTHONPATH hides what some of them must not find.
 """
@@ -37,7 +37,7 @@ def story(documents):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """Work in a folder with a vocabulary and a text, where no worker is; return its path."""
+    """Work in a folder, where no worker is, with a vocabulary and a text; return its path."""
     monkeypatch.chdir(tmp_path)
     Path('vocab.txt').write_text('\n'.join(tiny_vocab()) + '\n')
     Path('text.txt').write_text(story(documents=40))
@@ -52,7 +52,7 @@ def free_port():
 
 @contextlib.contextmanager
 def started(*command, path=None):
-    """Start a process of Dask that ends with the block."""
+    """Start a Dask process that ends with the block."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(path or ROOT)}
     process = subprocess.Popen(
         [sys.executable, '-m', 'dask', *command, '--no-dashboard'],
@@ -150,7 +150,7 @@ def test_the_same_bytes_as_on_this_machine(here, cluster):
 
 
 def test_as_a_program(here, cluster):
-    """The script is then ``__main__``, which the workers do not have."""
+    """As a program, the script is ``__main__``, which the workers do not have."""
     main('--output_file=a')
     done = run('--output_file=b', '--scheduler', cluster)
     assert (done.returncode, done.stdout) == (0, '')
@@ -163,7 +163,7 @@ def test_a_killed_worker(here):
     main(*SLOW[1:], '--output_dir=a', '--num_workers=2')
     with scheduler() as (address, _), worker(address) as first, worker(address):
         process = start(*SLOW, '--scheduler', address)
-        # An output of each worker, and the beacon for them.
+        # One output per worker, and their beacon.
         wait_for(lambda: len(half_written()) >= 3)
         first.kill()
         _, errors = process.communicate(timeout=100)
@@ -197,7 +197,7 @@ def test_leftovers_of_an_earlier_run_are_removed(here, cluster):
 
 
 def fails(*flags):
-    """Return the one sentence that the program ends with, after nothing but log lines."""
+    """Return the single sentence that the program ends with, after nothing but log lines."""
     done = run(*flags)
     *log, last = done.stderr.splitlines()
     assert done.returncode == 1 and last.startswith('create_pretraining_data.py: error: ')
@@ -284,7 +284,7 @@ def test_an_output_whose_workers_are_killed(here, monkeypatch):
         only.kill()
         _, errors = client.communicate(timeout=100)
     assert client.returncode == 1
-    assert 'was given up, since one worker after the other was killed' in errors.splitlines()[-1]
+    assert 'was given up because one worker after another was killed' in errors.splitlines()[-1]
     assert 'Traceback' not in errors
     assert half_written() == []
 
@@ -310,11 +310,11 @@ def test_another_version(here):
     with scheduler() as (address, _), worker(address, path=path):
         sentence = fails('--output_dir=d', '--scheduler', address)
     assert ' has numpy 0.1, this machine (' in sentence
-    assert sentence.endswith('on which the bytes of the outputs depend')
+    assert sentence.endswith('since the bytes of the outputs depend on them')
 
 
 def test_files_that_the_workers_do_not_see(here, cluster):
-    """The path means another file, or none, in every process."""
+    """The path means a different file, or none, in every process."""
     with open('text.txt') as file:
         path = f'/proc/self/fd/{file.fileno()}'
         if not os.path.isfile(path):

@@ -1,7 +1,7 @@
 """Instances against an independent, slow implementation written from the paper.
 
 ``slow_pairs``, ``slow_truncate`` and ``slow_mask`` follow appendix A of Devlin et al. 2018 token by
-token, with Python's own generator. The fast code draws its random numbers in another order, so
+token, with Python's own generator. The fast code draws its random numbers in a different order, so
 the two are compared by their distributions: a P-value below 0.001 is an error. All seeds are
 fixed, so a test always passes or always fails.
 """
@@ -68,7 +68,7 @@ def slow_truncate(a, b, limit, rng):
 
 
 def slow_pairs(documents, number, recipe, rng):
-    """Return (A, B, is random next) of each instance of one pass over a document."""
+    """Return (A, B, is random next) for each instance of one pass over a document."""
     limit = recipe.max_seq_length - 3
     target = rng.randint(2, limit) if rng.random() < recipe.short_seq_prob else limit
     queue = list(documents[number])
@@ -95,7 +95,7 @@ def slow_pairs(documents, number, recipe, rng):
 
 
 def slow_mask(tokens, recipe, vocab_size, continues, rng):
-    """Return (tokens after masking, {position: original token}) of one instance."""
+    """Return (tokens after masking, {position: original token}) for one instance."""
     words = []
     for position, token in enumerate(tokens):
         if token in (CLS, SEP):
@@ -149,8 +149,8 @@ def test_a_worked_example():
 
     3 + 4 reach the target, so A is the 3 tokens from 0 on. If B is the actual next, it is the 4
     tokens from 3 on, less one at either end. If not, it is the 2 tokens from 12 on, all that the
-    other document has, and the next chunk is 4 + 5, and so on. A single sentence that is left has
-    no actual next. The other document always takes its random next from the first one.
+    other document has, and the next chunk is 4 + 5, and so on. A single sentence left over has no
+    actual next. The other document always takes its random next from the first one.
     """
     corpus = corpus_of([[3, 4, 5], [2]])
     recipe = Recipe(max_seq_length=9, short_seq_prob=0, dupe_factor=1)
@@ -193,7 +193,7 @@ def test_truncated_lengths(limit):
 
 
 def test_truncated_side():
-    """How many tokens A and B lose at their starts: the joint distribution."""
+    """The numbers of tokens that A and B lose at their starts have the same joint distribution."""
     n, a, b, limit = 4000, 11, 9, 8
     ones = np.ones(n, dtype=np.int64)
     pairs = Pairs(0 * ones, a * ones, 0 * ones, b * ones, ones.astype(bool))
@@ -235,7 +235,7 @@ def test_first_pair_of_each_document(recipe):
         lambda row: row[4],  # random next
         lambda row: row[1],  # the length of A
         lambda row: (row[1] + row[3], row[4]),  # the whole length
-        lambda row: (row[0], row[2]),  # what is cut off in front, where random text begins
+        lambda row: (row[0], row[2]),  # the tokens cut off in front, and the start of random text
         lambda row: row,
     ):
         assert same_distribution(map(look_at, fast), map(look_at, slow)) > CHANCE
@@ -254,7 +254,7 @@ def test_target_lengths():
 
 
 def test_passes_over_mixed_documents():
-    """Statistics of whole passes, which test all instances of a document."""
+    """Statistics of whole passes cover all instances of a document."""
     corpus, recipe = corpus_of(mixed_lengths(3)), Recipe(max_seq_length=48, dupe_factor=1)
     documents = documents_of(corpus)
 
@@ -313,7 +313,7 @@ def test_too_few_candidates():
 
 @pytest.mark.parametrize('wanted', [1, 2, 3, 4])
 def test_whole_words_are_chosen_like_slowly(wanted):
-    """How often each set of positions is chosen in [CLS] w ##w w w ##w ##w [SEP] ##w w [SEP]."""
+    """Sets of positions in [CLS] w ##w w w ##w ##w [SEP] ##w w [SEP] are chosen equally often."""
     tokens = [CLS, 10, 20, 11, 12, 21, 22, SEP, 23, 13, SEP]
     recipe = Recipe(
         whole_word_mask=True, masked_lm_prob=wanted / 11, max_predictions_per_seq=wanted
@@ -349,7 +349,7 @@ def test_80_10_10():
 
 @pytest.mark.parametrize('whole_word_mask', [False, True])
 def test_masked_instances_are_distributed_like_slowly(whole_word_mask):
-    """How many tokens are masked, and how many of them become [MASK], by the instance's length."""
+    """For each length, the numbers of masked tokens and of [MASK] have the same distribution."""
     corpus = corpus_of(mixed_lengths(9, documents=60))
     vocab_size = FIRST_ORDINARY + len(corpus.ids)
     continues = set(range(FIRST_ORDINARY, vocab_size, 3))
@@ -449,7 +449,7 @@ def test_every_instance(recipe, monkeypatch):
 
 
 def test_an_actual_next_follows_directly():
-    """If nothing has to be cut off, B starts right after A."""
+    """If nothing must be cut off, B starts right after A."""
     corpus = corpus_of([[3] * 8] * 5)
     recipe = Recipe(max_seq_length=15, short_seq_prob=0, dupe_factor=20)
     pairs = plan_pairs(corpus, recipe, np.random.default_rng(0))

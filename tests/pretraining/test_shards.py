@@ -1,4 +1,4 @@
-"""Shards: what is written can be read, and damaged files are refused in one sentence."""
+"""Shards: written files can be read, and damaged ones are refused in one sentence."""
 
 import json
 import zipfile
@@ -15,7 +15,7 @@ VOCAB = Vocab([*SPECIAL_TOKENS.values(), *WORDS])
 
 
 def make_block(n, seed, max_seq_length=12, max_predictions=3):
-    """Make a valid block that looks like one of real instances."""
+    """Make a valid block that looks like real instances."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(5, max_seq_length + 1, n)
     column = np.arange(max_seq_length)
@@ -68,7 +68,7 @@ def test_round_trip(shard):
 
 
 def test_same_arrays_make_the_same_bytes(shard, tmp_path):
-    """Neither how they are cut into blocks nor when they are written makes a difference."""
+    """Neither their division into blocks nor the time of writing makes a difference."""
     write_npz(tmp_path / 'b.npz', [WHOLE], {'max_seq_length': 12}, VOCAB)
     assert shard.read_bytes() == (tmp_path / 'b.npz').read_bytes()
     with zipfile.ZipFile(shard) as archive:
@@ -107,7 +107,7 @@ def test_a_fingerprint_of_other_tokens(shard):
         vocabulary=np.frombuffer(json.dumps(['x'] * 70000).encode(), np.uint8),
         input_ids=WHOLE['input_ids'].astype(np.int64) + 60000,
     )
-    with pytest.raises(ToolkitError, match='a vocabulary of other tokens'):
+    with pytest.raises(ToolkitError, match='a vocabulary whose tokens are not'):
         read_shard(shard, VOCAB)
 
 
@@ -154,7 +154,7 @@ def test_tokens_in_another_order(shard):
 )
 def test_other_tokens(shard, words, example):
     other = Vocab([*SPECIAL_TOKENS.values(), *words])
-    with pytest.raises(ToolkitError, match='a vocabulary of other tokens') as error:
+    with pytest.raises(ToolkitError, match='a vocabulary whose tokens are not') as error:
         read_shard(shard, other)
     assert example in str(error.value)
     assert_one_sentence(error, shard)
@@ -196,7 +196,7 @@ def test_missing_array(shard, name):
 
 @pytest.mark.parametrize('name', ARRAYS)
 def test_object_array(shard, name):
-    """The original wrote such arrays: only pickle, which can execute anything, opens them."""
+    """The original wrote such arrays, which only pickle opens, and pickle can execute anything."""
     rows = np.empty(11, dtype=object)
     rows[:] = [list(row) for row in np.zeros((11, 3), dtype=int)]
     rewrite(shard, **{name: rows})
@@ -278,7 +278,7 @@ def test_truncated(shard):
 
 
 def test_flipped_bytes(shard):
-    """Every seventh byte in turn: the file is refused in a sentence, or not changed in effect."""
+    """Each seventh byte is flipped in turn: the file is refused in a sentence or reads the same."""
     data = shard.read_bytes()
     refusals = 0
     for place in range(0, len(data), 7):
@@ -311,7 +311,7 @@ def test_other_files(tmp_path):
 
 
 def test_recordio(tmp_path):
-    """MXNet can read it, and finds what GluonNLP's script wrote."""
+    """MXNet can read it, and finds the same as GluonNLP's script wrote."""
     mxnet = pytest.importorskip('mxnet')
 
     path = tmp_path / 'a.rec'

@@ -102,7 +102,7 @@ class FakeDistribution:
 def test_exactly_one_wheel(monkeypatch, names, sentence):
     found = [FakeDistribution(name) for name in names]
     monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
-    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: None)  # the driver is there
+    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: None)  # a driver exists
     if sentence is None:
         environment.check_mxnet()
     else:
@@ -145,7 +145,7 @@ def test_cuda_libraries_are_loaded_in_order_from_the_first_folder(tmp_path, monk
     assert all(name.startswith('one/nvidia/') for name in names)
     assert len(names) == len(set(names)) == len(environment.CUDA_LIBRARIES) - 1
     assert {mode for _, mode in loaded} == {ctypes.RTLD_GLOBAL}
-    # Each comes after those it links against (readelf -d of the CUDA 11 libraries).
+    # Each comes after the libraries it links against (readelf -d of the CUDA 11 libraries).
     position = {os.path.basename(name).split('.so')[0]: i for i, name in enumerate(names)}
     for library, needed in [
         ('libcublas', 'libcublasLt'),

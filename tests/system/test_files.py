@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and the sentences about unreadable ones."""
+"""Files that are complete or absent, and the errors for unreadable ones."""
 
 import errno
 import json
@@ -90,7 +90,7 @@ def test_invalid_utf8_is_reported_with_file_and_line(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         files.read_text(path)
     assert str(caught.value) == f'{path}:3: not valid UTF-8'
-    # A sequence that the end of the file cuts off is in the last line.
+    # A sequence cut off by the end of the file is in the last line.
     path.write_bytes('one\né'.encode()[:-1])
     with pytest.raises(ToolkitError) as caught:
         files.read_text(path)
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob('*')] == ['model', 'old']
 
 
-# --- errors of the disk
+# --- disk errors
 
 
 def test_a_folder_that_vanished_is_not_created_again(tmp_path):

@@ -1,4 +1,4 @@
-"""The processor and the GPUs, with drivers and processors that are simulated."""
+"""The processor and the GPUs, with simulated drivers and processors."""
 
 import ctypes
 import os
@@ -96,7 +96,7 @@ def test_gpu_names(monkeypatch):
 
 
 def test_describe(monkeypatch):
-    """Versions are those that the packages state; everything is text."""
+    """Versions are those stated by the packages; everything is text."""
     import numpy
     import psutil
 

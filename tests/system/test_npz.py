@@ -1,4 +1,4 @@
-"""Files of arrays, compared with ``numpy.load``, and what they must not declare."""
+"""Files of arrays, compared with ``numpy.load``, and declarations that are refused."""
 
 import io
 import struct

@@ -46,7 +46,7 @@ def test_correlations_against_their_formulas():
         return x @ y / np.sqrt((x @ x) * (y @ y))
 
     def ranks(x):
-        """Return the ranks; equal values have the mean of theirs."""
+        """Return the ranks; equal values share the mean of theirs."""
         return np.array([(x < value).sum() + ((x == value).sum() + 1) / 2 for value in x])
 
     values = metrics.compute(['pearsonr', 'spearmanr'], labels, predictions)

@@ -1,4 +1,4 @@
-"""Submissions to GLUE keep the server's rules, and the checker names every defect."""
+"""Submissions to GLUE follow the server's rules, and the checker names every defect."""
 
 import time
 import zipfile
@@ -9,7 +9,7 @@ import pytest
 from bert.system.errors import ToolkitError
 from bert.tasks import submission
 
-# By file its rows and possible predictions (None: a number), from the files that GLUE hands out.
+# By file, its rows and possible predictions (None: a number), from the files that GLUE provides.
 BINARY, RTE = {'0', '1'}, {'entailment', 'not_entailment'}
 NLI = {'entailment', 'neutral', 'contradiction'}
 RULES = {
@@ -29,7 +29,7 @@ RULES = {
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-    """The files of a whole submission, written when nothing was run."""
+    """Return the files of a whole submission without any runs."""
     path = tmp_path_factory.mktemp('zip') / 'glue.zip'
     submission.write(path, {name: submission.majority(name) for name in RULES})
     assert submission.check(path) == []
@@ -73,7 +73,7 @@ def test_the_rules():
 
 
 def test_what_is_written(texts):
-    """Header, running index and labels are right, by other means than the checker's."""
+    """Header, running index and labels are right, tested independently of the checker."""
     assert set(texts) == set(RULES)
     for name, (rows, labels) in RULES.items():
         header, *lines, end = texts[name].split('\n')
@@ -256,7 +256,7 @@ def test_a_member_that_would_fill_the_memory(tmp_path, texts):
 
 
 def test_damaged_data(tmp_path, texts):
-    """A byte within a member is changed: the checksum does not fit."""
+    """A byte within a member is changed, so the checksum does not match."""
     path = tmp_path / 'glue.zip'
     assert defects(tmp_path, texts) == []
     data = bytearray(path.read_bytes())

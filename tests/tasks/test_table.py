@@ -1,4 +1,4 @@
-"""The GLUE table, compared with an independent description of its files; own tasks."""
+"""The GLUE table, compared with an independent description of its files; users' own tasks."""
 
 import pytest
 

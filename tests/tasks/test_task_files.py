@@ -1,4 +1,4 @@
-"""Labelled text in GLUE's files and in own files, and the sentence for each kind of bad input."""
+"""Labelled text in GLUE's files and users' own, and the sentence for each kind of bad input."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def test_byte_order_mark_and_crlf(tmp_path, end):
 
 
 def test_more_columns_than_needed_are_allowed(tmp_path):
-    """QNLI and others have been published with and without further columns."""
+    """QNLI and others have been published with and without additional columns."""
     assert read_mrpc(tmp_path, HEADER + '1\t1\t2\tone\ttwo\tmore\n').texts == [('one', 'two')]
 
 
@@ -123,7 +123,7 @@ def test_glue_dir(tmp_path, monkeypatch):
     )
 
 
-# The header of each file as GLUE serves it, '' where there is none, and a row.
+# The header of each file as GLUE serves it, '' if there is none, and a row.
 HEADERS = {
     'CoLA/train.tsv': ('', 'gj04\t0\t*\tTEXT'),
     'CoLA/dev.tsv': ('', 'gj04\t1\t\tTEXT'),
@@ -323,9 +323,9 @@ def test_bad_files(tmp_path, name, content, sentence):
 @pytest.mark.parametrize(
     ('content', 'line'),
     [
-        ('text,label\none,a\n"two,b\n', 3),  # a quote that is not closed
+        ('text,label\none,a\n"two,b\n', 3),  # an unclosed quote
         ('text,label\n"one" more,a\n', 2),  # text after a closing quote
-        ('text,label\none,a\n' + 'x' * 200000 + ',a\n', 3),  # longer than the library takes
+        ('text,label\none,a\n' + 'x' * 200000 + ',a\n', 3),  # longer than the library accepts
     ],
 )
 def test_a_file_that_is_not_csv(tmp_path, content, line):

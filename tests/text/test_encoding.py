@@ -22,7 +22,7 @@ def truncate_token_by_token(first, second, limit):
 
 
 def test_truncation_equals_the_loop():
-    """All pairs of lengths up to 12 under all limits up to 25: 26 * 13 * 13 cases."""
+    """This covers all pairs of lengths up to 12, under all limits up to 25: 26 * 13 * 13 cases."""
     first, second = (grid.ravel() for grid in np.mgrid[:13, :13])
     for limit in range(26):
         expected = [truncate_token_by_token(a, b, limit) for a, b in zip(first, second)]
@@ -48,7 +48,7 @@ def sample_pairs():
 @pytest.mark.parametrize('texts_per_row', [1, 2])
 @pytest.mark.parametrize('max_len', [5, 16, 33, 128])
 def test_encode_equals_gluonnlp(vocab, max_len, texts_per_row):
-    """Against its BERTSentenceTransform, row by row and without padding."""
+    """Rows equal those of its BERTSentenceTransform, without padding."""
     nlp = pytest.importorskip('gluonnlp')
     theirs = nlp.vocab.BERTVocab(
         nlp.data.count_tokens(vocab.idx_to_token), token_to_idx=vocab.token_to_idx

@@ -82,7 +82,7 @@ def test_splits_have_their_probabilities(model, num_best, alpha):
 @pytest.mark.parametrize('num_best', [-1, 5])
 @pytest.mark.parametrize('word', ['abdace', 'adQbea', 'QQ', 'a'])
 def test_same_as_the_library(model, num_best, word):
-    """Also with unknown letters. The bound is generous, as the library's seed cannot be set."""
+    """Unknown letters too. The bound is generous, as the library's seed cannot be set."""
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     count, alpha = 4000, 0.2
     theirs = Counter(
@@ -142,7 +142,7 @@ def test_vocabularies_have_the_special_tokens(train, model):
 
 
 def test_same_vocabulary_as_gluonnlp(train):
-    """With a model that has all special tokens: GluonNLP adds others in the order of a set."""
+    """The model has all special tokens, as GluonNLP adds missing ones in the order of a set."""
     pytest.importorskip('mxnet')
     gluonnlp = pytest.importorskip('gluonnlp')
     specials = ['[CLS]', '[SEP]', '[MASK]']
@@ -155,7 +155,7 @@ def test_same_vocabulary_as_gluonnlp(train):
 
 
 def test_a_model_with_a_piece_that_is_not_text(tmp_path):
-    """The library loads it, and fails when it makes a str of the piece."""
+    """The library loads it, and fails when it turns the piece into a str."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(['ab ba aab'] * 20), model_writer=model, vocab_size=10,

@@ -40,7 +40,7 @@ def sample_texts():
 
 
 def theirs(vocab, lower, texts):
-    """Return the ids by gluonnlp, whose tokenizer follows the original in Python and Cython."""
+    """Return gluonnlp's ids, from a tokenizer that follows the original in Python and Cython."""
     nlp = pytest.importorskip('gluonnlp')
     gluon = nlp.vocab.BERTVocab(
         nlp.data.count_tokens(vocab.idx_to_token), token_to_idx=vocab.token_to_idx
@@ -55,7 +55,7 @@ def ours(vocab, lower, texts):
 
 @pytest.fixture(scope='module')
 def sample_vocab():
-    """Return the tiny vocabulary with half of the sample's words, and the ends of some words."""
+    """Return the tiny vocabulary with half of the sample's words, and some words' ends."""
     words = sorted({word for text in sample_texts() for word in text.lower().split()})
     ends = [f'##{word[-length:]}' for word in words for length in (2, 3) if len(word) > 5]
     chinese = ['中', '文', '日', '한', 'е', 'и']
@@ -129,7 +129,7 @@ def test_cased_keeps_accents_and_capitals():
 
 
 def test_longest_piece_first():
-    """The original's example, unaffable: un ##aff ##able."""
+    """The original's example, unaffable, becomes un ##aff ##able."""
     vocab = Vocab([*tiny_vocab()[:5], 'un', '##aff', '##able', '##a', 'u', '##ff'])
     assert ours(vocab, True, ['unaffable']) == [[5, 6, 7]]
     # It is greedy and does not backtrack: after una, nothing matches ffable.

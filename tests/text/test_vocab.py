@@ -29,7 +29,7 @@ def old_shape(tokens):
 
 
 def new_shape(tokens):
-    """Return today's JSON, with special tokens in a table of their own."""
+    """Return today's JSON, with special tokens in a separate table."""
     return {
         'unknown_token': '[UNK]',
         'idx_to_token': tokens,
@@ -55,7 +55,7 @@ def test_gluon_json(tmp_path, shape):
 
 
 def test_a_file_that_gluonnlp_wrote(tmp_path):
-    """Its ``to_json`` makes the new shape."""
+    """GluonNLP's ``to_json`` writes the new shape."""
     nlp = pytest.importorskip('gluonnlp')
     theirs = nlp.vocab.BERTVocab(nlp.data.count_tokens(['the', '##s', 'cat', 'the']))
     loaded = load_vocab(write(tmp_path / 'a.vocab', theirs.to_json()))

@@ -1,4 +1,4 @@
-"""Batches, and the seeds of dropout, where several workers share an update."""
+"""Batches, and the seeds of dropout, when several workers share an update."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import mxnet as mx
 
 
 def ranked(rank, count):
-    """Return a worker that only knows its rank."""
+    """Return a worker that knows only its rank."""
     workers = Workers()
     workers.rank, workers.count = rank, count
     return workers
@@ -42,7 +42,7 @@ def test_every_row_is_the_share_of_one_worker(rows, count):
 
 
 def test_the_order_depends_on_the_rows_of_an_update_alone():
-    """Two workers with 8 rows have the updates of one process with 16 or with 2 parts of 8."""
+    """Two workers with 8 rows have the updates of one process with 16, or with 2 parts of 8."""
     lengths = np.random.default_rng(0).integers(5, 30, 75)
 
     def rows_of(batch_size, parts):

@@ -1,4 +1,4 @@
-"""Batches of rows of like length."""
+"""Batches of rows of similar length."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_little_padding():
 
 
 def test_who_meets_whom_changes_from_epoch_to_epoch():
-    """With 2 pools the neighbours of a row are drawn anew; a single sorted list would keep them."""
+    """With 2 pools a row's neighbours are redrawn; a single sorted list would keep them."""
 
     def neighbours(epoch):
         rng = np.random.default_rng([1, epoch])

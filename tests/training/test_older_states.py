@@ -1,8 +1,8 @@
-"""Training states that the commit before the rooms wrote: both trainings go on from them.
+"""Training states from the commit before the rooms, from which both kinds of training go on.
 
-They have whole logs, or nothing of the logs, where states have the sizes of the logs today.
-``tests/data/training_states`` has the state of each training after it was stopped, and the lines
-of ``metrics.jsonl`` of one that was left in peace.
+They hold whole logs, or nothing of the logs, where today's hold the sizes of the logs.
+``tests/data/training_states`` has the state of each run after it was stopped, and the lines of
+``metrics.jsonl`` of an undisturbed run.
 """
 
 import json
@@ -20,7 +20,7 @@ MODEL = DATA / 'checkpoints' / 'hf_pretraining'
 
 
 def check_lines(path, expected):
-    """Compare two logs for programs, but for the times that differ from run to run."""
+    """Compare two ``metrics.jsonl``, except for the times, which differ from run to run."""
     found, wanted = (
         [json.loads(line) for line in file.read_text().splitlines()] for file in (path, expected)
     )

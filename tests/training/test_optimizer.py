@@ -12,7 +12,7 @@ RATES = [1e-2, 2e-2, 5e-3, 1e-3, 0.0]
 
 
 class Reference:
-    """The published equations for one weight, in float64."""
+    """A reference for one weight: the published equations in float64."""
 
     def __init__(self, weight, beta1=0.9, beta2=0.999, epsilon=1e-6, decay=0.01, correct=False):
         self.w = weight.astype(np.float64)
@@ -67,7 +67,7 @@ def assert_close(array, expected, rtol=2e-6, atol=1e-7):
 
 
 def assert_close_states(mean, variance, weight, reference):
-    """MXNet computes v as beta2 * (v - g * g) + g * g, in float32: it rounds g * g, 1,000 v."""
+    """Compare; MXNet's float32 v, beta2 * (v - g * g) + g * g, rounds g * g, which is 1,000 v."""
     assert_close(mean, reference.m, rtol=2e-5, atol=2e-6)
     assert_close(variance, reference.v, rtol=2e-4)
     assert_close(weight, reference.w, rtol=2e-5, atol=5e-6)
@@ -154,7 +154,7 @@ def test_float16_weights_follow_float32_copies():
 
 
 def test_steps_too_small_for_float16_add_up():
-    """Each step moves 1.0 by less than half of float16's spacing, 2**-11; 100 steps do not."""
+    """Each step moves 1.0 by less than half of float16's spacing, 2**-11; 100 steps by more."""
     optimizer = BERTAdam(learning_rate=1e-5, wd=0.0)
     weight = mx.nd.ones((1,), dtype='float16')
     state = optimizer.create_state_multi_precision(0, weight)

@@ -19,7 +19,7 @@ def test_example_of_the_docstring():
     ('warmup', 'total'), [(0, 1), (0, 7), (1, 2), (1, 10), (34, 345), (99, 100)]
 )
 def test_two_straight_lines(warmup, total):
-    """Through (0, 0), (warmup, peak) and (total, 0), computed in exact fractions."""
+    """The lines go through (0, 0), (warmup, peak) and (total, 0), in exact fractions."""
     for step in range(1, total + 1):
         rising = Fraction(step, warmup) if warmup else 2
         falling = Fraction(total - step, total - warmup)
@@ -36,9 +36,9 @@ def test_never_below_zero_nor_above_the_peak():
 
 
 def test_first_published_rates():
-    """MRPC: 3,668 rows in batches of 32, 3 epochs, with the original's count of steps.
+    """MRPC has 3,668 rows in batches of 32, 3 epochs, with the original's count of steps.
 
-    It did not count the batches that hold the rest of each bucket: int(3668 / 32 * 3) = 343, of
+    That left out the batches with the remainder of each bucket: int(3668 / 32 * 3) = 343, of
     which int(34.3) are warm-up. Step 10: 2e-5 * 10 / 34 = 0.00000588.
     """
     total = int(3668 / 32 * 3)
@@ -49,7 +49,7 @@ def test_first_published_rates():
 
 
 def test_published_curve(published_logs):
-    """Every line of the published MRPC log, up to the step where the original ran below zero."""
+    """Every line of the published MRPC log fits, up to where the original's rate fell below 0."""
     text = (published_logs / 'finetuned_mrpc.log').read_text()
     compared = 0
     for match in re.finditer(r'\[Epoch (\d+) Batch (\d+)/(\d+)\] .*?lr=([\d.-]+)', text):

@@ -51,7 +51,7 @@ def values(net):
 
 
 def backward(net, rows, contexts, scale=1.0):
-    """Sum over the rows of half the squared outputs; each device takes its share."""
+    """Differentiate the sum over rows of half the squared outputs; each device takes its share."""
     parts = np.array_split(rows, len(contexts))
     losses = []
     with mx.autograd.record():
@@ -65,7 +65,7 @@ def rows_of(step, count=8, size=1.0):
 
 
 class Reference:
-    """Clip to global norm 1, then BERTAdam, in float64; gradients by differences of the loss."""
+    """Clipping to norm 1, then BERTAdam, in float64, on gradients by differences of the loss."""
 
     def __init__(self, weights, decays):
         self.w = {name: w.astype(np.float64) for name, w in weights.items()}
@@ -74,7 +74,7 @@ class Reference:
         self.decays = decays
 
     def loss(self, rows):
-        """Written from the definitions of the three layers."""
+        """Compute the loss from the definitions of the three layers."""
         w = self.w
         hidden = rows @ w['dense0_weight'].T + w['dense0_bias']
         mean = hidden.mean(axis=1, keepdims=True)
@@ -109,7 +109,7 @@ class Reference:
 
 @pytest.mark.parametrize('devices', [1, 2])
 def test_update_equals_numpy(devices):
-    """Forward, backward, clipping and four updates, of which the first are clipped."""
+    """Forward, backward, clipping and four updates are the same; the first updates are clipped."""
     contexts = [mx.cpu(i) for i in range(devices)]
     net = build_net(contexts)
     trainer = update.build_trainer(net, 'bertadam', 1e-3, 1e-6)
@@ -134,7 +134,7 @@ def test_update_equals_numpy(devices):
 
 
 def test_a_small_gradient_is_not_clipped():
-    """Plain SGD shows the gradient: without clipping w - rate * mean gradient."""
+    """Plain SGD shows the gradient: without clipping, w - rate * mean gradient."""
     net = build_net()
     trainer = update.build_trainer(net, 'sgd', 0.1, 1e-6)
     trainer.optimizer.wd = 0.0
@@ -154,7 +154,7 @@ def test_a_small_gradient_is_not_clipped():
 
 @pytest.mark.parametrize('optimizer', ['sgd', 'adam', 'bertadam'])
 def test_every_optimizer_gets_clipped_gradients(optimizer):
-    """Rows ten thousand times as large change nothing but the norm beyond 1."""
+    """Rows ten thousand times as large change nothing but the norm, already above 1."""
     results = []
     for factor in (1, 10000):
         net = build_net()
@@ -168,7 +168,7 @@ def test_every_optimizer_gets_clipped_gradients(optimizer):
 
 
 def test_gradients_add_up_until_they_are_cleared():
-    """Two halves, added up, give the update of the whole."""
+    """Two halves, added up, give the same update as the whole."""
     nets = [build_net(), build_net()]
     scale = update.LossScale('float32')
     trainers = [update.build_trainer(net, 'bertadam', 1e-3, 1e-6) for net in nets]
@@ -203,7 +203,7 @@ def test_the_loss_scale_leaves_the_update_as_it_is():
 @pytest.mark.parametrize('bad', [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize('optimizer', ['bertadam', 'adam', 'sgd'])
 def test_overflow_skips_the_update_and_halves_the_scale(optimizer, bad):
-    """As float16 gradients do at the first, large scale; the next update goes on as before."""
+    """Float16 gradients overflow at the first, large scale; the next update goes on as before."""
     net, other = build_net(), build_net()
     trainers = [update.build_trainer(n, optimizer, 1e-3, 1e-6) for n in (net, other)]
     scale = update.LossScale('float16')
@@ -230,7 +230,7 @@ def test_loss_scale_by_hand():
     assert scale.value == 2**15
     scale.adjust(finite)
     assert scale.value == 2**16
-    # 16 halvings end at the lowest, 1; one more is too much.
+    # 16 halvings end at the lowest scale, 1; one more is too much.
     for _ in range(16):
         scale.adjust(infinite)
     assert scale.value == 1.0
@@ -311,7 +311,7 @@ def test_saved_parameters_are_whole(tmp_path):
 
 @pytest.mark.parametrize('missing', [1, 200, 300, 5000])
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, missing):
-    """The last kilobytes wait in a buffer, and MXNet does not look whether they arrive."""
+    """The last kilobytes wait in a buffer, and MXNet does not check that they arrive."""
     path = tmp_path / 'net.params'
     code = (
         'import resource, sys\n'

@@ -4,9 +4,9 @@
     python tests/data/checkpoints/make.py gluonnlp
     python tests/data/checkpoints/make.py tensorflow      # after transformers
 
-Every folder holds random weights as the library writes them, and ``expected.npz``: a batch and what
-the library's own model gives for it. The TensorFlow checkpoint has the weights of
-``hf_pretraining`` under the variable names of google-research/bert.
+Every folder holds random weights as the library writes them, and ``expected.npz``: a batch and the
+outputs of the library's own model. The TensorFlow checkpoint has the weights of ``hf_pretraining``
+under the variable names of google-research/bert.
 """
 
 import json
@@ -30,7 +30,7 @@ TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *WORDS]
 
 
 def batch():
-    """(3, 9) ids, (3, 9) token types and (3,) valid lengths."""
+    """Return (3, 9) ids, (3, 9) token types and (3,) valid lengths."""
     rng = np.random.default_rng(0)
     ids = rng.integers(5, len(TOKENS), (3, 9))
     types = (np.arange(9) >= np.array([[4], [6], [3]])).astype(np.int64)
@@ -38,7 +38,7 @@ def batch():
 
 
 def fresh(name):
-    """An empty folder for a model."""
+    """Make an empty folder for a model."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -76,7 +76,7 @@ def make_transformers():
         return {**found, 'last_hidden_state': outputs.hidden_states[-1].numpy()}
 
     def shake(model):
-        """No parameter may be 0 or 1 throughout, as biases and LayerNorms are to begin with."""
+        """Disturb all parameters, as biases and LayerNorms are 0 or 1 throughout at first."""
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
@@ -101,7 +101,7 @@ def make_transformers():
         model.save_pretrained(folder, **size)
         save_expected(folder, **run(model))
         if name == 'hf_encoder':
-            # The tokenizer as transformers 5 leaves it: no vocab.txt.
+            # The tokenizer as transformers 5 writes it: no vocab.txt.
             write_vocab(folder)
             transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
             (folder / 'vocab.txt').unlink()
@@ -126,12 +126,12 @@ def make_transformers():
 
 def make_gluonnlp():
     if 'bool' not in vars(np):
-        np.bool = np.bool_  # which MXNet asks for
+        np.bool = np.bool_  # which MXNet uses
     import gluonnlp as nlp
     import mxnet as mx
     from mxnet.gluon import nn
 
-    # The ids of the zoo's vocabularies; left to itself GluonNLP takes other ones in each run.
+    # The ids of the zoo's vocabularies; by itself GluonNLP chooses different ones in each run.
     specials = ['[UNK]', '[PAD]', '[CLS]', '[SEP]', '[MASK]']
     vocab = nlp.vocab.BERTVocab(
         nlp.data.count_tokens(WORDS),
@@ -156,7 +156,7 @@ def make_gluonnlp():
         return model
 
     class Regression(mx.gluon.HybridBlock):
-        """As the original's own script has it; GluonNLP itself does not."""
+        """The model of the original's own script, which GluonNLP itself does not have."""
 
         def __init__(self, bert):
             super().__init__()
@@ -242,7 +242,7 @@ def make_tensorflow():
         elif target.endswith('/weight'):
             target, tensor = target.replace('/weight', '/kernel'), tensor.T
         tf.get_variable(target, initializer=tensor)
-        # What a checkpoint of a training run holds too.
+        # Also in a checkpoint of a training run.
         tf.get_variable(f'{target}/adam_m', initializer=0 * tensor)
     tf.get_variable('global_step', initializer=np.int64(1))
     with tf.Session() as session:
