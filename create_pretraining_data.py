@@ -16,7 +16,7 @@ from bert.cli.console import progress, start_logging
 from bert.cli.flags import Parser, positive_float, positive_int, seed
 from bert.cli.program import run
 from bert.pretraining.corpus import find_files, share_out
-from bert.pretraining.flags import add_recipe_flags, check_max_seq_length
+from bert.pretraining.flags import add_recipe_flags, check_max_seq_length, recipe_of
 from bert.pretraining.generation import (
     ShardPlan,
     Tokenization,
@@ -24,7 +24,6 @@ from bert.pretraining.generation import (
     make_shard_in_worker,
     with_absolute_paths,
 )
-from bert.pretraining.instances import Recipe
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
 from bert.system.processes import exit_on_signals, stop_children
@@ -212,7 +211,7 @@ def plan_shards(args):
     )
     if not (tokenization.lower or args.tokenized or args.sentencepiece or has_capitals(vocab)):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
-    recipe = Recipe(**{name: getattr(args, name) for name in Recipe._fields})
+    recipe = recipe_of(args)
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
     return [
         ShardPlan(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
@@ -228,6 +227,8 @@ def output_paths(args):
         paths = [Path(name if name.endswith(suffix) else name + suffix) for name in names]
         if not paths or len(set(paths)) < len(paths):
             raise UsageError(f'--output_file {args.output_file} does not name different files')
+        if args.scheduler and len({path.parent for path in paths}) > 1:
+            raise UsageError('--scheduler wants all files of --output_file in one folder')
     else:
         folder = Path(os.path.expanduser(args.output_dir))
         paths = [folder / f'part-{i:03d}{suffix}' for i in range(args.num_outputs)]

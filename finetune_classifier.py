@@ -109,12 +109,12 @@ def find_model(args):
 
 
 def find_finetuned(files, args):
-    """Return the flags and labels of --bert_model's model if it is fine-tuned, or None."""
-    if is_zoo_model(args.bert_model):
+    """Return what the model of --bert_model says of itself if it is fine-tuned, or None."""
+    if is_zoo_model(args.bert_model) or is_parameter_file(args.bert_model):
         return None
     parameters = args.model_parameters
     is_model = not parameters or is_parameter_file(parameters)
-    return reading.read_finetuned(files.model if is_model else locate(args.bert_model))
+    return reading.read_finetuned(files.model.folder if is_model else Path(args.bert_model))
 
 
 def choose_task(args, labels):
@@ -168,7 +168,7 @@ def build_model(files, task, contexts, args):
     is_finetuned = args.only_inference or args.model_parameters
     if not is_finetuned:
         set_encoder(bert, weights)
-    model = build_head(bert, None if task.is_regression else len(task.labels), contexts)
+    model = build_head(bert, task.num_classes, contexts)
     if is_finetuned:
         labels = reading.read_labels(files.weights, weights)[0] if weights.head else None
         set_finetuned(model, weights, labels, task.labels)
@@ -234,7 +234,7 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     updater = build_updater(model, plan, contexts, workers, args)
     if position.step:
         updater.load(output.path / STATES, position.step)
-    loss_function = loss_of(None if task.is_regression else len(task.labels))
+    loss_function = loss_of(task.num_classes)
 
     def compute(rows):
         scale = updater.loss_scale.value
@@ -362,7 +362,7 @@ def train_epoch(updates, first, compute, updater, seen, output, check, args):
                 log_training(seen, number, len(updates), rate, output)
             bar.update()
             check()
-    seen.late.finish()
+    seen.finish()
 
 
 def log_training(seen, number, count, rate, output):

@@ -429,7 +429,7 @@ def read_configuration(path):
     assert set(config.SIZES.values()) <= set(settings)
     labels = config.parse_labels(content, path)
     assert labels is None or all(isinstance(label, str) for label in labels)
-    finetuned = reading.read_finetuned(reading.find_parts(path.parent))
+    finetuned = reading.read_finetuned(path.parent)
     assert finetuned is None or finetuned == {'flags': {}, 'labels': labels}
 
 

@@ -1023,6 +1023,24 @@ def fail_at(patch, step):
     patch.setattr(schedule, 'learning_rate', fail)
 
 
+def test_a_new_run_that_dies_at_once_leaves_the_earlier_one(
+    glue_dir, tiny_bert, tmp_path, monkeypatch
+):
+    """Until the new run has saved something, --resume goes on with the earlier one and its logs."""
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    finetune(whole, *flags)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, 8)
+        finetune(parts, *flags)
+    for step in (3, 2):
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            fail_at(patch, step)
+            finetune(parts, *flags, '--lr', '1e-4')
+    finetune(parts, *flags, '--resume')
+    assert_same_bits(whole, parts)
+
+
 def test_a_killed_run_goes_on_after_its_last_epoch(
     glue_dir, tiny_bert, tmp_path, monkeypatch, capsys
 ):

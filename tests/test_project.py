@@ -134,6 +134,17 @@ def test_import_does_nothing(path):
     assert not called & forbidden
 
 
+def test_a_program_loads_a_model_after_importing_the_package():
+    """``bert.model`` is imported, and MXNet with it, when it is first used."""
+    code = (
+        'import bert, sys; assert "mxnet" not in sys.modules; print(bert.model.load_bert.__name__)'
+    )
+    ran = run('-c', code)
+    assert (ran.returncode, ran.stdout) == (0, 'load_bert\n'), ran.stderr
+    ran = run('-c', 'import bert; bert.modle')
+    assert ran.stderr.endswith("AttributeError: module 'bert' has no attribute 'modle'\n")
+
+
 def test_importing_the_package_only_prepares():
     """bert/__init__.py calls environment.prepare() and neither prints nor logs anything."""
     tree = ast.parse((ROOT / PACKAGE).read_text(encoding='utf8'))

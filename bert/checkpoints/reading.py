@@ -204,20 +204,22 @@ def find_vocab(folder):
     return folder / 'vocab.txt'
 
 
-def read_finetuned(location):
-    """Read the flags and labels of a fine-tuned model, without reading its weights.
+def read_finetuned(folder):
+    """Read what the model in a folder says of itself, without its weights.
+
+    Parameters
+    ----------
+    folder : Path
 
     Returns
     -------
     dict or None
         ``flags``: those of finetune_classifier.py that it remembers; ``labels``: in the order of
-        the class ids, or None for regression. None if the model is not fine-tuned.
+        the class ids, or None for regression. None where there is no fine-tuned model.
     """
-    if location.zoo:
-        return None
-    if (location.folder / FINETUNED).is_file():
-        return read_finetune_json(location.folder)
-    path = location.folder / 'config.json'
+    if (folder / FINETUNED).is_file():
+        return read_finetune_json(folder)
+    path = folder / 'config.json'
     config = read_json(path) if path.is_file() else {}
     if architecture_of(config) != huggingface.FINETUNED_CLASS:
         return None

@@ -13,7 +13,7 @@ from bert.system.files import write_json, write_text
 from bert.text.vocab import pad_vocab
 
 
-def write_description(folder, settings, vocab, lower, **more):
+def write_description(folder, settings, vocab, lower):
     """Write sizes, vocabulary and casing: everything in a model directory but the weights.
 
     Parameters
@@ -24,11 +24,9 @@ def write_description(folder, settings, vocab, lower, **more):
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     lower : bool
         Whether the text is lower-cased.
-    **more
-        More entries for ``config.json``.
     """
     padding = {'pad_token_id': vocab[vocab.padding_token]}
-    write_json(folder / 'config.json', {**format_config(settings), **padding, **more})
+    write_json(folder / 'config.json', {**format_config(settings), **padding})
     write_text(folder / 'vocab.txt', ''.join(f'{token}\n' for token in vocab.idx_to_token))
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': lower})
 

@@ -214,8 +214,7 @@ def zoo_vocab_path(data_set):
     data_set = OTHER_SPELLINGS.get(data_set, data_set)
     sha1 = ZOO_SHA1[data_set]
     name = f'{data_set}-{sha1[:8]}'
-    home = os.path.expanduser(os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet')))
-    path = Path(home, 'models', f'{name}.vocab')
+    path = _models() / f'{name}.vocab'
     if not path.is_file() or _sha1(path.read_bytes()) != sha1:
         address = os.environ.get('MXNET_GLUON_REPO', ZOO_URL).rstrip('/')
         content = _download(f'{address}/gluon/dataset/vocab/{name}.zip', path.name, path)

@@ -143,6 +143,9 @@ class Output:
     def _open(self, history, saved):
         folder.remove_half_written(self.path)
         if not saved:
+            if states.saved_steps(self.path / STATES):
+                # Until this run has saved something, --resume goes on with the earlier one.
+                folder.move_logs(self.path, self.path / STATES, LOGS, replace=False)
             write_text(self.path / folder.METRICS, '')
             return
         if history.epochs:
@@ -150,6 +153,7 @@ class Output:
             if not best.is_file():
                 raise ToolkitError(f'{best}: was removed, so --resume cannot go on')
             self._write_finetuned(history)
+        folder.move_logs(self.path / STATES, self.path, LOGS, replace=True)
         folder.cut_logs(self.path, LOGS, saved['logs'])
 
     def parameters_path(self, epoch):

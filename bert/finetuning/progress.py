@@ -87,7 +87,7 @@ class EpochProgress:
 
     def state(self):
         """Return what another process needs to go on, as JSON can hold it."""
-        self.late.finish()
+        self.finish()
         return {
             'loss': self.loss,
             'rows': self.rows,
@@ -123,9 +123,13 @@ class EpochProgress:
         self.labels.append(labels)
         self.predictions.append(decide(outputs.asnumpy(), self.task))
 
+    def finish(self):
+        """Wait for all batches."""
+        self.late.finish()
+
     def take(self):
         """Return the mean loss per row since the last call, and the metrics of the epoch."""
-        self.late.finish()
+        self.finish()
         loss, self.loss, self.rows = self.loss / self.rows, 0.0, 0
         values = metrics.compute(
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)

@@ -42,6 +42,11 @@ class Task:
         return self.labels is None
 
     @property
+    def num_classes(self):
+        """The number of classes; None if the label is a number."""
+        return None if self.labels is None else len(self.labels)
+
+    @property
     def is_own(self):
         """True if the files are the user's own."""
         return self.name == OWN
@@ -61,8 +66,7 @@ def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **
     )
 
 
-# In the order of the class ids in every GluonNLP, so that its fine-tuned models mean the same here.
-ENTAILMENT = ('not_entailment', 'entailment')
+ENTAILMENT = ('entailment', 'not_entailment')
 NLI = ('neutral', 'entailment', 'contradiction')
 # The metrics are those of GLUE (Wang et al. 2018, table 1) and of GluonNLP's published logs.
 _COLA = _glue('CoLA', (3,), 1, (8551, 1043, 1063), test_columns=(1,), metrics=('mcc',))
@@ -127,13 +131,13 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels):
         In the order of the class ids; None in regression, where the labels are numbers.
     """
     columns = tuple(text_columns)
-    default = ['accuracy'] if labels else ['pearsonr', 'spearmanr']
+    default = ['pearsonr', 'spearmanr'] if labels is None else ['accuracy']
     return Task(
         name=OWN,
         train=train and Split(train, columns, label_column),
         dev=(Split(dev, columns, label_column),) if dev else (),
         test=(Split(test, columns),) if test else (),
-        labels=labels and tuple(labels),
+        labels=None if labels is None else tuple(labels),
         metrics=check_metrics(metric or default, labels),
     )
 

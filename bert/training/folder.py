@@ -39,11 +39,26 @@ def cut_logs(folder, names, sizes):
         path, size = Path(folder) / name, sizes.get(name)
         if isinstance(size, str):
             write_text(path, size)
-        elif size is not None and path.is_file():
+        elif isinstance(size, int) and path.is_file():
             try:
                 os.truncate(path, min(size, path.stat().st_size))
             except OSError as error:
                 raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
+
+
+def move_logs(source, target, names, replace):
+    """Move log files, as far as they exist, to another folder.
+
+    Parameters
+    ----------
+    source, target : Path
+    names : sequence of str
+    replace : bool
+        Whether to replace files of the target folder; if not, they stay, and so do the others.
+    """
+    for name in names:
+        if (source / name).is_file() and (replace or not (target / name).exists()):
+            (source / name).replace(target / name)
 
 
 def size_up_to(path, step):

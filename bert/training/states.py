@@ -144,8 +144,8 @@ def load_parameters(folder, step, model):
 
 def read_progress(folder, step):
     """Read the ``progress`` of a training state, and check that its two files belong together."""
-    parameters, path = parameters_path(folder, step), states_path(folder, step)
-    for file in (parameters, path):
+    partner, path = parameters_path(folder, step), states_path(folder, step)
+    for file in (partner, path):
         if not file.is_file():
             raise ToolkitError(f'{file}: there is no such checkpoint file')
     with _opened(path) as states:
@@ -154,8 +154,8 @@ def read_progress(folder, step):
             expected = progress['params_sha256']
         except (ValueError, TypeError, KeyError):
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
-    if sha256(parameters) != expected:
-        raise ToolkitError(f'{parameters}: not the file that belongs to {path.name}')
+    if sha256(partner) != expected:
+        raise ToolkitError(f'{partner}: not the file that belongs to {path.name}')
     return progress
 
 

@@ -30,10 +30,10 @@ def test_damaged_finetune_json(tmp_path, content, sentence):
 
 
 def test_finetune_json(tmp_path):
-    assert reading.read_finetuned(source.locate(str(tmp_path))) is None
+    assert reading.read_finetuned(tmp_path) is None
     content = {'flags': {'max_len': 9}, 'labels': None, 'parameters': 'a.params', 'more': 1}
     (tmp_path / 'finetune.json').write_text(json.dumps(content))
-    assert reading.read_finetuned(source.locate(str(tmp_path))) == {
+    assert reading.read_finetuned(tmp_path) == {
         'flags': {'max_len': 9},
         'labels': None,
         'parameters': tmp_path / 'a.params',
@@ -81,10 +81,10 @@ def test_several_models_in_one_folder(tmp_path):
 
 def test_finetuned_models():
     def read(name):
-        return reading.read_finetuned(source.locate(str(GOLDEN / name)))
+        return reading.read_finetuned(GOLDEN / name)
 
     assert read('hf_classifier') == {'flags': {}, 'labels': ['neutral', 'yes', 'no']}
     assert read('hf_regressor')['labels'] is None
     for name in ('hf_encoder', 'gluon_encoder', 'google'):
         assert read(name) is None
-    assert reading.read_finetuned(Location(GOLDEN, None, GOLDEN, ('bert_12_768_12', ''))) is None
+    assert reading.read_finetuned(GOLDEN / 'nowhere') is None
