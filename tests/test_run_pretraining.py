@@ -634,7 +634,7 @@ def test_vocabularies(train, folder, tmp_path):
         assert (unit.load()['input_ids'] == 54 - shard['input_ids'].astype(int)).all()
     train(bert_model=tmp_path / 'turned/config.json', num_steps=1)
     write_model(tmp_path / 'other', tokens=[*tokens[:-1], 'v'])
-    with pytest.raises(ToolkitError, match="other tokens than the model has, such as 'w49'"):
+    with pytest.raises(ToolkitError, match="tokens are not the model's, such as 'w49'"):
         train(bert_model=tmp_path / 'other/config.json')
     # An embedding with more rows than tokens does not change the tokens.
     write_model(tmp_path / 'round', vocab_size=64)

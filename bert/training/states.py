@@ -71,7 +71,7 @@ def save(folder, step, model, trainer, progress, keep, written=None):
     keep : int
         How many states to keep, this one included.
     written : str or Path, optional
-        A file just written with the same parameters, to copy in place of writing them again.
+        A file just written with the same parameters, which gets a second name.
     """
     path, states = parameters_path(folder, step), states_path(folder, step)
     if written:
