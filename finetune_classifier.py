@@ -230,8 +230,8 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
 
     (train_set,) = datasets['train']
     lengths = train_set.encoded.lengths
-    plan = plan_updates(len(train_set.labels), len(contexts) * workers.count, args)
-    updater = build_updater(model, plan, contexts, workers, args)
+    counts = count_updates(len(train_set.labels), len(contexts) * workers.count, args)
+    updater = build_updater(model, counts, contexts, workers, args)
     if position.step:
         updater.load(output.path / STATES, position.step)
     loss_function = loss_of(task.num_classes)
@@ -243,7 +243,7 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
         )
 
     with stop_signal(workers) as asked_to_stop:
-        for epoch in range(len(history.epochs), plan.epochs):
+        for epoch in range(len(history.epochs), counts.epochs):
             if args.early_stop and epoch - history.best_epoch >= args.early_stop:
                 logging.info('no better dev metric for %d epochs: stopped', args.early_stop)
                 break
@@ -256,11 +256,11 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
 
             with naming_step(lambda seen=seen: (seen.step, output.describe_saved(history))):
                 rng = np.random.default_rng([args.seed, epoch])
-                updates = training_batches(lengths, plan.rows_per_update, rng)
+                updates = training_batches(lengths, counts.rows_per_update, rng)
                 if seen.step == 0:
                     log_training_set(lengths, updates, args.batch_size)
-                first = epoch * plan.updates_per_epoch
-                left = updates[: plan.updates - first]
+                first = epoch * counts.updates_per_epoch
+                left = updates[: counts.total - first]
                 train_epoch(left, first, compute, updater, seen, output, check, args)
                 results = {}
                 for dataset in datasets['dev']:
@@ -279,28 +279,28 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     output.load_best(model, history)
 
 
-class Plan(NamedTuple):
-    """The numbers of updates in a training run."""
+class Updates(NamedTuple):
+    """How many updates a training has."""
 
     rows_per_update: int
     updates_per_epoch: int
     epochs: int  # the last one may be cut short
-    updates: int  # in total
+    total: int
 
 
-def plan_updates(rows, devices, args):
-    """Plan the updates of a training run, given its rows and the devices of all workers."""
+def count_updates(rows, devices, args):
+    """Count the updates of a training, given its rows and the devices of all workers."""
     rows_per_update = args.batch_size * args.accumulate * devices
     per_epoch = math.ceil(rows / rows_per_update)
     total = args.training_steps or args.epochs * per_epoch
-    return Plan(rows_per_update, per_epoch, math.ceil(total / per_epoch), total)
+    return Updates(rows_per_update, per_epoch, math.ceil(total / per_epoch), total)
 
 
-def build_updater(model, plan, contexts, workers, args):
+def build_updater(model, counts, contexts, workers, args):
     """Build the object that updates the weights, with the learning rate of each update."""
     from bert.training import update
 
-    warmup = int(plan.updates * args.warmup_ratio)
+    warmup = int(counts.total * args.warmup_ratio)
     trainer = update.build_trainer(
         model,
         args.optimizer,
@@ -312,7 +312,7 @@ def build_updater(model, plan, contexts, workers, args):
     return update.Updater(
         model,
         trainer,
-        lambda step: schedule.learning_rate(step, args.lr, warmup, plan.updates),
+        lambda step: schedule.learning_rate(step, args.lr, warmup, counts.total),
         args.dtype,
         args.seed,
         workers,

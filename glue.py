@@ -43,7 +43,7 @@ REFUSED = {
     '--resume': 'a run that is not finished goes on where it stood',
 }
 # Flags that do something other than run tasks, and the flags that may go with them.
-ALONE = {'--check-submission': (), '--compare-log': ('--output_dir',)}
+STANDALONE = {'--check-submission': (), '--compare-log': ('--output_dir',)}
 STYLES = {'csv': 'csv', 'text': 'txt', 'markdown': 'md', 'rst': 'rst'}  # and their extensions
 
 
@@ -150,7 +150,7 @@ def refuse_flags(names, run_parser):
     run_parser : bert.cli.flags.Parser
         The parser of finetune_classifier.py.
     """
-    for flag, others in ALONE.items():
+    for flag, others in STANDALONE.items():
         for name in names if flag in names else ():
             if name not in (flag, *others):
                 raise UsageError(f'{name} does not go with {flag}')

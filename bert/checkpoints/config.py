@@ -17,7 +17,7 @@ OTHER_SPELLINGS = {
 # By width: the only size that the shapes of a file's parameters do not show.
 ATTENTION_HEADS = {sizes['units']: sizes['num_heads'] for sizes in ZOO_SIZES.values()}
 # The settings that all published models share.
-PUBLISHED = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e-12}
+PUBLISHED_SETTINGS = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e-12}
 # A few hundred bytes of JSON can ask for a model that fits no machine. Layers, and the names of
 # rows without a token, take memory before any parameter does.
 MOST = {'num_layers': 1000, 'vocab_size': 2**22}
@@ -150,7 +150,7 @@ def infer_settings(parameters, path):
         'max_length': shapes[1][0],
         'vocab_size': shapes[0][0],
         'token_type_vocab_size': shapes[2][0],
-        **PUBLISHED,
+        **PUBLISHED_SETTINGS,
     }
 
 
@@ -161,5 +161,5 @@ def zoo_settings(model, vocab_size):
         **ZOO_SIZES[model],
         'token_type_vocab_size': 2,
         'vocab_size': vocab_size,
-        **PUBLISHED,
+        **PUBLISHED_SETTINGS,
     }

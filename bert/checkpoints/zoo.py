@@ -50,7 +50,7 @@ ZOO_SHA1 = {
 MOST_BYTES = 64 * 1024 * 1024
 ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
 # The file, in a folder of converted weights, with the repository, the commit and the files.
-RECORD = 'source.json'
+ORIGIN = 'source.json'
 
 
 def zoo_dataset(model, dataset):
@@ -160,7 +160,7 @@ def _convert(repository, dataset, target):
         logging.info("the ids are those of the Hub's vocabulary: %s", error)
     with replacing_folder(target) as temporary:
         write_gluon(temporary, contents)
-        write_json(temporary / RECORD, hub.digests(repository, folder))
+        write_json(temporary / ORIGIN, hub.digests(repository, folder))
 
 
 def vocab_path(dataset):

@@ -12,15 +12,15 @@ from bert.system.files import read_json, read_text
 # write ``metrics:`` instead of ``metrics=``, and log the time of an evaluation too.
 NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
 COUNT = r'([1-9]\d{0,8})'
-METRICS = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
+VALUES = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
 FLAGS = 'Namespace('
 # No command line is longer, and Python's parser has crashed on deeply nested text.
 LONGEST_FLAGS = 10000
 TRAINING = re.compile(
-    rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{METRICS}'
+    rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{VALUES}'
 )
 MNLI_SET = re.compile(r'On MNLI (Matched|Mismatched)')
-VALIDATION = re.compile(rf'validation metrics(?: \((\w+)\))?:{METRICS}')
+VALIDATION = re.compile(rf'validation metrics(?: \((\w+)\))?:{VALUES}')
 SECONDS = re.compile(r'Time cost=(\d+(?:\.\d*)?)s\s*$')
 
 

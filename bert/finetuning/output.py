@@ -19,7 +19,7 @@ from bert.training import folder, states
 # The folder for the training state, until a run is finished.
 STATES = 'resume'
 LOG = 'finetune.log'
-LOGS = (LOG, folder.METRICS)
+LOGS = (LOG, folder.METRICS_FILE)
 
 
 def choose_start(output, identity, resume):
@@ -146,7 +146,7 @@ class Output:
             if states.saved_steps(self.path / STATES):
                 # Until this run has saved something, --resume goes on with the earlier one.
                 folder.move_logs(self.path, self.path / STATES, LOGS, replace=False)
-            write_text(self.path / folder.METRICS, '')
+            write_text(self.path / folder.METRICS_FILE, '')
             return
         if history.epochs:
             best = self.parameters_path(history.best_epoch)

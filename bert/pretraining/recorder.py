@@ -12,10 +12,10 @@ from bert.system.files import write_text
 from bert.training import states
 from bert.training.devices import IN_FLIGHT, Late
 from bert.training.failures import LossNotFinite
-from bert.training.folder import METRICS, add_line, cut_logs, log_sizes, size_up_to
+from bert.training.folder import METRICS_FILE, add_line, cut_logs, log_sizes, size_up_to
 
 LOG = 'pretraining.log'
-LOGS = (LOG, METRICS)
+LOGS = (LOG, METRICS_FILE)
 
 
 def open_folder(folder, start, saved):
@@ -33,10 +33,10 @@ def open_folder(folder, start, saved):
     states.set_aside_later(folder, start, *([] if start else LOGS))
     if start:
         # Older states do not have the sizes of the logs.
-        sizes = saved.get('logs') or {METRICS: size_up_to(folder / METRICS, start)}
+        sizes = saved.get('logs') or {METRICS_FILE: size_up_to(folder / METRICS_FILE, start)}
         cut_logs(folder, LOGS, sizes)
     else:
-        write_text(folder / METRICS, '')
+        write_text(folder / METRICS_FILE, '')
 
 
 class Recorder:

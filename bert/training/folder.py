@@ -8,14 +8,14 @@ from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import append_line, parse_json, write_text
 
 # The machine-readable log, in the folder of a fine-tuning or a pre-training.
-METRICS = 'metrics.jsonl'
+METRICS_FILE = 'metrics.jsonl'
 # The subfolder for the files of an earlier run.
 EARLIER = 'earlier'
 
 
 def add_line(folder, values):
     """Add a line to ``metrics.jsonl``."""
-    append_line(Path(folder) / METRICS, json.dumps(values))
+    append_line(Path(folder) / METRICS_FILE, json.dumps(values))
 
 
 def log_sizes(folder, names):
