@@ -205,9 +205,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
 
 
 def train(model, datasets, task, contexts, workers, output, history, position, args):
-    """Alternate between training for an epoch and evaluating on the dev sets.
-
-    At the end the model has the parameters of the best epoch.
+    """Train for an epoch and evaluate on the dev sets, in turns; keep the best epoch's parameters.
 
     Parameters
     ----------
@@ -221,7 +219,6 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     history : bert.finetuning.progress.History
         Each finished epoch is added to it.
     position : bert.finetuning.progress.Position
-        The point to begin at.
     """
     from bert.finetuning.evaluation import predict_all, report_metrics
     from bert.finetuning.output import STATES
