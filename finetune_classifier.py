@@ -264,7 +264,7 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
                     outputs = predict_all(
                         model, dataset, args.dev_batch_size, contexts, workers, check
                     )
-                    results[dataset.dev_name] = report_metrics(dataset, outputs, task)
+                    results[dataset.split.dev_name] = report_metrics(dataset, outputs, task)
             seconds = time.time() - seen.start
             logging.info('Time cost=%.1fs', seconds)
             history.epochs.append({**results, 'seconds': seconds})
@@ -390,7 +390,7 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
     outputs = {}
     for dataset in datasets['dev']:
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
-        outputs[dataset.dev_name] = values
+        outputs[dataset.split.dev_name] = values
         if args.only_inference:
             report_metrics(dataset, values, task)
     for dataset in datasets['test']:

@@ -57,7 +57,7 @@ def best_seed(task, done):
     done : dict of int to dict
         The record of each seed.
     """
-    dev_set, metric = TASKS[task].dev[0].name or 'dev', TASKS[task].metrics[0]
+    dev_set, metric = TASKS[task].dev[0].dev_name, TASKS[task].metrics[0]
 
     def score(seed):
         return done[seed]['epochs'][done[seed]['best_epoch'] - 1][dev_set][metric]

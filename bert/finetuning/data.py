@@ -20,11 +20,6 @@ class Dataset(NamedTuple):
     labels: Optional[np.ndarray]  # (N,)
 
     @property
-    def dev_name(self):
-        """The name of a dev set: ``dev``, or the name of one of MNLI's two."""
-        return self.split.name or 'dev'
-
-    @property
     def test_name(self):
         """The name of a test set: the stem of its GLUE file name, or ``test``."""
         return Path(self.split.submission).stem or 'test'

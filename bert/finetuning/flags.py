@@ -1,9 +1,7 @@
 """The flags of finetune_classifier.py: which combinations are allowed, and what they imply."""
 
 from bert.checkpoints.source import is_zoo_model
-from bert.cli.flags import (
-    check_dtype,
-)
+from bert.cli.flags import check_dtype
 from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
 from bert.system.errors import UsageError

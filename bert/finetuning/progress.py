@@ -47,7 +47,7 @@ class History:
 
     def dev_metrics(self, epoch):
         """Return the metrics of an epoch on the first dev set."""
-        return epoch[self.task.dev[0].name or 'dev']
+        return epoch[self.task.dev[0].dev_name]
 
 
 class EpochProgress:

@@ -24,6 +24,11 @@ class Split:
     submission: str = ''  # the file that GLUE's server expects for a test set
     rows: Optional[int] = None  # the number in the published file
 
+    @property
+    def dev_name(self):
+        """The name of a dev set in results: ``dev``, or that of one of MNLI's two."""
+        return self.name or 'dev'
+
 
 @dataclass(frozen=True)
 class Task:
