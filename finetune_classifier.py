@@ -4,6 +4,7 @@
 import logging
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
-from bert.finetuning.data import encode_datasets, hash_data, read_examples
+from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
 from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
 from bert.system.errors import UsageError
 from bert.tasks import metrics
@@ -56,6 +57,9 @@ def finetune(argv, args, memory, workers):
     logging.info(args)
     contexts = find_contexts(args.gpus or [workers.local_rank] * args.gpu)
     task = choose_task(args, labels)
+    if args.resume:
+        labels = workers.from_first(lambda: labels_of_run(args.output_dir, task))
+        task = replace(task, labels=labels and tuple(labels))
     examples = read_examples(task, with_training=not args.only_inference)
     files = files or find_model(args)
     model, vocab = build_model(files, task, contexts, args)
@@ -399,7 +403,7 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
         if workers.is_first:
             write_test_predictions(folder, dataset.split, values, task)
     if workers.is_first:
-        write_outputs(folder, outputs)
+        write_outputs(folder, outputs, task.labels)
     return [predictions_path(folder, dataset.split).name for dataset in datasets['test']]
 
 

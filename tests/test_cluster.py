@@ -173,7 +173,7 @@ def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monke
     assert (folder / 'MRPC.tsv').read_text() == (tmp_path / 'one' / 'MRPC.tsv').read_text()
     assert json.loads((folder / 'finetune.json').read_text())['best_epoch'] == one['best_epoch']
     with np.load(folder / 'outputs.npz') as ours, np.load(tmp_path / 'one/outputs.npz') as theirs:
-        for name in theirs.files:
+        for name in ('dev', 'MRPC'):
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
 
 

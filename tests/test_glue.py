@@ -339,7 +339,7 @@ def test_outputs_are_those_of_the_best_epoch(finished, data):
     record = json.loads((folder / 'result.json').read_text())
     best = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
     with np.load(folder / 'outputs.npz', allow_pickle=False) as file:
-        assert sorted(file) == ['MRPC', 'dev']
+        assert sorted(file) == ['MRPC', 'dev', 'labels']
         dev, test = file['dev'], file['MRPC']
     lines = (data / 'MRPC' / 'dev.tsv').read_text('utf8').splitlines()[1:]
     labels = [int(line.split('\t')[0]) for line in lines]

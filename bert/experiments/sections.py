@@ -98,7 +98,7 @@ def collect_evaluation(task, split, folders, data):
     Evaluation
     """
     rows = files.read_glue(data, task, split)
-    outputs = [read_outputs(folder, split.dev_name) for folder in folders]
+    outputs = [read_outputs(folder, split.dev_name, task.labels) for folder in folders]
     for folder, values in zip(folders, outputs):
         if len(values) != len(rows.texts):
             raise ToolkitError(

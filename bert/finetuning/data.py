@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert.checkpoints.reading import read_finetuned
 from bert.tasks import files
 from bert.tasks.table import Split
 from bert.text.encoding import Encoded, encode
@@ -23,6 +24,26 @@ class Dataset(NamedTuple):
     def test_name(self):
         """The name of a test set: the stem of its GLUE file name, or ``test``."""
         return Path(self.split.submission).stem or 'test'
+
+
+def labels_of_run(folder, task):
+    """Return the labels of a task in the order that an earlier run in a folder gave them.
+
+    RTE and QNLI had another order in earlier versions. Without such a run, or with other labels,
+    the order is the task's.
+
+    Parameters
+    ----------
+    folder : str
+    task : bert.tasks.table.Task
+
+    Returns
+    -------
+    sequence of str or None
+    """
+    finetuned = read_finetuned(Path(folder))
+    labels = finetuned and finetuned['labels']
+    return labels if labels and sorted(labels) == sorted(task.labels or ()) else task.labels
 
 
 def read_examples(task, with_training):

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.checkpoints.contents import FINETUNED
 from bert.system import npz
 from bert.system.errors import ToolkitError
-from bert.system.files import replacing, write_text
+from bert.system.files import read_json, replacing, write_text
 from bert.tasks import files, metrics
 
 # The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
 # MNLI-m): glue.py makes its reports and submissions from them.
 OUTPUTS = 'outputs.npz'
+LABELS = 'labels'  # the array in it that names the columns of the others
 
 
 def decide(outputs, task):
@@ -67,27 +69,56 @@ def write_test_predictions(folder, split, outputs, task):
     logging.info('wrote %d predictions to %s', len(predictions), path)
 
 
-def write_outputs(folder, outputs):
-    """Write the outputs (N, classes) of each set, before any softmax, under its name."""
+def write_outputs(folder, outputs, labels):
+    """Write the outputs (N, classes) of each set, before any softmax, under its name.
+
+    Parameters
+    ----------
+    folder : Path
+    outputs : dict of str to (N, classes) array
+    labels : sequence of str or None
+        The names of the classes; None in regression.
+    """
+    names = {} if labels is None else {LABELS: np.array(labels, dtype=str)}
     with replacing(folder / OUTPUTS) as temporary, open(temporary, 'wb') as file:
-        np.savez(file, **outputs)
+        np.savez(file, **outputs, **names)
 
 
-def read_outputs(folder, name):
-    """Read the outputs (N, classes) that a run wrote for a set; an error names the run."""
+def read_outputs(folder, name, labels):
+    """Read the outputs (N, classes) that a run wrote for a set; an error names the run.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+    labels : sequence of str or None
+        The order in which the classes are returned, whatever the order is in the file.
+    """
     path = folder / OUTPUTS
     try:
         with npz.open_npz(path) as file:
-            return file.read(name)
+            outputs = file.read(name)
+            written = list(file.read(LABELS)) if LABELS in file.names else None
     except (OSError, npz.Damaged):
         raise ToolkitError(
             f'{path} has no outputs for {name}: remove {folder}, so that it is run again'
         ) from None
+    if labels is None:
+        return outputs
+    # Earlier versions wrote the names of the classes in finetune.json only.
+    if written is None and (folder / FINETUNED).is_file():
+        written = read_json(folder / FINETUNED).get('labels')
+    written = written or list(labels)
+    if sorted(written) != sorted(labels) or outputs.shape[1:] != (len(labels),):
+        raise ToolkitError(
+            f'{path} has the classes {", ".join(written)}, and not {", ".join(labels)}'
+        )
+    return outputs[:, [written.index(label) for label in labels]]
 
 
-def has_outputs(folder, name):
-    """Return whether a run wrote outputs for a set."""
+def has_outputs(folder, name, labels):
+    """Return whether a run wrote outputs for a set; see :func:`read_outputs`."""
     with contextlib.suppress(ToolkitError):
-        read_outputs(folder, name)
+        read_outputs(folder, name, labels)
         return True
     return False

@@ -71,7 +71,9 @@ def can_answer(name, folders):
         :func:`answer` raises an error.
     """
     if name == DIAGNOSTIC:
-        return bool(folders) and all(has_outputs(f, Path(name).stem) for f in folders)
+        return bool(folders) and all(
+            has_outputs(f, Path(name).stem, FILES[name].labels) for f in folders
+        )
     return bool(folders)
 
 
@@ -88,7 +90,7 @@ def answer(name, folders):
     list of str
     """
     labels = FILES[name].labels
-    outputs = [read_outputs(folder, Path(name).stem) for folder in folders]
+    outputs = [read_outputs(folder, Path(name).stem, labels) for folder in folders]
     return format_predictions(combine(outputs, labels is None), labels)
 
 

@@ -71,7 +71,8 @@ def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **
     )
 
 
-ENTAILMENT = ('entailment', 'not_entailment')
+# GluonNLP's order of the classes: its parameter files do not name them.
+ENTAILMENT = ('not_entailment', 'entailment')
 NLI = ('neutral', 'entailment', 'contradiction')
 # The metrics are those of GLUE (Wang et al. 2018, table 1) and of GluonNLP's published logs.
 _COLA = _glue('CoLA', (3,), 1, (8551, 1043, 1063), test_columns=(1,), metrics=('mcc',))

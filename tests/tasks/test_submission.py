@@ -184,7 +184,7 @@ def test_duplicated_member(tmp_path, texts):
         (
             'QNLI.tsv',
             lambda lines: lines.__setitem__(slice(2, 8), [f'{i}\t1' for i in range(1, 7)]),
-            "not one of entailment, not_entailment: '1' in line 3, '1' in line 4, '1' in line 5 "
+            "not one of not_entailment, entailment: '1' in line 3, '1' in line 4, '1' in line 5 "
             'and 3 lines more',
         ),
         (

@@ -14,8 +14,8 @@ SIMPLE = {
     'MRPC': ((3, 4), 0, (3, 4), ('0', '1'), ('accuracy', 'f1')),
     'STS-B': ((7, 8), 9, (7, 8), None, ('pearsonr', 'spearmanr')),
     'QQP': ((3, 4), 5, (1, 2), ('0', '1'), ('accuracy', 'f1')),
-    'QNLI': ((1, 2), 3, (1, 2), ('entailment', 'not_entailment'), ('accuracy',)),
-    'RTE': ((1, 2), 3, (1, 2), ('entailment', 'not_entailment'), ('accuracy',)),
+    'QNLI': ((1, 2), 3, (1, 2), ('not_entailment', 'entailment'), ('accuracy',)),
+    'RTE': ((1, 2), 3, (1, 2), ('not_entailment', 'entailment'), ('accuracy',)),
     'WNLI': ((1, 2), 3, (1, 2), ('0', '1'), ('accuracy',)),
 }
 
