@@ -21,6 +21,7 @@ FLOORS = [
     ['bert.finetuning', 'bert.pretraining'],
     [
         'bert.experiments',
+        'bert.gluon',
         'finetune_classifier',
         'run_pretraining',
         'create_pretraining_data',
@@ -32,10 +33,12 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 MXNET = {'mxnet', 'gluonnlp', 'horovod'}
 WITH_MXNET = {
+    'bert.gluon',
     'bert.model',
     'bert.training.update',
     'bert.training.states',
     'bert.training.optimizer',
+    'bert.finetuning.datasets',
     'bert.finetuning.step',
     'bert.finetuning.output',
     'bert.pretraining.loss',
