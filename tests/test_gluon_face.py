@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 
 from bert import gluon
-from bert.checkpoints.source import locate
 from bert.model.loading import load_bert
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.files import read_glue
@@ -245,14 +244,16 @@ def readme_loop():
     """Return the training loop that the README shows."""
     text = (ROOT / 'README.rst').read_text(encoding='utf8')
     (block,) = re.findall(
-        r'\n\n((?:    .*\n|\n)*    from bert\.gluon import .*\n(?:    .*\n|\n)*)', text
+        r'\n\n((?:    .*\n|\n)*    from bert import gluon .*\n(?:    .*\n|\n)*)', text
     )
     return re.sub('^    ', '', block, flags=re.MULTILINE).strip() + '\n'
 
 
 def test_the_loop_of_the_readme(tiny_bert, tmp_path):
     code = readme_loop()
-    assert len(code.splitlines()) <= 40
+    assert len([line for line in code.splitlines() if line]) <= 33
+    # With the small model and so few rows, a larger rate learns something in three epochs.
+    code = code.replace('learning_rate=5e-5', 'learning_rate=1e-2')
     path = tmp_path / 'loop.py'
     path.write_text(code)
     ran = subprocess.run(
@@ -266,7 +267,6 @@ def test_the_loop_of_the_readme(tiny_bert, tmp_path):
     lines = ran.stdout.splitlines()
     assert len(lines) == 3
     for epoch, line in enumerate(lines, 1):
-        assert re.fullmatch(rf'{epoch} [0-9.]+ \[\'accuracy\', \'f1\'\] \[[0-9., ]+\]', line)
-    losses = [float(line.split()[1]) for line in lines]
-    assert losses[-1] < losses[0]
-    assert locate(str(tiny_bert)).folder == tiny_bert
+        assert re.fullmatch(rf"{epoch} [0-9.]+ \['accuracy', 'f1'\] \[[0-9.]+, [0-9.]+\]", line)
+    majority = max(np.mean([row[0] == label for row in read_sample('dev')]) for label in '01')
+    assert float(lines[-1].split('[')[-1].split(',')[0]) > majority
