@@ -249,16 +249,30 @@ def readme_loop():
     return re.sub('^    ', '', block, flags=re.MULTILINE).strip() + '\n'
 
 
+def write_learnable(folder):
+    """Write pairs of which half are equal sentences, the others of other words."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name, count in (('train', 320), ('dev', 40)):
+        lines = ['label\ta\tb\tfirst\tsecond']
+        for label in rng.permutation(count) % 2:
+            first = ' '.join(['good'] * rng.integers(2, 6))
+            second = first if label else ' '.join(['dog'] * rng.integers(2, 6))
+            lines.append(f'{label}\t1\t2\t{first}\t{second}')
+        (folder / f'{name}.tsv').write_text('\n'.join(lines))
+
+
 def test_the_loop_of_the_readme(tiny_bert, tmp_path):
     code = readme_loop()
     assert len([line for line in code.splitlines() if line]) <= 33
     # With the small model and so few rows, a larger rate learns something in three epochs.
     code = code.replace('learning_rate=5e-5', 'learning_rate=1e-2')
+    write_learnable(tmp_path / 'MRPC')
     path = tmp_path / 'loop.py'
     path.write_text(code)
     ran = subprocess.run(
         [sys.executable, str(path), str(tiny_bert)],
-        env={**os.environ, 'GLUE_DIR': str(SAMPLE), 'PYTHONPATH': str(ROOT)},
+        env={**os.environ, 'GLUE_DIR': str(tmp_path), 'PYTHONPATH': str(ROOT)},
         capture_output=True,
         text=True,
         timeout=200,
@@ -268,5 +282,4 @@ def test_the_loop_of_the_readme(tiny_bert, tmp_path):
     assert len(lines) == 3
     for epoch, line in enumerate(lines, 1):
         assert re.fullmatch(rf"{epoch} [0-9.]+ \['accuracy', 'f1'\] \[[0-9.]+, [0-9.]+\]", line)
-    majority = max(np.mean([row[0] == label for row in read_sample('dev')]) for label in '01')
-    assert float(lines[-1].split('[')[-1].split(',')[0]) > majority
+    assert float(lines[-1].split('[')[-1].split(',')[0]) > 0.9

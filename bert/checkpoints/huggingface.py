@@ -172,7 +172,7 @@ def write_tokenizer(folder, vocab, lower, max_length):
     """
     from tokenizers import decoders, processors
 
-    from bert.text.tokenizer import build_tokenizer
+    from bert.text.tokenizer import build_library_tokenizer
 
     names = {
         'unk_token': vocab.unknown_token,
@@ -181,7 +181,7 @@ def write_tokenizer(folder, vocab, lower, max_length):
         'sep_token': vocab.sep_token,
         'mask_token': vocab.mask_token,
     }
-    tokenizer = build_tokenizer(vocab, lower)
+    tokenizer = build_library_tokenizer(vocab, lower)
     tokenizer.add_special_tokens(list(names.values()))
     cls, sep = vocab.cls_token, vocab.sep_token
     tokenizer.post_processor = processors.TemplateProcessing(

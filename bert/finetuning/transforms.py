@@ -25,12 +25,11 @@ class BERTTokenizer:
 
     def __init__(self, vocab, lower=True):
         self.vocab = vocab
-        self._tokenizer = build_tokenizer(vocab, lower)
-        self.encode_batch = self._tokenizer.encode_batch
+        self.encode_batch = build_tokenizer(vocab, lower).encode_batch
 
     def __call__(self, sample):
         """Split a text into a list of tokens."""
-        return self._tokenizer.encode(sample, add_special_tokens=False).tokens
+        return self.encode_batch([sample])[0].tokens
 
     def convert_tokens_to_ids(self, tokens):
         """Return the ids of a list of tokens."""
@@ -80,8 +79,8 @@ class BERTSentenceTransform:
         return ids, np.array(lengths, dtype=np.int32), token_types
 
 
-def _encode_batch(tokenizer, texts, add_special_tokens):
-    """Do what ``tokenizers.Tokenizer.encode_batch`` does with one of GluonNLP's tokenizers."""
+def _encode_batch(tokenizer, texts):
+    """Do what :meth:`bert.text.tokenizer.Tokenizer.encode_batch` does with one of GluonNLP's."""
     return [
         SimpleNamespace(ids=tokenizer.convert_tokens_to_ids(tokenizer(sample))) for sample in texts
     ]

@@ -6,6 +6,7 @@ from gluonnlp.model import bert as gluon_bert
 from mxnet.gluon import nn
 
 from bert.model.encoder import read_first_only, use_bfloat16
+from bert.system.errors import UsageError
 
 # For a new head, and for a whole model without pre-trained weights: the original BERT's.
 INITIALIZER = 0.02
@@ -25,6 +26,8 @@ def build_bert(
     use_pooler=True,
     use_decoder=False,
     use_classifier=False,
+    output_attention=False,
+    output_all_encodings=False,
 ):
     """Build a BERT of any size, uninitialised, as ``gluonnlp.model.get_model`` builds the zoo's.
 
@@ -33,6 +36,8 @@ def build_bert(
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     num_layers, units, hidden_size, num_heads, max_length : int
         Layers, width, inner width of the feed-forward networks, attention heads, positions.
+    output_attention, output_all_encodings : bool
+        See :func:`bert.model.loading.load_bert`.
 
     Returns
     -------
@@ -49,7 +54,9 @@ def build_bert(
         'layer_norm_eps': layer_norm_eps,
         'activation': activation,
     }
-    encoder = gluon_bert.BERTEncoder(**settings)
+    encoder = gluon_bert.BERTEncoder(
+        output_attention=output_attention, output_all_encodings=output_all_encodings, **settings
+    )
     bert = gluon_bert.BERTModel(
         encoder,
         vocab_size=len(vocab),
@@ -63,6 +70,7 @@ def build_bert(
     # Kept with the model, so that they need not be dug out of its blocks.
     sizes = {'vocab_size': len(vocab), 'token_type_vocab_size': token_type_vocab_size}
     bert.settings = {**settings, **sizes}
+    bert.has_more_outputs = output_attention or output_all_encodings
     return bert
 
 
@@ -122,6 +130,11 @@ def build_head(bert, num_classes, ctx, dropout=None):
     Normal(0.02). The BERT itself then encodes only the first position, which the head reads.
     The head's dropout defaults to the encoder's, 0.1 in all published models.
     """
+    if bert.has_more_outputs:
+        raise UsageError(
+            'a head goes with a BERT without output_attention and output_all_encodings: '
+            'it reads the encoding of the first token only'
+        )
     read_first_only(bert)
     if dropout is None:
         dropout = bert.settings['dropout']

@@ -95,10 +95,10 @@ class Encoder(gluon_bert.BERTEncoder):
 
         Returns
         -------
-        (length, batch, units) array, list of (batch, heads, length, length) arrays
+        (length, batch, units) array, list of lists of a (batch, heads, length, length) array
             The encodings, 0 at the padding, or a list of each layer's with
-            ``output_all_encodings``; and the attention weights of each layer with
-            ``output_attention``.
+            ``output_all_encodings``; and with ``output_attention`` the attention weights, as
+            GluonNLP gives them: for each layer a list with one array.
         """
         steps = F.contrib.arange_like(inputs, axis=0)
         # Looked up for each row: in the gradient of a broadcast array, the sum over the rows would
@@ -123,7 +123,7 @@ class Encoder(gluon_bert.BERTEncoder):
         for layer in self.transformer_cells:
             encodings, weights = layer(encodings, attended, seed)
             all_encodings.append(encodings)
-            all_weights.append(weights)
+            all_weights.append([weights])
         # The first position is never padding.
         if valid_length is not None and not self.first_only:
             all_encodings = [

@@ -26,6 +26,8 @@ def load_bert(
     use_decoder=False,
     use_classifier=False,
     pretrained=True,
+    output_attention=False,
+    output_all_encodings=False,
 ):
     """Load a pre-trained BERT and its vocabulary.
 
@@ -43,6 +45,12 @@ def load_bert(
         the source lacks is initialised as for training from scratch, and the log says so.
     pretrained : bool
         If False, all weights stay as initialised, and a zoo model's are not fetched.
+    output_attention : bool
+        Whether to return, as the second output, the attention weights as GluonNLP does: for each
+        layer a list with one (batch, heads, length, length) array. The attention is then computed
+        by MXNet's own operators.
+    output_all_encodings : bool
+        Whether the first output is a list of the encodings of each layer.
 
     Returns
     -------
@@ -62,6 +70,8 @@ def load_bert(
         'use_pooler': use_pooler,
         'use_decoder': use_decoder,
         'use_classifier': use_classifier,
+        'output_attention': output_attention,
+        'output_all_encodings': output_all_encodings,
     }
     location = locate(source, dataset, with_weights=pretrained)
     weights = reading.read_weights(location) if pretrained else None
@@ -81,7 +91,8 @@ def build_located(location, ctx, weights=None, **heads):
     weights : bert.checkpoints.contents.Weights, optional
         The weights in the same directory, which will be set.
     **heads
-        ``use_pooler``, ``use_decoder`` and ``use_classifier``; see :func:`load_bert`.
+        ``use_pooler``, ``use_decoder``, ``use_classifier``, ``output_attention`` and
+        ``output_all_encodings``; see :func:`load_bert`.
 
     Returns
     -------

@@ -47,7 +47,7 @@ def encode(texts, tokenizer, vocab, max_len):
     ----------
     texts : list of tuple of str
         One text each, or two texts each.
-    tokenizer : tokenizers.Tokenizer
+    tokenizer : bert.text.tokenizer.Tokenizer
         See :func:`bert.text.tokenizer.build_tokenizer`.
     vocab : Vocab or gluonnlp.vocab.BERTVocab
     max_len : int

@@ -1,6 +1,7 @@
 """BERTAdam: the Adam of the original BERT, with decoupled weight decay and no bias correction."""
 
 import math
+import warnings
 
 import mxnet as mx
 import numpy as np
@@ -29,7 +30,7 @@ class BERTAdam(mx.optimizer.Optimizer):
     are divided by :math:`1 - \beta_1^t` and :math:`1 - \beta_2^t` (Kingma and Ba 2014). The
     original lacks this, one cause of unstable fine-tuning (Zhang et al. 2006.05987).
 
-    A float16 weight has a float32 copy, on which all of this is computed.
+    With ``multi_precision`` a float16 weight has a float32 copy, on which all of this is computed.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ class BERTAdam(mx.optimizer.Optimizer):
     epsilon : float
     bias_correction : bool
     **kwargs
-        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`.
+        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`. Names and
+        defaults are those of ``gluonnlp.optimizer.BERTAdam``.
 
     Attributes
     ----------
@@ -51,14 +53,14 @@ class BERTAdam(mx.optimizer.Optimizer):
 
     def __init__(
         self,
-        learning_rate=5e-5,
+        learning_rate=0.001,
         beta1=0.9,
         beta2=0.999,
         epsilon=1e-6,
         bias_correction=False,
         **kwargs,
     ):
-        super().__init__(learning_rate=learning_rate, multi_precision=True, **kwargs)
+        super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
@@ -71,14 +73,23 @@ class BERTAdam(mx.optimizer.Optimizer):
         return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
 
     def create_state_multi_precision(self, index, weight):
-        """Return the moments or, for a float16 weight, ((mean, variance), float32 copy)."""
-        if weight.dtype == np.float16:
+        """Return the moments or, with a copy of a float16 weight, ((mean, variance), copy)."""
+        if self._has_copy(weight):
             master = weight.astype('float32')
             return self.create_state(index, master), master
+        if weight.dtype == np.float16:
+            warnings.warn(
+                'BERTAdam with float16 weights loses small updates: multi_precision=True keeps '
+                'float32 copies of them',
+                stacklevel=2,
+            )
         return self.create_state(index, weight)
 
+    def _has_copy(self, weight):
+        return self.multi_precision and weight.dtype == np.float16
+
     def update(self, index, weight, grad, state):
-        """Update float32 weights, given as lists of arrays or as single arrays."""
+        """Update weights without copies, given as lists of arrays or as single arrays."""
         self._update(index, weight, grad, state)
 
     def update_multi_precision(self, index, weight, grad, state):
@@ -119,7 +130,7 @@ class BERTAdam(mx.optimizer.Optimizer):
 
     def _update_stock(self, weights, grads, states, **keywords):
         keywords.update(out=weights, size=len(weights))
-        if weights[0].dtype == np.float16:
+        if self._has_copy(weights[0]):
             moments, masters = zip(*states)
             means, variances = zip(*moments)
             mx.nd.contrib.multi_mp_adamw_update(
@@ -127,7 +138,20 @@ class BERTAdam(mx.optimizer.Optimizer):
             )
         else:
             means, variances = zip(*states)
+            if weights[0].dtype == np.float16:
+                self._update_float16(weights, grads, means, variances, keywords)
+                return
             mx.nd.contrib.multi_adamw_update(weights, grads, means, variances, **keywords)
+
+    def _update_float16(self, weights, grads, means, variances, keywords):
+        """Update without lasting copies; MXNet's operator takes no float16."""
+        arrays = weights, grads, means, variances
+        copies = [[array.astype('float32') for array in each] for each in arrays]
+        mx.nd.contrib.multi_adamw_update(*copies, **{**keywords, 'out': copies[0]})
+        for each, updated in zip(arrays, copies):
+            if each is not grads:
+                for array, copy in zip(each, updated):
+                    array[:] = copy
 
     def _gradient_factor(self, ctx):
         """Return the product of ``rescale_grad`` and ``clip_factor``, an array of shape (1,)."""

@@ -69,6 +69,7 @@ def build_trainer(
             epsilon=epsilon,
             bias_correction=bias_correction,
             wd=WEIGHT_DECAY,
+            multi_precision=True,
         )
     else:
         instance = _mxnet_optimizer(optimizer, learning_rate, epsilon)

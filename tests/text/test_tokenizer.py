@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_vocab
+from conftest import ROOT, SPECIALS, tiny_vocab
 
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab, load_vocab
@@ -83,6 +83,22 @@ def test_uncased_equals_gluonnlp_on_a_corpus(real_corpus, published_vocabularies
     assert ours(vocab, True, texts) == theirs(vocab, True, texts)
 
 
+# The blocks of Chinese characters in Unicode 8, which the original surrounds with spaces.
+CJK = [
+    frozenset(map(chr, range(first, last + 1)))
+    for first, last in [
+        (0x3400, 0x4DBF),  # extension A
+        (0x4E00, 0x9FFF),  # unified ideographs
+        (0xF900, 0xFAFF),  # compatibility
+        (0x20000, 0x2A6DF),  # extension B
+        (0x2A700, 0x2B73F),  # C
+        (0x2B740, 0x2B81F),  # D
+        (0x2B820, 0x2CEAF),  # E
+        (0x2F800, 0x2FA1F),  # compatibility, supplement
+    ]
+]
+
+
 def original_words(text, lower):
     """Split text by the rules of google-research/bert's basic tokenizer, character by character."""
 
@@ -99,7 +115,7 @@ def original_words(text, lower):
             'Cc',
             'Cf',
         ):
-            is_chinese = '\u4e00' <= character <= '\u9fff'
+            is_chinese = any(character in block for block in CJK)
             cleaned += f' {character} ' if is_chinese else character
     if lower:
         decomposed = unicodedata.normalize('NFD', cleaned.lower())
@@ -149,3 +165,53 @@ def test_arrays_have_the_order_of_the_texts():
     arrays = tokenize(tokenizer, texts)
     assert [len(ids) for ids in arrays] == [2, 0, 1] * 300
     assert {ids.dtype for ids in arrays} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize('lower', [True, False])
+def test_every_character_is_treated_by_the_original_rules(lower):
+    """All of Unicode as this Python knows it, alone, within a word, and as a word of its own.
+
+    With a vocabulary of exactly the words that the rules give, the pieces are those words.
+    """
+    characters = [
+        chr(code)
+        for code in range(0x110000)
+        if not 0xD800 <= code < 0xE000 and unicodedata.category(chr(code)) not in ('Cn', 'Co')
+    ]
+    characters += ['\ue000', '\uf8ff', '\U000f0000', '\U0010fffd']  # private use
+    assert len(characters) > 137000
+    for pattern in ('a{}b', '{}', 'a {} b'):
+        texts = [pattern.format(character) for character in characters]
+        expected = [original_words(text, lower) for text in texts]
+        vocab = Vocab([*SPECIALS, *sorted({word for words in expected for word in words})])
+        found = ours(vocab, lower, texts)
+        names = vocab.idx_to_token
+        wrong = [
+            (text, words)
+            for text, ids, words in zip(texts, found, expected)
+            if [names[i] for i in ids] != words
+        ]
+        assert wrong == []
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('ΟΔΟΣ', ['οδος']),
+        ('ΣΟΦΟΣ ΚΑΙ ΟΔΟΣ.', ['σοφος', 'και', 'οδος', '.']),
+        ('Σ', ['σ']),  # no letter before it
+        ('ΟΔΟΣ-ΑΣ', ['οδος', '-', 'ας']),
+        ("ΟΔΟΣ'Α", ['οδοσ', "'", 'α']),  # an apostrophe does not end a word for Unicode
+        ('Ὀδυσσεύς', ['οδυσσευς']),
+    ],
+)
+def test_capital_sigma(text, words):
+    """At the end of a word it becomes ς, as in Python's lower."""
+    vocab = Vocab([*SPECIALS, *words, 'οδοσ'] if 'οδοσ' not in words else [*SPECIALS, *words])
+    assert [[vocab.idx_to_token[i] for i in ids] for ids in ours(vocab, True, [text])] == [words]
+
+
+def test_exceptions_among_other_texts_keep_their_places():
+    vocab = Vocab([*SPECIALS, 'a', 'ς', 'ας', '\U0002b820'])
+    texts = ['a', 'ΑΣ', '', 'a\U0002b820a', 'a a']
+    assert ours(vocab, True, texts) == [[5], [7], [], [5, 8, 5], [5, 5]]

@@ -136,7 +136,7 @@ def test_no_decay_where_the_multiplier_is_zero():
 
 
 def test_float16_weights_follow_float32_copies():
-    optimizer = BERTAdam(wd=0.01)
+    optimizer = BERTAdam(wd=0.01, multi_precision=True)
     weights = arrays('float16')
     references = [Reference(weight.asnumpy()) for weight in weights]
     all_states = states(optimizer, weights)
@@ -155,7 +155,7 @@ def test_float16_weights_follow_float32_copies():
 
 def test_steps_too_small_for_float16_add_up():
     """Each step moves 1.0 by less than half of float16's spacing, 2**-11; 100 steps by more."""
-    optimizer = BERTAdam(learning_rate=1e-5, wd=0.0)
+    optimizer = BERTAdam(learning_rate=1e-5, wd=0.0, multi_precision=True)
     weight = mx.nd.ones((1,), dtype='float16')
     state = optimizer.create_state_multi_precision(0, weight)
     for step in range(100):
@@ -168,7 +168,8 @@ def test_steps_too_small_for_float16_add_up():
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
 @pytest.mark.parametrize('bias_correction', [False, True])
 def test_lists_equal_single_arrays(dtype, bias_correction):
-    together, alone = (BERTAdam(wd=0.01, bias_correction=bias_correction) for _ in range(2))
+    keywords = {'wd': 0.01, 'bias_correction': bias_correction, 'multi_precision': True}
+    together, alone = BERTAdam(**keywords), BERTAdam(**keywords)
     weights, copies = arrays(dtype), arrays(dtype)
     all_states, other_states = states(together, weights), states(alone, copies)
     for step in range(3):
@@ -182,7 +183,8 @@ def test_lists_equal_single_arrays(dtype, bias_correction):
 
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
 def test_clip_factor_multiplies_the_gradients(dtype):
-    clipped, plain = BERTAdam(wd=0.01, rescale_grad=0.5), BERTAdam(wd=0.01, rescale_grad=0.5)
+    keywords = {'wd': 0.01, 'rescale_grad': 0.5, 'multi_precision': True}
+    clipped, plain = BERTAdam(**keywords), BERTAdam(**keywords)
     weights, copies = arrays(dtype), arrays(dtype)
     all_states, other_states = states(clipped, weights), states(plain, copies)
     for step in range(3):
@@ -197,7 +199,7 @@ def test_clip_factor_multiplies_the_gradients(dtype):
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
 @pytest.mark.parametrize('factor', [np.nan, np.inf, -np.inf, 0.0])
 def test_nothing_moves_where_the_clip_factor_is_not_finite(dtype, factor):
-    optimizer = BERTAdam(learning_rate=0.1, wd=0.5)
+    optimizer = BERTAdam(learning_rate=0.1, wd=0.5, multi_precision=True)
     weights = arrays(dtype)
     all_states = states(optimizer, weights)
     update(optimizer, weights, gradients(0, dtype), all_states)
@@ -236,3 +238,66 @@ def test_the_correction_takes_the_count_of_its_own_weight():
     optimizer.update(1, new, mx.nd.ones((1,)), optimizer.create_state(1, new))
     # The first corrected step is the rate, whatever the gradient.
     assert new.asscalar() == pytest.approx(0.9, rel=1e-5)
+
+
+# The combinations of GluonNLP's own test of its BERTAdam, 3 * 3 * 3 * 4.
+COMBINATIONS = [
+    {**beta, **clip, **rescale, **decay}
+    for beta in ({}, {'beta1': 0.5}, {'beta1': 0.7})
+    for clip in ({}, {'clip_gradient': 0.4}, {'clip_gradient': 0.5})
+    for rescale in ({}, {'rescale_grad': 0.14}, {'rescale_grad': 0.8})
+    for decay in ({}, {'wd': 0.03}, {'wd': 0.05}, {'wd': 0.07})
+]
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+@pytest.mark.parametrize('keywords', COMBINATIONS, ids=str)
+def test_as_gluonnlps_and_as_the_equations(keywords, dtype):
+    """All defaults but those in ``keywords``, the learning rate's among them, are GluonNLP's."""
+    from gluonnlp.optimizer import BERTAdam as Theirs
+
+    keywords = {**keywords, 'multi_precision': dtype == 'float16'}
+    ours, theirs = BERTAdam(**keywords), Theirs(**keywords)
+    weights, copies = arrays(dtype), arrays(dtype)
+    names = {'beta1': keywords.get('beta1', 0.9), 'decay': keywords.get('wd', 0.0)}
+    references = [Reference(weight.asnumpy(), **names) for weight in weights]
+    all_states, their_states = states(ours, weights), states(theirs, copies)
+    limit = keywords.get('clip_gradient', np.inf)
+    for step in range(3):
+        grads = gradients(step, dtype)
+        update(ours, weights, grads, all_states)
+        # GluonNLP's takes the states of the first array of a list for those of all, in float16.
+        for i, copy in enumerate(copies):
+            theirs.update_multi_precision([i], [copy], [grads[i]], [their_states[i]])
+        for grad, reference in zip(grads, references):
+            gradient = grad.asnumpy().astype(np.float64) * keywords.get('rescale_grad', 1)
+            reference.step(np.clip(gradient, -limit, limit), 0.001)
+    tolerance = {'rtol': 1e-4, 'atol': 1e-6} if dtype == 'float32' else {'rtol': 1e-3, 'atol': 1e-3}
+    for weight, copy, reference in zip(weights, copies, references):
+        assert weight.dtype == copy.dtype == np.dtype(dtype)
+        assert_close(weight, copy.asnumpy(), **tolerance)
+        assert_close(weight, reference.w, **tolerance)
+
+
+def test_float16_without_copies():
+    """As every optimizer of MXNet does by default: float16 states, and a warning."""
+    optimizer = BERTAdam(learning_rate=0.01, wd=0.01)
+    weight = mx.nd.array([1.0, -2.0], dtype='float16')
+    with pytest.warns(UserWarning, match='multi_precision=True'):
+        state = optimizer.create_state_multi_precision(0, weight)
+    assert [array.dtype for array in state] == [np.float16] * 2
+    optimizer.update_multi_precision(0, weight, mx.nd.array([0.5, 1.0], dtype='float16'), state)
+    reference = Reference(np.array([1.0, -2.0]))
+    reference.step(np.array([0.5, 1.0]), 0.01)
+    assert_close(weight, reference.w, rtol=3e-3)
+
+
+def test_the_minimum_of_a_quadratic_is_found():
+    """As google-research/bert's test of its optimizer: 100 steps from (0.1, -0.2, -0.1)."""
+    target = mx.nd.array([0.4, 0.2, -0.5])
+    weight = mx.nd.array([0.1, -0.2, -0.1])
+    optimizer = BERTAdam(learning_rate=0.2)
+    state = optimizer.create_state(0, weight)
+    for _ in range(100):
+        optimizer.update(0, weight, 2 * (weight - target) / 3, state)
+    assert_close(weight, target.asnumpy(), rtol=1e-2, atol=1e-2)
