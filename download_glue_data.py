@@ -6,12 +6,15 @@
 
 Each task becomes one folder under the data folder: CoLA/ SST-2/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/
 MRPC/ with train.tsv, dev.tsv and test.tsv (MNLI has a matched and a mismatched dev and test set),
-and diagnostic/ with diagnostic.tsv.
+and diagnostic/ with diagnostic.tsv. Tasks that do not belong to GLUE have to be named: SNLI/, XNLI/
+and ChnSentiCorp/ have the same three files, XNLI-1.0/ and XNLI-MT-1.0/ those of XNLI's archives.
 
 A task appears under its name only when it is complete and verified; until then everything happens
 in `.download/` beside it. A run that was stopped leaves its partial downloads there, and the next
 run resumes them. Every task folder contains a record of its files, so that existing folders are
 checked instead of fetched again, and a changed file is noticed; such a folder is never overwritten.
+A folder without a record, which another script made, is taken as it is if its files have the sums
+or the rows of a published version.
 
 Exit status: 0 success, 1 a task failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM.
 Needs the packages requests and tqdm.
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -29,9 +33,11 @@ import signal
 import stat
 import struct
 import sys
+import tarfile
 import time
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Callable, NamedTuple
 
@@ -45,6 +51,7 @@ BACKOFF = 0.5  # seconds before the second retry; doubled for each later one
 PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 20  # folders in an archive
 MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 3 to 4 times
+MAX_UNKNOWN = 500_000_000  # bytes of a download whose size is not known beforehand
 
 
 class Failure(Exception):
@@ -52,24 +59,44 @@ class Failure(Exception):
 
 
 class Remote(NamedTuple):
-    """A file to fetch: its path below the base address, its size in bytes, its sha256."""
+    """A file to fetch: its path below the base address, its size in bytes, its sha256.
+
+    Size and sha256 are None for a file for which nobody published them.
+    """
 
     path: str
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
+
+
+class Version(NamedTuple):
+    """A published version of a task's files, in the order of `Task.files`.
+
+    `sums` are sha1 or sha256, those of the same files as GluonNLP 0.10 has them. A question of QQP
+    with a line break in it takes two short rows: `skips_short` says that such rows do not count.
+    """
+
+    rows: tuple[int, ...]  # without the header
+    sums: tuple[str, ...] = ()
+    name: str = 'the published version'
+    skips_short: bool = False
 
 
 class Task(NamedTuple):
     """The folder of a task, its downloads, the function that builds it, and its files.
 
     `build(parts, folder, names)` makes `files` in the empty `folder` from `parts`, the verified
-    downloads: {'CoLA.zip': path}. `files` gives the sha1 of each file for which one is known.
+    downloads: {'CoLA.zip': path}. `files` gives the sha1 of each file for which one is known, and
+    `versions` what is known about files that this script did not make.
     """
 
     folder: str
     remotes: tuple[Remote, ...]
     build: Callable
     files: dict[str, str | None]
+    versions: tuple[Version, ...]
+    headless: tuple[str, ...] = ()  # the files without a header
+    host: str = BASE_URL
 
 
 def report(message):
@@ -116,8 +143,11 @@ def make_session():
 def download(session, url, remote, part):
     """Bring `part` to the size and sha256 of `remote`, resuming after the bytes it already has.
 
-    Raise Failure if the server has something else or breaks off ATTEMPTS times.
+    If they are not known, the size is the one that the server declares. Raise Failure if the
+    server has something else or breaks off ATTEMPTS times.
     """
+    if remote.size is None:
+        remote = remote._replace(size=ask_size(session, url))
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACKOFF * 2 ** (attempt - 1))
@@ -127,7 +157,7 @@ def download(session, url, remote, part):
         if not part.exists() or part.stat().st_size < remote.size:
             continue
         found = fingerprint(part)
-        if found == {'size': remote.size, 'sha256': remote.sha256}:
+        if found == {'size': remote.size, 'sha256': remote.sha256 or found['sha256']}:
             return
         part.unlink()
         if not start:
@@ -142,7 +172,9 @@ def fetch(session, url, size, part, start):
     A connection that breaks off is not an error here: `part` is then shorter than `size`. Raise
     Failure for an answer that a retry cannot fix, or one that is longer than `size`.
     """
-    with request(session, url, size, start) as response:
+    report(f'fetching {url} ' + (f'from byte {start} of {size}' if start else f'({size} bytes)'))
+    headers = {'Range': f'bytes={start}-'} if start else {}
+    with request(session, 'GET', url, headers) as response:
         resumed = response.headers.get('Content-Range') == f'bytes {start}-{size - 1}/{size}'
         if response.status_code == 416 or (response.status_code == 206 and not resumed):
             part.unlink(missing_ok=True)  # it does not match the file of the server: start over
@@ -158,14 +190,25 @@ def fetch(session, url, size, part, start):
             write_body(response, out, size)
 
 
-def request(session, url, size, start):
+def ask_size(session, url):
+    """Return the size in bytes that a server declares for a file; raise Failure if it is unfit."""
+    with request(session, 'HEAD', url, {}) as response:
+        if response.status_code != 200:
+            raise Failure(f'{url} answered {response.status_code} {response.reason}')
+        length = response.headers.get('Content-Length', '')
+    if not length.isdecimal() or not 0 < int(length) <= MAX_UNKNOWN:
+        raise Failure(f'{url} declares {length or "no"} bytes, not 1 to {MAX_UNKNOWN}')
+    return int(length)
+
+
+def request(session, method, url, headers):
     """Send one request and return the response, with the body not yet read."""
     import requests
 
-    report(f'fetching {url} ' + (f'from byte {start} of {size}' if start else f'({size} bytes)'))
-    headers = {'Range': f'bytes={start}-'} if start else {}
     try:
-        return session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+        return session.request(
+            method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=True
+        )
     except requests.RequestException as error:
         # Report the cause without the layers that wrap it.
         cause = getattr(error.args[0], 'reason', error) if error.args else error
@@ -199,23 +242,17 @@ def write_body(response, out, size):
 # Making a task folder from its downloads
 
 
-def unpack(parts, folder, names):
-    """Unpack the only archive in `parts`: its folder that contains `names`, whatever its name.
+@contextlib.contextmanager
+def open_zip(parts):
+    """Open the only archive in `parts`, and give it with {relative path: info} of its files.
 
-    Anything beside that folder (such as __MACOSX/) is left out. Raise Failure, before anything is
-    written, for an entry that points outside, is not a plain file, or is far too large.
+    Raise Failure for an archive that is damaged or has an entry that points outside, is not a
+    plain file, or is far too large.
     """
     ((archive_name, path),) = parts.items()
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = check_entries(archive.infolist(), MAX_RATIO * path.stat().st_size)
-            top = find_top(entries, names)
-            for entry, info in entries.items():
-                if entry.parts[: len(top.parts)] == top.parts:
-                    target = folder / entry.relative_to(top)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(info) as source, open(target, 'xb') as out:
-                        shutil.copyfileobj(source, out, CHUNK)
+            yield archive, check_entries(archive.infolist(), MAX_RATIO * path.stat().st_size)
     # A damaged directory can also give zipfile wrong numbers, versions and names.
     except (
         zipfile.BadZipFile,
@@ -227,6 +264,21 @@ def unpack(parts, folder, names):
         ValueError,
     ) as error:
         raise Failure(f'{archive_name} is not a sound zip archive: {error}') from error
+
+
+def unpack(parts, folder, names):
+    """Unpack the folder of a zip archive that contains `names`, whatever its name.
+
+    Anything beside that folder (such as __MACOSX/) is left out.
+    """
+    with open_zip(parts) as (archive, entries):
+        top = find_top(entries, names)
+        for entry, info in entries.items():
+            if entry.parts[: len(top.parts)] == top.parts:
+                target = folder / entry.relative_to(top)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, open(target, 'xb') as out:
+                    shutil.copyfileobj(source, out, CHUNK)
 
 
 def check_entries(infos, limit):
@@ -269,10 +321,84 @@ def find_top(paths, names):
     PurePosixPath('QQP')
     """
     paths = set(paths)
-    tops = [top for top in {path.parent for path in paths} if paths >= {top / n for n in names}]
+    folders = {folder for path in paths for folder in path.parents}
+    tops = [top for top in folders if paths >= {top / name for name in names}]
     if not tops:
         raise Failure(f'no folder of the archive holds {", ".join(names)}')
     return min(tops, key=lambda top: (len(top.parts), top))
+
+
+def unpack_baidu(parts, folder, names, place, rows):
+    """Unpack `names`, with `rows`, from the folder `place` of Baidu's archive, a tar.gz file.
+
+    Nothing else is written, whatever else the archive contains. Raise Failure if it is damaged,
+    lacks a file, would unpack to far more than its size, or has another number of rows, which is
+    all that is known about the files.
+    """
+    ((archive_name, path),) = parts.items()
+    left = MAX_RATIO * path.stat().st_size
+    wanted = set(names)
+    try:
+        with tarfile.open(path, 'r:gz') as archive:
+            for member in archive:
+                entry = PurePosixPath(member.name)
+                left -= member.size
+                if left < 0:
+                    raise Failure(f'{archive_name} unpacks to over {MAX_RATIO} times its size')
+                if entry.parts[-2:-1] == (place,) and entry.name in wanted and member.isfile():
+                    wanted.remove(entry.name)
+                    with open(folder / entry.name, 'xb') as out:
+                        shutil.copyfileobj(archive.extractfile(member), out, CHUNK)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+        raise Failure(f'{archive_name} is not a sound tar.gz archive: {error}') from error
+    if wanted:
+        raise Failure(f'{archive_name} holds no {place}/{min(wanted)}')
+    check_rows(folder, names, rows)
+
+
+# The columns of GLUE's SNLI, after the index; the gold label comes last, after all others.
+SNLI_COLUMNS = (
+    'captionID pairID sentence1_binary_parse sentence2_binary_parse sentence1_parse '
+    'sentence2_parse sentence1 sentence2 label1 label2 label3 label4 label5 gold_label'
+).split()
+
+
+def convert_snli(parts, folder, names):
+    """Bring Stanford's archive of SNLI into the layout that SNLI had beside the GLUE tasks.
+
+    Pairs without a gold label, on which the annotators did not agree, are left out.
+    """
+    sources = [f'snli_1.0_{Path(name).stem}.txt' for name in names]
+    with open_zip(parts) as (archive, entries):
+        top = find_top(entries, sources)
+        for source, name in zip(sources, names):
+            with archive.open(entries[top / source]) as lines, open(folder / name, 'xb') as out:
+                header = next(lines, b'').rstrip(b'\r\n').decode().split('\t')
+                order = [header.index(column) for column in SNLI_COLUMNS]
+                out.write('\t'.join(['index', *SNLI_COLUMNS]).encode() + b'\n')
+                index = 0
+                for line in lines:
+                    cells = line.rstrip(b'\r\n').split(b'\t')
+                    cells = [b'%d' % index, *(cells[column] for column in order)]
+                    if cells[-1] != b'-':
+                        out.write(b'\t'.join(cells) + b'\n')
+                        index += 1
+
+
+def ask_owners(parts, folder, names):
+    """Raise Failure: LCQMC has no address."""
+    raise Failure(
+        'it has no public address, and its owners give it on request, see '
+        f'http://icrc.hitsz.edu.cn/info/1037/1146.htm: put {", ".join(names)} into a folder LCQMC, '
+        'each with a header and the columns text_a, text_b and label, and run again'
+    )
+
+
+def split_given_mrpc(parts, folder, names, given, rows):
+    """Split the raw MRPC files of the folder `given`, which the user extracted, into `rows`."""
+    files = {name: given / name for name in RAW_MRPC}
+    split_mrpc({**parts, **files}, folder, names)
+    check_rows(folder, names, rows)
 
 
 def split_mrpc(parts, folder, names):
@@ -310,39 +436,93 @@ MNLI_SPLITS = dict.fromkeys(
     f'{split}.tsv'
     for split in ('train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched')
 )
+RAW_MRPC = ('msr_paraphrase_train.txt', 'msr_paraphrase_test.txt')
+LANGUAGES = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()  # of XNLI
 
 
-def zipped(folder, path, size, sha256, files=SPLITS):
+def zipped(folder, path, size, sha256, *versions, files=SPLITS, **keywords):
     """Return a task that is a single zip archive."""
-    return Task(folder, (Remote(path, size, sha256),), unpack, files)
+    return Task(folder, (Remote(path, size, sha256),), unpack, files, versions, **keywords)
+
+
+def from_baidu(folder, place, *rows):
+    """Return a task from the archive of Baidu's ERNIE, for which no size or sum is published."""
+    return Task(
+        folder,
+        (Remote('/task_data_zh.tgz', None, None),),
+        partial(unpack_baidu, place=place, rows=rows),
+        SPLITS,
+        (Version(rows),),
+        host='https://ernie.bj.bcebos.com',
+    )
 
 
 # fmt: off
 TASKS = {
     'CoLA': zipped(
         'CoLA', '/glue/data/CoLA.zip', 376971,
-        'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff'),
+        'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff',
+        Version((8551, 1043, 1063), (
+            '7760a9c4b1fb05f6d003475cc7bb0d0118875190',
+            '30ece4de38e1929545c4154d4c71ad297c7f54b4',
+            'f38b43d31bb06accf82a3d5b2fe434a752a74c9f')),
+        headless=('train.tsv', 'dev.tsv')),
     'SST-2': zipped(
         'SST-2', '/glue/data/SST-2.zip', 7439277,
-        'd67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa'),
+        'd67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa',
+        Version((67349, 872, 1821), (
+            'ffbb67a55e27525e925b79fee110ca19585d70ca',
+            'e166f986cec68fd4cca0ae5ce5869b917f88a2fa',
+            '3ce8041182bf82dbbbbfe13738b39d3c69722744'))),
     'QQP': zipped(
         'QQP', '/glue/data/QQP-clean.zip', 41696084,
-        '40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0'),
+        '40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0',
+        Version((363846, 40430, 390965)),
+        Version((363849, 40430, 390965), (
+            '95c01e711ac8dbbda8f67f3a4291e583a72b6988',
+            '755e0bf2899b8ad315d4bd7d4c85ec51beee5ad0',
+            '0f50d1a62dd51fe932ba91be08238e47c3e2504a'),
+            'the version of 2018 (QQP.zip)', skips_short=True)),
     'STS-B': zipped(
         'STS-B', '/glue/data/STS-B.zip', 802872,
-        'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85'),
+        'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85',
+        Version((5749, 1500, 1379), (
+            '501e55248c6db2a3f416c75932a63693000a82bc',
+            'f8bcc33b01dfa2e9ba85601d0140020735b8eff3',
+            '36553e5e2107b817257232350e95ff0f3271d844'))),
     'MNLI': zipped(
         'MNLI', '/glue/data/MNLI.zip', 312783507,
-        'e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633', MNLI_SPLITS),
+        'e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633',
+        Version((392702, 9815, 9832, 9796, 9847), (
+            '1e74055bc91e260323574bfe63186acb9420fa13',
+            '7a38c5fb5ecc875f259e1d57662d58a984753b70',
+            '47470d91b594e767d80e5de2ef0be6a453c17be5',
+            '00106769e11a43eac119975ad25c2de2c8d2dbe7',
+            '5a31abf92f045f127dbb2e3d2e0ef8ddea04c237')),
+        files=MNLI_SPLITS),
     'QNLI': zipped(
         'QNLI', '/glue/data/QNLIv2.zip', 10627589,
-        'e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5'),
+        'e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5',
+        Version((104743, 5463, 5463)),
+        Version((108436, 5732, 5740), (
+            'd90a84eb40c6ba32bc2b34284ceaa962c46f8753',
+            'd14a61290301c2a9d26459c4cd036742e8591428',
+            'f3da1a2e471ebfee81d91574b42e0f5d39153c59'),
+            'the version of 2018 (QNLI.zip)')),
     'RTE': zipped(
         'RTE', '/glue/data/RTE.zip', 697150,
-        '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee'),
+        '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee',
+        Version((2490, 277, 3000), (
+            'ec2b246745bb5c9d92aee0800684c08902742730',
+            'ade75e0673862dcac9c653efb9f59f51be2749aa',
+            'ddda5c967fb5a4934b429bb52aaa144e70900000'))),
     'WNLI': zipped(
         'WNLI', '/glue/data/WNLI.zip', 28999,
-        'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46'),
+        'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46',
+        Version((635, 71, 146), (
+            'b497281c1d848b619ea8fe427b3a6e4dc8e7fa92',
+            '6bbdb866d0cccaac57c3a2505cf53103789b69a9',
+            '6ba8fcf3e5b451c101a3902fb4ba3fc1dea42e50'))),
     'MRPC': Task('MRPC', (
         Remote('/glue/data/mrpc_dev_ids.tsv', 6222,
                '971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7'),
@@ -354,14 +534,38 @@ TASKS = {
         'train.tsv': '131675ffd3d2f04f286049d31cca506c8acba69e',
         'dev.tsv': 'e4486577c4cb2e5c2a3fd961eb24f03c623ea02d',
         'test.tsv': '3602b2ca26cf574e84183c14d6c0901669ee2d0a',
-    }),
+    }, (Version((3668, 408, 1725), (
+        '131675ffd3d2f04f286049d31cca506c8acba69e',
+        'e4486577c4cb2e5c2a3fd961eb24f03c623ea02d',
+        '3602b2ca26cf574e84183c14d6c0901669ee2d0a')),)),
     'AX': Task('diagnostic', (
         Remote('/glue/data/AX.tsv', 222257,
                '0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd'),
-    ), copy, {'diagnostic.tsv': None}),
+    ), copy, {'diagnostic.tsv': None}, (Version((1104,), (
+        '0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd',)),)),
+    # Not tasks of GLUE.
+    'SNLI': Task('SNLI', (
+        Remote('/projects/snli/snli_1.0.zip', 94550081,
+               'afb3d70a5af5d8de0d9d81e2637e0fb8c22d1235c2749d83125ca43dab0dbd3e'),
+    ), convert_snli, SPLITS, (Version((549367, 9842, 9824)),), host='https://nlp.stanford.edu'),
+    'XNLI': from_baidu('XNLI', 'xnli', 392702, 2490, 5010),
+    'LCQMC': Task('LCQMC', (), ask_owners, SPLITS, (Version((238766, 8802, 12500)),)),
+    'ChnSentiCorp': from_baidu('ChnSentiCorp', 'chnsenticorp', 9600, 1200, 1200),
+    'XNLI-1.0': zipped(
+        'XNLI-1.0', '/XNLI/XNLI-1.0.zip', 17865352,
+        '4ba1d5e1afdb7161f0f23c66dc787802ccfa8a25a3ddd3b165a35e50df346ab1',
+        Version((len(LANGUAGES) * 2490, len(LANGUAGES) * 5010)),
+        files=dict.fromkeys(('xnli.dev.tsv', 'xnli.test.tsv'))),
+    'XNLI-MT-1.0': zipped(
+        'XNLI-MT-1.0', '/XNLI/XNLI-MT-1.0.zip', 466098360,
+        'f732517ba2fb1d550e9f3c2aabaef6017c91ee2dcec90e878f138764d224db05',
+        Version((392702,) * len(LANGUAGES)),
+        files=dict.fromkeys(f'multinli/multinli.train.{name}.tsv' for name in LANGUAGES)),
 }
 # fmt: on
 
+# The tasks that `all` leaves out.
+BEYOND_GLUE = ('SNLI', 'XNLI', 'LCQMC', 'ChnSentiCorp', 'XNLI-1.0', 'XNLI-MT-1.0')
 # Names of the same tasks in the scripts of 2018 and in papers.
 ALIASES = {'sst': 'SST-2', 'sts': 'STS-B', 'diagnostic': 'AX'}
 
@@ -392,12 +596,72 @@ def is_complete(folder, task):
         sound = False
     if not sound:
         raise Failure(f'{folder} cannot be checked, having no sound {RECORD}; {advice}')
-    if downloads != [list(remote) for remote in task.remotes]:
+    published = [list(remote) for remote in task.remotes]
+    # MRPC's first download was its only one if the user had the other files.
+    if downloads not in (published, published[:1]):
         raise Failure(f'{folder} was made from another version of the data; {advice}')
     for name, expected in files.items():
         if fingerprint(folder / name) != expected:
             raise Failure(f'{folder / name} is missing or was changed; {advice}')
     return True
+
+
+def recognize(folder, task):
+    """Return by what the files in a folder without a record are known, in words.
+
+    Raise Failure if they are not those of any published version.
+    """
+    advice = f'move {folder} away and run again'
+    missing = [name for name in task.files if not (folder / name).is_file()]
+    if missing:
+        raise Failure(f'{folder} has no {RECORD}, and no {missing[0]}; {advice}')
+    found = [measure(folder / name) for name in task.files]
+    rows = tuple(one.lines - (name not in task.headless) for name, one in zip(task.files, found))
+    for version in task.versions:
+        counts = rows
+        if version.skips_short:
+            counts = tuple(one.long_lines - 1 for one in found)
+        if all(known in one.sums for known, one in zip(version.sums or [''], found)):
+            return f'made by another script, with the sums of {version.name}'
+        if counts == version.rows:
+            return f'made by another script, with the rows of {version.name}'
+    known = ' or '.join('/'.join(map(str, version.rows)) for version in task.versions)
+    raise Failure(
+        f'{folder} cannot be checked, having no sound {RECORD}: {"/".join(task.files)} have '
+        f'{"/".join(map(str, rows))} rows, and not {known}; {advice}'
+    )
+
+
+class Measures(NamedTuple):
+    """The sha1 and sha256 of a file, its lines, and those with no fewer columns than the first."""
+
+    sums: tuple[str, str]
+    lines: int
+    long_lines: int
+
+
+def measure(path):
+    """Return the Measures of a file of tab-separated columns."""
+    digests = hashlib.sha1(), hashlib.sha256()
+    lines = long_lines = 0
+    with open(path, 'rb') as data:
+        for line in data:
+            columns = line.count(b'\t')
+            if not lines:
+                first = columns
+            lines += 1
+            long_lines += columns >= first
+            for digest in digests:
+                digest.update(line)
+    return Measures(tuple(digest.hexdigest() for digest in digests), lines, long_lines)
+
+
+def check_rows(folder, names, rows):
+    """Raise Failure if the files in `folder`, each with a header, do not have so many `rows`."""
+    for name, expected in zip(names, rows):
+        found = measure(folder / name).lines - 1
+        if found != expected:
+            raise Failure(f'{name} has {found} rows, not {expected}')
 
 
 def build(task, parts, folder):
@@ -422,19 +686,29 @@ def build(task, parts, folder):
         raise
 
 
-def prepare(task, data_dir, base_url, session):
-    """Make the folder of one task unless it exists; return whether anything was done."""
+def prepare(task, data_dir, base_url, session, given=None):
+    """Make the folder of one task unless it exists; return what was done, in words.
+
+    `given` is a folder with the raw files of MRPC, used in place of its downloads.
+    """
     folder, work = data_dir / task.folder, data_dir / WORK / task.folder
+    if folder.is_dir() and not os.path.lexists(folder / RECORD):
+        return f'{recognize(folder, task)}, nothing to fetch'
     if is_complete(folder, task):
         shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed at the end
-        return False
+        return 'verified, nothing to fetch'
+    if given:
+        # Neither the sums of the downloads nor of the result are those of this task.
+        make = partial(split_given_mrpc, given=given, rows=task.versions[0].rows)
+        task = task._replace(remotes=task.remotes[:1], build=make, files=dict.fromkeys(task.files))
+    host = task.host if base_url == BASE_URL else base_url
     work.mkdir(parents=True, exist_ok=True)
     try:
         parts = {}
         for remote in task.remotes:
             name = PurePosixPath(remote.path).name
             parts[name] = work / f'{name}.part'
-            download(session, base_url + remote.path, remote, parts[name])
+            download(session, host + remote.path, remote, parts[name])
         try:
             build(task, parts, work / 'files')
         except Failure:
@@ -445,10 +719,10 @@ def prepare(task, data_dir, base_url, session):
     finally:
         with contextlib.suppress(OSError):
             work.rmdir()  # unless it contains something to resume from
-    return True
+    return 'ready'
 
 
-def prepare_all(tasks, data_dir, base_url):
+def prepare_all(tasks, data_dir, base_url, given_mrpc=None):
     """Make the folders of `tasks`, {name: Task}; return a sentence for each failed one."""
     failures = []
     if not all((data_dir / task.folder).exists() for task in tasks.values()):
@@ -457,8 +731,8 @@ def prepare_all(tasks, data_dir, base_url):
         with make_session() as session:
             for name, task in tasks.items():
                 try:
-                    done = prepare(task, data_dir, base_url, session)
-                    state = 'ready' if done else 'verified, nothing to fetch'
+                    given = given_mrpc if name == 'MRPC' else None
+                    state = prepare(task, data_dir, base_url, session, given)
                     report(f'{name}: {state} in {data_dir / task.folder}')
                 except (Failure, OSError) as error:
                     failures.append(f'{name}: {error}')
@@ -472,6 +746,8 @@ def prepare_all(tasks, data_dir, base_url):
 def choose(words, names):
     """Return those of `names` that `words` select, and the words that match none.
 
+    `all` selects those of GLUE.
+
     >>> choose(['sst,MRPC'], ['SST-2', 'MRPC', 'RTE'])
     (['SST-2', 'MRPC'], [])
     """
@@ -479,7 +755,7 @@ def choose(words, names):
     chosen, unknown = [], []
     for word in ' '.join(words).replace(',', ' ').split():
         if word.lower() == 'all':
-            chosen += names
+            chosen += [name for name in names if name not in BEYOND_GLUE]
         elif known.get(word.lower()) in names:
             chosen.append(known[word.lower()])
         else:
@@ -508,15 +784,21 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='TASK',
         nargs='+',
         default=['all'],
-        help=f'{", ".join(names)} or all, separated by commas or spaces, in any case; SST, STS '
-        'and diagnostic mean SST-2, STS-B and AX (default: all)',
+        help=f'{", ".join(names)}, or all, which means those of GLUE (CoLA to AX), separated by '
+        'commas or spaces, in any case; SST, STS and diagnostic mean SST-2, STS-B and AX (default: '
+        'all)',
+    )
+    parser.add_argument(
+        '--path_to_mrpc',
+        metavar='DIR',
+        help=f'folder with {" and ".join(RAW_MRPC)}, which are used for MRPC in place of downloads',
     )
     parser.add_argument(
         '--base_url',
         metavar='URL',
         default=os.environ.get('GLUE_BASE_URL') or BASE_URL,
-        help='mirror to fetch from; the environment variable GLUE_BASE_URL sets another default '
-        '(default: %(default)s)',
+        help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
+        'default (default: %(default)s)',
     )
     args = parser.parse_args(argv)
     args.tasks, unknown = choose(args.tasks, names)
@@ -524,6 +806,9 @@ def parse_args(argv=None, names=tuple(TASKS)):
     if unknown or not args.tasks:
         given = f'unknown task {", ".join(unknown)}' if unknown else 'no task given'
         parser.exit(2, f'{parser.prog}: {given}: choose from all, {", ".join(names)}\n')
+    for name in RAW_MRPC if args.path_to_mrpc else ():
+        if not Path(args.path_to_mrpc, name).is_file():
+            parser.exit(2, f'{parser.prog}: --path_to_mrpc {args.path_to_mrpc} has no {name}\n')
     if not args.base_url.startswith(('http://', 'https://')):
         parser.exit(2, f'{parser.prog}: the mirror {args.base_url} must be an http(s) address\n')
     return args
@@ -533,9 +818,9 @@ def main(argv=None, tasks=TASKS):
     """Run the script and return its exit status. `tasks` is a table like TASKS."""
     args = parse_args(argv, tuple(tasks))
     try:
-        failures = prepare_all(
-            {name: tasks[name] for name in args.tasks}, args.data_dir, args.base_url
-        )
+        chosen = {name: tasks[name] for name in args.tasks}
+        given_mrpc = Path(args.path_to_mrpc) if args.path_to_mrpc else None
+        failures = prepare_all(chosen, args.data_dir, args.base_url, given_mrpc)
     except ImportError as error:
         failures = [f'{error.name} is not installed: pip install requests tqdm']
     except OSError as error:

@@ -21,7 +21,7 @@ from bert.system.errors import UsageError
 from bert.tasks import metrics
 from bert.tasks.files import find_labels
 from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
-from bert.tasks.table import TASKS, own_task
+from bert.tasks.table import ALL_TASKS, own_task
 from bert.training import schedule
 from bert.training.batches import cut, padding_share, training_batches
 from bert.training.failures import naming_step
@@ -122,7 +122,7 @@ def find_finetuned(files, args):
 
 
 def choose_task(args, labels):
-    """Return the task: one of GLUE, or the user's own.
+    """Return the task: one of the table, or the user's own.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def choose_task(args, labels):
         The labels of a fine-tuned model that predicts on own data; None for regression.
     """
     if args.task_name:
-        return TASKS[args.task_name]
+        return ALL_TASKS[args.task_name]
     if not args.only_inference and not args.regression:
         labels = find_labels(args.train_file, args.label_column)
     return own_task(

@@ -17,7 +17,7 @@ from bert.system import environment, machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
 from bert.tasks import files, submission
-from bert.tasks.table import OTHER_NAMES, TASKS
+from bert.tasks.table import ALL_TASKS, OTHER_NAMES, TASKS
 
 SCRIPT = Path(__file__).resolve().with_name('finetune_classifier.py')
 EPILOG = """\
@@ -64,6 +64,8 @@ def parse_args(argv=None):
     if args.ensemble and not args.submission:
         raise UsageError('--ensemble goes with --submission')
     args.tasks = choose_tasks(args.tasks, args.recipe)
+    if args.submission and not TASKS.keys() & args.tasks:
+        raise UsageError(f'--submission goes with tasks of GLUE: {", ".join(TASKS)}')
     args.seeds = list(dict.fromkeys(args.seeds or [1, 2, 3, 4, 5]))
 
     passed = {}
@@ -87,10 +89,11 @@ def build_flags():
     group.add_argument(
         '--tasks',
         nargs='+',
-        choices=[*TASKS, *OTHER_NAMES, 'all'],
+        choices=[*ALL_TASKS, *OTHER_NAMES, 'all'],
         metavar='TASK',
-        help=f'{", ".join(TASKS)}, or all; their files are in the folder that the '
-        'variable GLUE_DIR names (default: those of the --recipe, else MRPC)',
+        help=f'{", ".join(TASKS)}, or all of these; also SNLI, XNLI, LCQMC, ChnSentiCorp, XNLI-de '
+        'and the like; their files are in the folder that the variable GLUE_DIR names (default: '
+        'those of the --recipe, else MRPC)',
     )
     group.add_argument(
         '--seeds',
@@ -170,7 +173,7 @@ def choose_tasks(given, recipe):
         The --tasks; by default those of the recipe.
     recipe : str or None
     """
-    covered = list(recipes.RECIPES[recipe]) if recipe else list(TASKS)
+    covered = list(recipes.RECIPES[recipe]) if recipe else list(ALL_TASKS)
     names = given or (covered if recipe else ['MRPC'])
     names = TASKS if 'all' in names else names
     tasks = list(dict.fromkeys(OTHER_NAMES.get(name, name) for name in names))
@@ -255,7 +258,7 @@ def check_needs(args, planned, data):
         return
     if Path(args.submission).is_dir():
         raise UsageError(f'--submission {args.submission} is a folder, not a file to write')
-    for task in (TASKS[name] for name in args.tasks):
+    for task in (TASKS[name] for name in args.tasks if name in TASKS):
         for split in task.test:
             # The diagnostic set is a separate download; a submission can do without it.
             if split.submission == submission.DIAGNOSTIC and not (data / split.path).is_file():

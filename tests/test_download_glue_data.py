@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -28,6 +29,7 @@ import download_glue_data as glue
 
 SCRIPT = ROOT / 'download_glue_data.py'
 ALL = 'CoLA, SST-2, QQP, STS-B, MNLI, QNLI, RTE, WNLI, MRPC, AX'
+MORE = 'SNLI, XNLI, LCQMC, ChnSentiCorp, XNLI-1.0, XNLI-MT-1.0'
 # Larger than two of the script's chunks, and without repetitions.
 TEXT = b''.join(b'%07d\n' % number for number in range(20000))
 DEV_IDS = b'12\t13\n99\t98'
@@ -63,6 +65,14 @@ class Site(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     """A handler for HTTP/1.0: the end of the connection ends a body without declared length."""
+
+    def do_HEAD(self):
+        self.server.log.append((self.path, 'HEAD'))
+        body = self.server.files.get(self.path)
+        if self.server.faults.get(self.path):
+            self.server.faults[self.path].pop(0)(self, b'')
+        else:
+            self.send(b'', 404 if body is None else 200, length=len(body or b''))
 
     def do_GET(self):
         wanted = self.headers.get('Range')
@@ -187,7 +197,7 @@ def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
         'AX': [TEXT],
     }
     table = {}
-    for name in glue.TASKS:
+    for name in bodies:
         table.update(serve(site, name, *bodies[name]))
     assert run(site, tmp_path / 'new' / 'glue_data', table, '--tasks', 'all') == 0
     found = tree(tmp_path / 'new' / 'glue_data')
@@ -222,7 +232,8 @@ def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
 
 def test_table_is_plausible():
     """The sum of all sizes is that of the published list; every sha256 is well-formed."""
-    remotes = [remote for task in glue.TASKS.values() for remote in task.remotes]
+    assert list(glue.TASKS) == f'{ALL}, {MORE}'.split(', ')
+    remotes = [remote for name in ALL.split(', ') for remote in glue.TASKS[name].remotes]
     assert sum(remote.size for remote in remotes) == 376169247
     assert len({remote.sha256 for remote in remotes}) == 12
     assert all(len(bytes.fromhex(remote.sha256)) == 32 for remote in remotes)
@@ -361,6 +372,339 @@ def test_data_of_another_origin_is_not_touched(site, tmp_path, capsys):
     assert 'cannot be checked, having no sound .verified.json' in capsys.readouterr().err
     assert tree(tmp_path) == {'diagnostic/diagnostic.tsv': b'mine'}
     assert site.log == []
+
+
+# Folders that another script made
+
+
+def write_rows(folder, name, rows, header='header\tx\n', row='%d\tx\n'):
+    """Write a file of so many rows."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + ''.join(row % number for number in range(rows)))
+
+
+def write_splits(folder, *rows, **more):
+    for name, count in zip(('train.tsv', 'dev.tsv', 'test.tsv'), rows):
+        write_rows(folder, name, count, **more)
+
+
+def test_real_files_of_another_script_are_known_by_their_sums(site, tmp_path, capsys, real_glue):
+    """As the script of 2018 left them: no record, and original/ beside the files of CoLA."""
+    for name in ('CoLA', 'MRPC', 'STS-B'):
+        (tmp_path / name).mkdir()
+        for path in (real_glue / name).glob('*.tsv'):
+            shutil.copyfile(path, tmp_path / name / path.name)
+    (tmp_path / 'CoLA' / 'original').mkdir()
+    (tmp_path / 'CoLA' / 'original' / 'tokenized.tsv').write_text('x')
+    before = tree(tmp_path)
+    assert run(site, tmp_path, glue.TASKS, '--tasks', 'CoLA,MRPC,STS') == 0
+    assert capsys.readouterr() == (
+        ''.join(
+            f'{name}: made by another script, with the sums of the published version, nothing to '
+            f'fetch in {tmp_path}/{name}\n'
+            for name in ('CoLA', 'MRPC', 'STS-B')
+        ),
+        '',
+    )
+    assert site.log == []
+    assert tree(tmp_path) == before
+    # With other bytes but all rows, such as files whose lines end otherwise, they still are.
+    for name, ends in [('dev.tsv', b'\r\n'), ('test.tsv', b'\n')]:
+        path = tmp_path / 'CoLA' / name
+        path.write_bytes(path.read_bytes().rstrip(b'\n').replace(b'\n', ends))
+    assert run(site, tmp_path, glue.TASKS, '--tasks', 'CoLA') == 0
+    assert 'with the rows of the published version' in capsys.readouterr().out
+
+
+def test_versions_of_2018_are_known_by_their_rows(site, tmp_path, capsys):
+    """Counts are those of GluonNLP's documentation, and of public code with QNLI's first version.
+
+    Of QQP, questions with line breaks make rows that do not count: ten in train.tsv.
+    """
+    write_splits(tmp_path / 'QNLI', 108436, 5732, 5740)
+    write_splits(
+        tmp_path / 'QQP',
+        363849,
+        40430,
+        390965,
+        header='id\tq\tq\ta\tb\tl\n',
+        row='%d' + 5 * '\tx' + '\n',
+    )
+    with open(tmp_path / 'QQP' / 'train.tsv', 'a') as train:
+        train.write(10 * '1\t2\t3\tWhat\n\tWas he a figure?\t0\n')
+    assert run(site, tmp_path, glue.TASKS, '--tasks', 'QNLI,QQP') == 0
+    made = 'made by another script, with the rows of the version of 2018'
+    assert capsys.readouterr().out == (
+        f'QNLI: {made} (QNLI.zip), nothing to fetch in {tmp_path}/QNLI\n'
+        f'QQP: {made} (QQP.zip), nothing to fetch in {tmp_path}/QQP\n'
+    )
+    assert site.log == []
+
+
+def test_unknown_files_of_another_script(site, tmp_path, capsys):
+    """One sentence for each task, and the others go on."""
+    write_splits(tmp_path / 'QNLI', 108436, 5732, 5463)  # of two versions
+    write_splits(tmp_path / 'RTE', 2490, 277, 2999)
+    write_rows(tmp_path, 'WNLI/train.tsv', 635)
+    write_rows(tmp_path, 'diagnostic/diagnostic.tsv', 1104)
+    table = {**glue.TASKS, **serve(site, 'CoLA', make_zip(splits('CoLA/')))}
+    before = tree(tmp_path)
+    assert run(site, tmp_path, table, '--tasks', 'QNLI,RTE,WNLI,CoLA,AX') == 1
+    out, err = capsys.readouterr()
+    files = 'train.tsv/dev.tsv/test.tsv'
+    assert err == (
+        f'QNLI: {tmp_path}/QNLI cannot be checked, having no sound .verified.json: {files} have '
+        '108436/5732/5463 rows, and not 104743/5463/5463 or 108436/5732/5740; '
+        f'move {tmp_path}/QNLI away and run again\n'
+        f'RTE: {tmp_path}/RTE cannot be checked, having no sound .verified.json: {files} have '
+        f'2490/277/2999 rows, and not 2490/277/3000; move {tmp_path}/RTE away and run again\n'
+        f'WNLI: {tmp_path}/WNLI has no .verified.json, and no dev.tsv; '
+        f'move {tmp_path}/WNLI away and run again\n'
+    )
+    assert f'CoLA: ready in {tmp_path}/CoLA\n' in out
+    assert 'AX: made by another script, with the rows of the published version' in out
+    after = tree(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+def test_rows_are_those_of_the_table_of_tasks():
+    from bert.tasks.table import ALL_TASKS
+
+    for name, task in glue.TASKS.items():
+        if name in ALL_TASKS and name != 'MNLI':
+            known = ALL_TASKS[name]
+            known = (known.train, *known.dev, *known.test)
+            assert [split.path for split in known] == [f'{task.folder}/{one}' for one in task.files]
+            rows = [version.rows for version in task.versions]
+            assert rows[0] == tuple(split.rows for split in known)
+            assert rows[1:] in ([], [tuple(split.older_rows for split in known)])
+    assert set(ALL_TASKS) == {
+        *(set(glue.TASKS) - {'AX', 'XNLI-1.0', 'XNLI-MT-1.0'}),
+        *(f'XNLI-{language}' for language in glue.LANGUAGES),
+    }
+
+
+# MRPC's files, extracted by the user
+
+
+@pytest.fixture
+def extracted(tmp_path):
+    folder = tmp_path / 'msi'
+    folder.mkdir()
+    (folder / 'msr_paraphrase_train.txt').write_bytes(RAW_TRAIN.replace(b'\n', b'\r\n'))
+    (folder / 'msr_paraphrase_test.txt').write_bytes(RAW_TEST)
+    return folder
+
+
+def test_given_mrpc_is_used_in_place_of_downloads(site, tmp_path, capsys, extracted):
+    table = serve(site, 'MRPC', DEV_IDS, b'not this', b'nor this')
+    table['MRPC'] = table['MRPC']._replace(versions=(glue.Version((2, 1, 2)),))
+    given = ['--path_to_mrpc', str(extracted)]
+    assert run(site, tmp_path / 'data', table, *given) == 0
+    assert [path for path, _ in site.log] == ['/glue/data/mrpc_dev_ids.tsv']
+    folder = tmp_path / 'data' / 'MRPC'
+    assert (folder / 'dev.tsv').read_bytes().splitlines()[1:] == [
+        b'0\t12\t13\tCaf\xc3\xa9 \xe2\x80\xa8closed .\tNo .'
+    ]
+    assert len((folder / 'train.tsv').read_bytes().splitlines()) == 3
+    # Later runs, with the flag or without, find it verified.
+    for flags in ([], given):
+        assert run(site, tmp_path / 'data', table, *flags) == 0
+        assert 'MRPC: verified, nothing to fetch' in capsys.readouterr().out
+    assert len(site.log) == 1
+
+
+def test_given_mrpc_with_other_rows(site, tmp_path, capsys, extracted):
+    """What the user extracted must have the rows of MRPC."""
+    table = serve(site, 'MRPC', DEV_IDS, b'', b'')
+    assert run(site, tmp_path / 'data', table, '--path_to_mrpc', str(extracted)) == 1
+    assert capsys.readouterr().err == 'MRPC: train.tsv has 2 rows, not 3668\n'
+    assert list((tmp_path / 'data').iterdir()) == []
+
+
+def test_real_given_mrpc(site, tmp_path, real_glue):
+    if not (real_glue / 'MRPC' / 'dev_ids.tsv').is_file():
+        pytest.skip(f'{real_glue}/MRPC has no raw files')
+    site.files['/glue/data/mrpc_dev_ids.tsv'] = (real_glue / 'MRPC/dev_ids.tsv').read_bytes()
+    given = ['--tasks', 'MRPC', '--path_to_mrpc', str(real_glue / 'MRPC')]
+    assert run(site, tmp_path, glue.TASKS, *given) == 0
+    for name in ('train.tsv', 'dev.tsv', 'test.tsv'):
+        assert (tmp_path / 'MRPC' / name).read_bytes() == (real_glue / 'MRPC' / name).read_bytes()
+
+
+# Tasks beyond GLUE
+
+
+def test_snli_by_hand(site, tmp_path):
+    """Rows without a gold label are left out; the others get an index and columns as in GLUE."""
+    header = (
+        'gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse '
+        'sentence1 sentence2 captionID pairID label1 label2 label3 label4 label5'
+    ).replace(' ', '\t')
+    rows = [
+        'neutral\tb1\tb2\tp1\tp2\tOne man .\tA man .\tc#0\tc#0n\tneutral\t\t\t\t',
+        '-\tb1\tb2\tp1\tp2\tTwo .\tMen .\tc#1\tc#1n\tneutral\tneutral\tx\tx\te',
+        'entailment\tb1\tb2\tp1\tp2\t"Three\tMen\u2028.\tc#2\tc#2e\te\te\te\tn\tn',
+    ]
+    text = '\n'.join([header, *rows]) + '\n'
+    names = [f'snli_1.0/snli_1.0_{name}' for name in ('train.txt', 'dev.txt', 'test.txt')]
+    entries = [(name, text) for name in names]
+    archive = make_zip([*entries, ('snli_1.0/snli_1.0_train.jsonl', 'x'), ('__MACOSX/._x', 'x')])
+    table = serve(site, 'SNLI', archive)
+    assert run(site, tmp_path, table, '--tasks', 'SNLI') == 0
+    found = tree(tmp_path / 'SNLI')
+    assert set(found) == {'train.tsv', 'dev.tsv', 'test.tsv', '.verified.json'}
+    lines = found['dev.tsv'].decode().split('\n')
+    assert lines[0].split('\t')[:3] == ['index', 'captionID', 'pairID']
+    assert lines[1:] == [
+        '0\tc#0\tc#0n\tb1\tb2\tp1\tp2\tOne man .\tA man .\tneutral\t\t\t\t\tneutral',
+        '1\tc#2\tc#2e\tb1\tb2\tp1\tp2\t"Three\tMen\u2028.\te\te\te\tn\tn\tentailment',
+        '',
+    ]
+
+
+def make_tgz(entries):
+    """Return a tar.gz archive of (name or TarInfo, bytes) pairs."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+        for info, body in entries:
+            if isinstance(info, str):
+                info = tarfile.TarInfo(info)
+                info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def baidu(*more, folder='task_data/chnsenticorp', rows=(9600, 1200, 1200)):
+    """Return an archive like Baidu's, and `more` entries."""
+    lines = [b'label\ttext_a\n', *(b'1\t%064x\n' % number**20 for number in range(2, 9602))]
+    files = [
+        (f'{folder}/{name}.tsv', b''.join(lines[: 1 + count])) for name, count in zip(NAMES, rows)
+    ]
+    return make_tgz([*files, ('task_data/lcqmc/train.tsv', b'x'), *more])
+
+
+NAMES = ('train', 'dev', 'test')
+
+
+def serve_baidu(site, archive):
+    site.files['/task_data_zh.tgz'] = archive
+    return {'ChnSentiCorp': glue.TASKS['ChnSentiCorp']}
+
+
+def test_chinese_task_whose_size_is_asked_for(site, tmp_path):
+    archive = baidu()
+    table = serve_baidu(site, archive)
+    site.faults['/task_data_zh.tgz'] = [
+        lambda handler, body: handler.send(b'', length=len(archive))
+    ]
+    assert run(site, tmp_path, table, '--tasks', 'ChnSentiCorp') == 0
+    assert site.log == [('/task_data_zh.tgz', 'HEAD'), ('/task_data_zh.tgz', None)]
+    found = tree(tmp_path / 'ChnSentiCorp')
+    assert set(found) == {'train.tsv', 'dev.tsv', 'test.tsv', '.verified.json'}
+    assert found['train.tsv'].startswith(found['dev.tsv'])
+    assert found['dev.tsv'].count(b'\n') == 1201
+    assert run(site, tmp_path, table, '--tasks', 'ChnSentiCorp') == 0
+    assert len(site.log) == 2
+
+
+def link(name):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, '/etc/passwd'
+    return info
+
+
+@pytest.mark.parametrize(
+    'archive, complaint',
+    [
+        (baidu(rows=(9600, 1199, 1200)), 'dev.tsv has 1199 rows, not 1200'),
+        (baidu(rows=(9600, 1200)), 'task_data_zh.tgz holds no chnsenticorp/test.tsv'),
+        (baidu(folder='../../x'), 'task_data_zh.tgz holds no chnsenticorp/dev.tsv'),
+        (
+            baidu((link('task_data/chnsenticorp/test.tsv'), b''), rows=(9600, 1200)),
+            'task_data_zh.tgz holds no chnsenticorp/test.tsv',
+        ),
+        (baidu(('zeros', bytes(9000000))), 'task_data_zh.tgz unpacks to over 20 times its size'),
+        (b'<html>', 'task_data_zh.tgz is not a sound tar.gz archive: not a gzip file'),
+        (baidu()[:-400], 'task_data_zh.tgz is not a sound tar.gz archive: '),
+    ],
+)
+def test_bad_archive_of_baidu(site, tmp_path, capsys, archive, complaint):
+    assert run(site, tmp_path / 'data', serve_baidu(site, archive), '--tasks', 'ChnSentiCorp') == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'ChnSentiCorp: {complaint}') and err.count('\n') == 1
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    'fault, complaint',
+    [
+        (status(404), 'answered 404 Not Found'),
+        (lambda handler, body: handler.send(b'', length=False), 'declares no bytes'),
+        (lambda handler, body: handler.send(b'', length=10**12), 'declares 1000000000000 bytes'),
+        (lambda handler, body: handler.send(b'', length=0), 'declares 0 bytes'),
+    ],
+)
+def test_size_that_cannot_be(site, tmp_path, capsys, fault, complaint):
+    table = serve_baidu(site, baidu())
+    site.faults['/task_data_zh.tgz'] = [fault]
+    assert run(site, tmp_path, table, '--tasks', 'ChnSentiCorp') == 1
+    assert capsys.readouterr().err.startswith(
+        f'ChnSentiCorp: {site.url}/task_data_zh.tgz {complaint}'
+    )
+    assert len(site.log) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lcqmc_has_no_address(site, tmp_path, capsys):
+    assert run(site, tmp_path, glue.TASKS, '--tasks', 'LCQMC') == 1
+    assert capsys.readouterr().err == (
+        'LCQMC: it has no public address, and its owners give it on request, see '
+        'http://icrc.hitsz.edu.cn/info/1037/1146.htm: put train.tsv, dev.tsv, test.tsv into a '
+        'folder LCQMC, each with a header and the columns text_a, text_b and label, and run again\n'
+    )
+    assert site.log == [] and list(tmp_path.iterdir()) == []
+    write_splits(tmp_path / 'LCQMC', 238766, 8802, 12500)
+    assert run(site, tmp_path, glue.TASKS, '--tasks', 'LCQMC') == 0
+    assert 'with the rows of the published version' in capsys.readouterr().out
+
+
+def test_archives_of_xnli_keep_their_layout(site, tmp_path):
+    """The languages are those of the corpus; no file lies beside the folder multinli."""
+    languages = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()
+    trains = [f'multinli/multinli.train.{language}.tsv' for language in languages]
+    one = [('XNLI-1.0/xnli.dev.tsv', 'd'), ('XNLI-1.0/xnli.test.tsv', 't'), ('._x', 'x')]
+    table = {
+        **serve(site, 'XNLI-1.0', make_zip(one)),
+        **serve(site, 'XNLI-MT-1.0', make_zip([(f'XNLI-MT-1.0/{name}', name) for name in trains])),
+    }
+    assert run(site, tmp_path, table, '--tasks', 'xnli-1.0,xnli-mt-1.0') == 0
+    assert [path for path, _ in site.log] == ['/XNLI/XNLI-1.0.zip', '/XNLI/XNLI-MT-1.0.zip']
+    assert set(tree(tmp_path)) == {
+        'XNLI-1.0/xnli.dev.tsv',
+        'XNLI-1.0/xnli.test.tsv',
+        'XNLI-1.0/.verified.json',
+        *(f'XNLI-MT-1.0/{name}' for name in trains),
+        'XNLI-MT-1.0/.verified.json',
+    }
+
+
+def test_hosts_of_tasks_beyond_glue(site, tmp_path, monkeypatch):
+    """Without a mirror a file comes from its own host, with one from the mirror."""
+    hosts = {name: task.host for name, task in glue.TASKS.items() if task.host != glue.BASE_URL}
+    assert hosts == {
+        'SNLI': 'https://nlp.stanford.edu',
+        'XNLI': 'https://ernie.bj.bcebos.com',
+        'ChnSentiCorp': 'https://ernie.bj.bcebos.com',
+    }
+    table = serve(site, 'AX', TEXT)
+    table['AX'] = table['AX']._replace(host=f'{site.url}/own')
+    site.files['/own/glue/data/AX.tsv'] = TEXT
+    assert run(site, tmp_path / 'a', table) == 0
+    monkeypatch.setattr(glue, 'BASE_URL', site.url)
+    assert run(site, tmp_path / 'b', table) == 0
+    assert [path for path, _ in site.log] == ['/glue/data/AX.tsv', '/own/glue/data/AX.tsv']
 
 
 # Bad networks and bad servers
@@ -810,6 +1154,8 @@ def test_mirror_by_environment_and_flag(site, tmp_path, monkeypatch):
         (['--tasks', 'MRPC'], 'MRPC'),
         (['--tasks', 'cola,sst', 'MrPc'], 'CoLA, SST-2, MRPC'),
         (['-t', 'SST-2,SST,STS', 'sts-b', 'diagnostic'], 'SST-2, STS-B, AX'),
+        (['--tasks', 'snli,xnli', 'XNLI-1.0'], 'SNLI, XNLI, XNLI-1.0'),
+        (['--path_to_mrpc', '', '--tasks', 'MRPC'], 'MRPC'),
         (['--tasks', 'RTE, all'], 'RTE, CoLA, SST-2, QQP, STS-B, MNLI, QNLI, WNLI, MRPC, AX'),
     ],
 )
@@ -822,9 +1168,10 @@ def test_task_names(argv, names):
 @pytest.mark.parametrize(
     'argv, complaint',
     [
-        (['--tasks', 'SNLI'], f'unknown task SNLI: choose from all, {ALL}'),
-        (['--tasks', 'MRPC,foo', 'bar'], f'unknown task foo, bar: choose from all, {ALL}'),
-        (['--tasks', ','], f'no task given: choose from all, {ALL}'),
+        (['--tasks', 'SQuAD'], f'unknown task SQuAD: choose from all, {ALL}, {MORE}'),
+        (['--tasks', 'MRPC,foo', 'bar'], f'unknown task foo, bar: choose from all, {ALL}, {MORE}'),
+        (['--tasks', ','], f'no task given: choose from all, {ALL}, {MORE}'),
+        (['--path_to_mrpc', 'no'], '--path_to_mrpc no has no msr_paraphrase_train.txt'),
         (['--base_url', 'ftp://x'], 'the mirror ftp://x must be an http(s) address'),
     ],
 )
@@ -859,7 +1206,7 @@ def test_help_is_complete_and_loads_nothing_heavy():
     assert '(default: all)' in done.stdout
     assert 'GLUE_BASE_URL' in done.stdout
     assert '(default: https://dl.fbaipublicfiles.com)' in done.stdout
-    for name in (*ALL.split(', '), 'SST', 'STS', 'diagnostic'):
+    for name in (*ALL.split(', '), *MORE.split(', '), 'SST', 'STS', 'diagnostic'):
         assert name in done.stdout
 
 

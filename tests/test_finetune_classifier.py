@@ -27,7 +27,7 @@ from bert.tasks import files as tasks_files
 from bert.tasks import metrics as tasks_metrics
 from bert.tasks.files import read_rows
 from bert.tasks.metrics import describe
-from bert.tasks.table import TASKS
+from bert.tasks.table import ALL_TASKS
 from bert.training import schedule, states, update
 
 import mxnet as mx  # isort: skip
@@ -65,8 +65,8 @@ def write_glue_tsv(folder, split, rows, labels, width):
 
 
 def write_task(folder, name, train=22, dev=9, test=5):
-    """Write all files of a GLUE task. Dev and test sets can be recognised by their sizes."""
-    task = TASKS[name]
+    """Write all files of a task. Dev and test sets can be recognised by their sizes."""
+    task = ALL_TASKS[name]
     classes = 2 if task.is_regression else len(task.labels)
 
     def label(number):
@@ -490,6 +490,77 @@ def test_one_text_a_row_and_no_header(glue_dir, tiny_bert, tmp_path):
     assert set(result['epochs'][0]['dev']) == {'mcc'}
     found = predictions(tmp_path / 'CoLA.tsv')
     assert len(found) == 5 and set(found) <= {'0', '1'}
+
+
+@pytest.mark.parametrize('name', ['LCQMC', 'ChnSentiCorp', 'XNLI', 'SNLI'])
+def test_tasks_beyond_glue(tiny_bert, tmp_path, monkeypatch, name):
+    write_task(tmp_path, name)
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path))
+    output = tmp_path / 'out'
+    flags = ['--task_name', name, '--training_steps', '2', *SMALL]
+    result = finetune(output, '--bert_model', tiny_bert, *flags)
+    assert set(result['epochs'][0]['dev']) == {'accuracy'}
+    assert result['test'] == [f'{name}.tsv']
+    found = predictions(output / f'{name}.tsv')
+    assert len(found) == 5 and set(found) <= set(ALL_TASKS[name].labels)
+    assert read_outputs(output)['dev'].shape == (9, len(ALL_TASKS[name].labels))
+    again = finetune(tmp_path / 'new', '--only_inference', '--bert_model', output)
+    assert again['test'] == [f'{name}.tsv']
+    assert predictions(tmp_path / 'new' / f'{name}.tsv') == found
+
+
+def write_xnli(folder, languages, train_language):
+    """Write XNLI in the layout of its archives, with 4 dev rows and 3 test rows a language."""
+    header = 'language\tgold_label\tsentence1\tsentence2\n'
+    labels = ALL_TASKS['XNLI'].labels
+    for name, count in [('dev', 4), ('test', 3)]:
+        path = folder / 'XNLI-1.0' / f'xnli.{name}.tsv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            header
+            + ''.join(
+                f'{language}\t{labels[label]}\t{first}\t{second}\n'
+                for number, language in enumerate(languages)
+                for first, second, label in sentences(count, number, 3)
+            )
+        )
+    path = folder / 'XNLI-MT-1.0' / 'multinli' / f'multinli.train.{train_language}.tsv'
+    path.parent.mkdir(parents=True)
+    names = ['neutral', 'entailment', 'contradictory']
+    rows = ''.join(f'{a}\t{b}\t{names[label]}\n' for a, b, label in sentences(22, 9, 3))
+    path.write_text(f'premise\thypo\tlabel\n{rows}')
+
+
+def test_xnli_translated_and_zero_shot(tiny_bert, tmp_path, monkeypatch):
+    """A model trained on German answers German, and English without training data."""
+    write_xnli(tmp_path, ['en', 'de'], 'de')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path))
+    output = tmp_path / 'out'
+    flags = ['--task_name', 'XNLI-de', '--training_steps', '2', *SMALL]
+    result = finetune(output, '--bert_model', tiny_bert, *flags)
+    assert result['test'] == ['XNLI-de.tsv']
+    assert read_outputs(output)['dev'].shape == (4, 3)
+    zero_shot = ['--only_inference', '--bert_model', output, '--task_name', 'XNLI-en']
+    assert finetune(tmp_path / 'new', *zero_shot)['test'] == ['XNLI-en.tsv']
+    assert len(predictions(tmp_path / 'new' / 'XNLI-en.tsv')) == 3
+    log = (tmp_path / 'new' / 'inference.log').read_text()
+    assert re.search(r'validation metrics:accuracy:\d\.\d{4}\n', log)
+    # The same sentences with the same labels would be the same rows; these are not.
+    german, english = (read_outputs(folder)['dev'] for folder in (output, tmp_path / 'new'))
+    assert german.shape == english.shape and (german != english).any()
+
+
+def test_a_qqp_folder_of_2018(tiny_bert, tmp_path, monkeypatch):
+    """Its broken rows are left out, and the log says so."""
+    write_task(tmp_path, 'QQP')
+    with open(tmp_path / 'QQP' / 'train.tsv', 'a') as train:
+        train.write('1\t2\t3\tWas he real?\n\tWhat is the evidence?\t0\n')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path))
+    flags = ['--task_name', 'QQP', '--training_steps', '1', *SMALL]
+    finetune(tmp_path / 'out', '--bert_model', tiny_bert, *flags)
+    log = (tmp_path / 'out' / 'finetune.log').read_text()
+    assert f'WARNING:root:{tmp_path}/QQP/train.tsv: 2 broken rows are left out\n' in log
+    assert 'INFO:root:training on 22 rows, ' in log
 
 
 # --- own data

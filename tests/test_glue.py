@@ -144,6 +144,26 @@ def test_csv_has_the_unrounded_table(finished):
     assert [row['last accuracy'] for row in rows[-2:]] == ['other model'] * 2
 
 
+def test_tasks_beyond_glue(data, command, environment, tmp_path):
+    """They have a table and a section of the report, but no published runs."""
+    folder = tmp_path / 'data' / 'LCQMC'
+    folder.mkdir(parents=True)
+    for split in ROWS:
+        lines = (data / 'MRPC' / f'{split}.tsv').read_text('utf8').splitlines()[1:]
+        cells = [line.split('\t') for line in lines]
+        text = ''.join('\t'.join([*row[3:], row[0]]) + '\n' for row in cells)
+        (folder / f'{split}.tsv').write_text(f'text_a\ttext_b\tlabel\n{text}', 'utf8')
+    output = tmp_path / 'out'
+    line = [*command, '--tasks', 'LCQMC', '--seeds', '1', '--output_dir', str(output)]
+    done = call(line, {**environment, 'GLUE_DIR': str(folder.parent)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('\nLCQMC\n')
+    assert list(table(done.stdout))[:3] == ['seed', '1', 'mean']
+    assert not any(row.startswith('published') for row in table(done.stdout))
+    assert 'LCQMC' in (output / 'report.html').read_text('utf8')
+    assert len((folder_of(output, 1, 'LCQMC') / 'LCQMC.tsv').read_text().splitlines()) == 5
+
+
 def test_finished_runs_are_not_done_again(finished, command, environment, tmp_path):
     """Another folder and a differently spelled learning rate give the same table, at once."""
     output, done = finished
@@ -235,6 +255,10 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
         ],
         (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
         (['--ensemble'], '--ensemble goes with --submission'),
+        (
+            ['--tasks', 'LCQMC', 'XNLI-de', '--submission', 'a.zip'],
+            f'--submission goes with tasks of GLUE: {", ".join(TASKS)}',
+        ),
         (['--check-submission', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
         (['--compare-log', 'a', 'b', '--jobs=2'], '--jobs does not go with --compare-log'),
         (

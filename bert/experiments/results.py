@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from bert.tasks.table import TASKS
+from bert.tasks.table import ALL_TASKS, TASKS
 
 HEAD = 'seed'  # the head of the first column, which also has the names of the statistics
 MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
@@ -57,7 +57,7 @@ def best_seed(task, done):
     done : dict of int to dict
         The record of each seed.
     """
-    dev_set, metric = TASKS[task].dev[0].dev_name, TASKS[task].metrics[0]
+    dev_set, metric = ALL_TASKS[task].dev[0].dev_name, ALL_TASKS[task].metrics[0]
 
     def score(seed):
         return done[seed]['epochs'][done[seed]['best_epoch'] - 1][dev_set][metric]
@@ -66,7 +66,7 @@ def best_seed(task, done):
 
 
 def tabulate_tasks(records, published):
-    """Make the table of each task, and of GLUE's score if there are records of all tasks.
+    """Make the table of each task, and of GLUE's score if there are records of all its tasks.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def tabulate_tasks(records, published):
     for task, done in records.items():
         measured = {seed: measures(record) for seed, record in done.items()}
         tables[task] = tabulate(measured, published[task])
-    if len(records) == len(TASKS):
-        scores = macro_average(records)
+    if records.keys() >= TASKS.keys():
+        scores = macro_average({task: records[task] for task in TASKS})
         if scores:
             tables['GLUE'] = tabulate(scores)
     return tables

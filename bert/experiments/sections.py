@@ -8,7 +8,7 @@ from bert.experiments import curves, logs
 from bert.system.errors import ToolkitError
 from bert.tasks import files
 from bert.tasks.predictions import read_outputs
-from bert.tasks.table import TASKS, Task
+from bert.tasks.table import ALL_TASKS, Task
 
 
 class Evaluation(NamedTuple):
@@ -60,7 +60,7 @@ def make_sections(tables, records, folders, published, data):
     """
     sections = []
     for name, done in records.items():
-        task = TASKS[name]
+        task = ALL_TASKS[name]
         panels = collect_panels(task, done, folders, published[name])
         evaluations = [
             collect_evaluation(task, split, [folders[name, number] for number in done], data)

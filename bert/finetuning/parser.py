@@ -3,7 +3,7 @@
 from bert.cli.flags import Parser, add_device_flags, fraction, positive_float, positive_int, seed
 from bert.distributed.flags import add_kvstore_flag
 from bert.tasks.metrics import METRICS
-from bert.tasks.table import OTHER_NAMES, TASKS
+from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
 
 DESCRIPTION = (
     'Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result.'
@@ -38,9 +38,11 @@ def build_flags():
         data,
         '--task_name',
         roles='remembered run',
-        choices=[*TASKS, *OTHER_NAMES],
-        help='GLUE task; its files are in the folder that the variable GLUE_DIR names '
-        '(default: MRPC)',
+        choices=[*ALL_TASKS, *OTHER_NAMES],
+        metavar='TASK',
+        help=f'{", ".join(TASKS)} of GLUE; SNLI; XNLI (Chinese), LCQMC, ChnSentiCorp; XNLI-de and '
+        f'the like ({" ".join(LANGUAGES)}); the files are in the folder that the variable GLUE_DIR '
+        'names (default: MRPC)',
     )
     parser.flag(
         data,

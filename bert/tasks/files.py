@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import logging
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import List, NamedTuple, Optional
 
@@ -50,7 +52,7 @@ def glue_folder():
 
 
 def read_glue(folder, task, split):
-    """Read one split of a GLUE task.
+    """Read one split of a GLUE task, or of another task of the table.
 
     Returns
     -------
@@ -59,16 +61,25 @@ def read_glue(folder, task, split):
     Raises
     ------
     ToolkitError
-        With file and line, if a row is too short, a label is unknown or the text is not UTF-8.
+        With file and line, if a row is too short, a label or column is unknown or the text is not
+        UTF-8.
     """
     path = Path(folder) / split.path
     if not path.is_file():
         raise ToolkitError(
             f'{path} is not there: download_glue_data.py --data_dir {folder} '
-            f'--tasks {task.name} fetches it'
+            f'--tasks {Path(split.path).parts[0]} fetches it'
         )
     rows = _tsv_rows(path)
-    return _examples(path, rows[1:] if split.has_header else rows, split, task.labels)
+    if split.has_header:
+        split = _number_columns(path, rows[0], split)
+        rows = rows[1:]
+    if split.only:
+        column, value = split.only
+        rows = [row for row in rows if _cell(path, row, column) == value]
+    if split.skips_short:
+        rows = _leave_out_short(path, rows, max(*split.text_columns, split.label_column))
+    return _examples(path, rows, split, task.labels, task.other_labels)
 
 
 def read_own(task, split):
@@ -150,6 +161,35 @@ def write_predictions(path, source, predictions):
         writer.writerows(rows)
         text = buffer.getvalue()
     write_text(path, text)
+
+
+def _number_columns(path, header, split):
+    """Return a split whose columns are numbers, given the header, in place of names."""
+
+    def number(column):
+        if not isinstance(column, str):
+            return column
+        if column not in header.cells:
+            raise ToolkitError(
+                f'{path}:{header.line}: there is no column {column!r} among '
+                f'{", ".join(header.cells)}'
+            )
+        return header.cells.index(column)
+
+    return replace(
+        split,
+        text_columns=tuple(number(column) for column in split.text_columns),
+        label_column=number(split.label_column),
+        only=split.only and (number(split.only[0]), split.only[1]),
+    )
+
+
+def _leave_out_short(path, rows, last_column):
+    """Return the rows that have all columns, and log how many do not."""
+    whole = [row for row in rows if len(row.cells) > last_column]
+    if len(whole) < len(rows):
+        logging.warning('%s: %d broken rows are left out', path, len(rows) - len(whole))
+    return whole
 
 
 def _tsv_rows(path):
@@ -236,7 +276,7 @@ def _cell(path, row, column):
     raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
 
 
-def _examples(path, rows, split, labels):
+def _examples(path, rows, split, labels, other_labels=()):
     if not rows:
         raise ToolkitError(f'{path}: has no rows')
     texts = [tuple(_cell(path, row, column) for column in split.text_columns) for row in rows]
@@ -246,6 +286,7 @@ def _examples(path, rows, split, labels):
     if labels is None:
         return Examples(texts, _numbers(path, rows, cells))
     ids = {label: i for i, label in enumerate(labels)}
+    ids.update({other: ids[label] for other, label in other_labels})
     for row, cell in zip(rows, cells):
         if cell not in ids:
             raise ToolkitError(

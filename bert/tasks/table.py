@@ -1,4 +1,4 @@
-"""The nine GLUE tasks and the diagnostic set as data, and a task made from a user's own files."""
+"""The GLUE tasks, the diagnostic set and other published tasks as data, and a user's own task."""
 
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
@@ -13,7 +13,8 @@ OWN = 'own'
 class Split:
     """One TSV file of a task.
 
-    Columns are counted from 0 in a GLUE file and have names in a user's own.
+    Columns are counted from 0, or from -1 at the end, or have the names of the header, as in all
+    files of a user's own.
     """
 
     path: str  # in the folder of all tasks, such as MRPC/train.tsv
@@ -21,8 +22,11 @@ class Split:
     label_column: Optional[object] = None  # None: no labels
     has_header: bool = True
     name: str = ''  # distinguishes the dev sets of MNLI
-    submission: str = ''  # the file that GLUE's server expects for a test set
+    submission: str = ''  # the file for a test set's predictions; GLUE's server expects its own
     rows: Optional[int] = None  # the number in the published file
+    older_rows: Optional[int] = None  # the number in the file of 2018, if it was another one
+    only: Optional[Tuple[object, str]] = None  # a column, and its cell in the rows that count
+    skips_short: bool = False  # in the file of 2018, a line break in a text makes two short rows
 
     @property
     def dev_name(self):
@@ -40,6 +44,7 @@ class Task:
     test: Tuple[Split, ...]
     labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None in regression
     metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
+    other_labels: Tuple[Tuple[str, str], ...] = ()  # other spellings, and the labels they mean
 
     @property
     def is_regression(self):
@@ -57,15 +62,30 @@ class Task:
         return self.name == OWN
 
 
-def _glue(folder, columns, label, rows, labels=('0', '1'), test_columns=None, **keywords):
-    """Make a row of the table below for a task that has one dev and one test set."""
-    train, dev, test = rows
-    answers = f'{folder}.tsv'
+def _glue(
+    folder,
+    columns,
+    label,
+    rows,
+    labels=('0', '1'),
+    test_columns=None,
+    older_rows=(None, None, None),
+    skips_short=False,
+    **keywords,
+):
+    """Make a row of the tables below for a task laid out as most of GLUE: one dev, one test set."""
+
+    def split(name, number, **more):
+        path = f'{folder}/{name}.tsv'
+        return Split(path, rows=rows[number], older_rows=older_rows[number], **more)
+
+    labelled = {'text_columns': columns, 'label_column': label, 'skips_short': skips_short}
+    test = {'text_columns': test_columns or columns, 'submission': f'{folder}.tsv'}
     return Task(
         name=folder,
-        train=Split(f'{folder}/train.tsv', columns, label, rows=train),
-        dev=(Split(f'{folder}/dev.tsv', columns, label, rows=dev),),
-        test=(Split(f'{folder}/test.tsv', test_columns or columns, submission=answers, rows=test),),
+        train=split('train', 0, **labelled),
+        dev=(split('dev', 1, **labelled),),
+        test=(split('test', 2, **test),),
         labels=labels,
         **keywords,
     )
@@ -96,6 +116,9 @@ TASKS = {
             5,
             (363846, 40430, 390965),
             test_columns=(1, 2),
+            # GluonNLP 0.10 has the file of 2018, and leaves its short rows out too.
+            older_rows=(363849, 40430, 390965),
+            skips_short=True,
             metrics=('accuracy', 'f1'),
         ),
         Task(
@@ -113,11 +136,62 @@ TASKS = {
             ),
             labels=NLI,
         ),
-        _glue('QNLI', (1, 2), 3, (104743, 5463, 5463), labels=ENTAILMENT),
+        _glue(
+            'QNLI',
+            (1, 2),
+            3,
+            (104743, 5463, 5463),
+            labels=ENTAILMENT,
+            older_rows=(108436, 5732, 5740),
+        ),
         _glue('RTE', (1, 2), 3, (2490, 277, 3000), labels=ENTAILMENT),
         _glue('WNLI', (1, 2), 3, (635, 71, 146)),
     ]
 }
+
+
+def _xnli(language):
+    """Make a row of the table below for XNLI in one language, from the files of its archives.
+
+    The dev and test sets of all languages are in the same files. The training set is that of MNLI,
+    translated by a machine.
+    """
+    name = f'XNLI-{language}'
+    texts, only = ('sentence1', 'sentence2'), ('language', language)
+    return Task(
+        name=name,
+        train=Split(
+            f'XNLI-MT-1.0/multinli/multinli.train.{language}.tsv',
+            ('premise', 'hypo'),
+            'label',
+            rows=392702,
+        ),
+        dev=(Split('XNLI-1.0/xnli.dev.tsv', texts, 'gold_label', only=only, rows=2490),),
+        test=(
+            Split('XNLI-1.0/xnli.test.tsv', texts, submission=f'{name}.tsv', only=only, rows=5010),
+        ),
+        labels=NLI,
+        other_labels=_CONTRADICTORY,
+    )
+
+
+# XNLI's training sets call a contradiction contradictory.
+_CONTRADICTORY = (('contradictory', 'contradiction'),)
+# Conneau et al. (1809.05053), table 1.
+LANGUAGES = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()
+# Columns, labels and their order are those of GluonNLP 0.10, and of the archives.
+MORE_TASKS = {
+    task.name: task
+    for task in [
+        _glue('SNLI', (7, 8), -1, (549367, 9842, 9824), labels=NLI),
+        # In Chinese, from the archive of Baidu's ERNIE.
+        _glue('XNLI', (0, 1), 2, (392702, 2490, 5010), labels=NLI, other_labels=_CONTRADICTORY),
+        _glue('LCQMC', (0, 1), 2, (238766, 8802, 12500)),
+        _glue('ChnSentiCorp', (1,), 0, (9600, 1200, 1200)),
+        *map(_xnli, LANGUAGES),
+    ]
+}
+ALL_TASKS = {**TASKS, **MORE_TASKS}
 OTHER_NAMES = {'SST': 'SST-2'}
 
 

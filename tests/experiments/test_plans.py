@@ -97,6 +97,17 @@ def test_other_data():
     assert compare(plan(*SHORT, data=data).settings, data)['2019-01'] == 'other data'
 
 
+def test_the_older_qqp_is_whole(tmp_path):
+    """GluonNLP's published figures are those of 363,849 and 40,430 rows."""
+    (tmp_path / 'QQP').mkdir()
+    for name, rows in [('train', 363849), ('dev', 40430)]:
+        text = 'header\n' + '1\t2\t3\ta\tb\t1\n' * rows
+        (tmp_path / 'QQP' / f'{name}.tsv').write_text(text)
+    assert plans.is_whole(TASKS['QQP'], tmp_path)
+    (tmp_path / 'QQP' / 'dev.tsv').write_text('header\n' + '1\t2\t3\ta\tb\t1\n' * 40429)
+    assert not plans.is_whole(TASKS['QQP'], tmp_path)
+
+
 def test_real_mrpc_is_whole(real_glue):
     assert plans.is_whole(TASKS['MRPC'], real_glue)
 

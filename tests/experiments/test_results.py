@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bert.experiments import results
+from bert.tasks.table import TASKS
 
 # Two runs of a task with one dev set, three epochs, the best in the middle.
 RECORD = {
@@ -141,6 +142,23 @@ def test_macro_average():
     assert results.macro_average(records) == {
         1: {'last score': pytest.approx(2.05 / 3), 'best score': pytest.approx(2.25 / 3)}
     }
+
+
+def test_only_tasks_of_glue_count_for_its_score():
+    def record(value):
+        return {'epochs': [{'dev': {'accuracy': value}}], 'best_epoch': 1, 'seconds': 1.0}
+
+    records = {name: {1: record(0.5)} for name in [*TASKS, 'LCQMC']}
+    records['LCQMC'] = {1: record(1.0)}
+    published = dict.fromkeys(records, [])
+    assert results.tabulate_tasks(records, published)['GLUE'][0] == {
+        'seed': 1,
+        'last score': 0.5,
+        'best score': 0.5,
+    }
+    del records['WNLI']
+    assert len(records) == len(TASKS)
+    assert 'GLUE' not in results.tabulate_tasks(records, published)
 
 
 TABLE = [

@@ -186,7 +186,7 @@ def test_attention_weights_and_all_encodings_are_given_out(fused):
     assert len(found_encodings) == 3
     for array, other in zip(found_encodings, encodings):
         np.testing.assert_allclose(array.asnumpy(), other.asnumpy(), atol=1e-5)
-    for array, (other,) in zip(found_weights, weights):
+    for (array,), (other,) in zip(found_weights, weights):
         valid = batch()[2].asnumpy().astype(int)
         for row, length in enumerate(valid):
             a, b = (x[row, :, :, :length].asnumpy() for x in (array, other))

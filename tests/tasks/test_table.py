@@ -59,6 +59,41 @@ def test_mnli():
     assert task.metrics == ('accuracy',)
 
 
+# Name: text columns, label column, labels, as in GluonNLP 0.10's classification.py and
+# baidu_ernie_data.py, and rows, as in its documentation (LCQMC: Liu et al. 2018, table 2).
+CHINESE = {
+    'XNLI': ((0, 1), 2, ('neutral', 'entailment', 'contradiction'), (392702, 2490, 5010)),
+    'LCQMC': ((0, 1), 2, ('0', '1'), (238766, 8802, 12500)),
+    'ChnSentiCorp': ((1,), 0, ('0', '1'), (9600, 1200, 1200)),
+}
+
+
+@pytest.mark.parametrize('name', CHINESE)
+def test_chinese_row_of_the_table(name):
+    columns, label, labels, rows = CHINESE[name]
+    task = table.ALL_TASKS[name]
+    (dev,), (test,) = task.dev, task.test
+    assert (task.labels, task.metrics) == (labels, ('accuracy',))
+    for split, file in [(task.train, 'train'), (dev, 'dev'), (test, 'test')]:
+        assert (split.path, split.text_columns) == (f'{name}/{file}.tsv', columns)
+        assert split.label_column == (None if split is test else label)
+        assert split.has_header
+    assert test.submission == f'{name}.tsv'
+    assert (task.train.rows, dev.rows, test.rows) == rows
+
+
+def test_other_tasks():
+    """XNLI in its 15 languages has the labels of MNLI, so that one model serves both."""
+    assert set(table.MORE_TASKS) == {*CHINESE, 'SNLI', *(f'XNLI-{x}' for x in table.LANGUAGES)}
+    assert len(table.LANGUAGES) == 15
+    assert table.ALL_TASKS == {**TASKS, **table.MORE_TASKS}
+    for name, task in table.MORE_TASKS.items():
+        assert task.name == name
+        assert 'NLI' not in name or task.labels == TASKS['MNLI'].labels
+    submissions = [split.submission for t in table.ALL_TASKS.values() for split in t.test]
+    assert len(set(submissions)) == len(submissions)
+
+
 OWN = {
     'train': 'train.tsv',
     'dev': None,

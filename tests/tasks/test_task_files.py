@@ -9,7 +9,7 @@ import pytest
 
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks import files
-from bert.tasks.table import TASKS, Split, Task
+from bert.tasks.table import ALL_TASKS, TASKS, Split, Task
 
 MRPC = TASKS['MRPC']
 HEADER = 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
@@ -243,6 +243,110 @@ def test_share_of_ones_in_the_real_files(real_glue):
     """Of MRPC's dev pairs 279 of 408 are paraphrases, 68 %: a well-known majority baseline."""
     task = TASKS['MRPC']
     assert files.read_glue(real_glue, task, task.dev[0]).labels.sum() == 279
+
+
+# --- files of 2018, and of tasks beyond GLUE
+
+
+def test_broken_rows_of_the_older_qqp_are_left_out(tmp_path, caplog):
+    """The row whose question has a line break makes two short ones; a test set has to be whole."""
+    task = TASKS['QQP']
+    header = 'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n'
+    broken = '2\t3\t4\tWas he real?\n\tWhat is the evidence?\t0\n'
+    write(tmp_path / 'QQP/train.tsv', f'{header}1\t2\t3\tA\tB\t1\n{broken}5\t6\t7\tC\tD\t0\n')
+    examples = files.read_glue(tmp_path, task, task.train)
+    assert examples.texts == [('A', 'B'), ('C', 'D')]
+    assert examples.labels.tolist() == [1, 0]
+    assert caplog.messages == [f'{tmp_path}/QQP/train.tsv: 2 broken rows are left out']
+    write(tmp_path / 'QQP/test.tsv', 'id\tquestion1\tquestion2\n0\tA\tB\n1\tC\n')
+    with pytest.raises(ToolkitError) as caught:
+        files.read_glue(tmp_path, task, task.test[0])
+    assert str(caught.value).endswith('QQP/test.tsv:3: 2 columns, and column 3 is wanted')
+
+
+def test_snli_in_both_layouts(tmp_path):
+    """The gold label is the last cell of a row; rows can be longer than the header."""
+    task = ALL_TASKS['SNLI']
+    start = '0\tc\tp\tb\tb\tp\tp\tOne man .\tA man .'
+    write(
+        tmp_path / 'SNLI/train.tsv',
+        'index\tcaptionID\tpairID\tsentence1_binary_parse\tsentence2_binary_parse\t'
+        'sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n'
+        f'{start}\tneutral\tneutral\n{start}\tneutral\tx\tx\tx\tx\tcontradiction\n',
+    )
+    examples = files.read_glue(tmp_path, task, task.train)
+    assert examples.texts == [('One man .', 'A man .')] * 2
+    assert [task.labels[number] for number in examples.labels] == ['neutral', 'contradiction']
+
+
+def test_chinese_tasks_in_the_layout_of_gluonnlp(tmp_path):
+    """Columns by number, as in GluonNLP's baidu_ernie_data.py, and its second name of a label."""
+    contents = {
+        'XNLI': 'premise\thypo\tlabel\n他说\t妈妈\tcontradictory\n嗯\t我\tentailment\n',
+        'LCQMC': 'text_a\ttext_b\tlabel\n他说\t妈妈\t1\n嗯\t我\t0\n',
+        'ChnSentiCorp': 'label\ttext_a\n1\t他说\n0\t嗯\n',
+    }
+    for name, content in contents.items():
+        task = ALL_TASKS[name]
+        write(tmp_path / task.train.path, content)
+        write(tmp_path / task.test[0].path, content)
+        examples = files.read_glue(tmp_path, task, task.train)
+        pair = name != 'ChnSentiCorp'
+        assert examples.texts == [('他说', '妈妈')[: 1 + pair], ('嗯', '我')[: 1 + pair]]
+        labels = [task.labels[number] for number in examples.labels]
+        assert labels == (['contradiction', 'entailment'] if name == 'XNLI' else ['1', '0'])
+        assert files.read_glue(tmp_path, task, task.test[0]) == (examples.texts, None)
+
+
+XNLI_HEADER = (
+    'language\tgold_label\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t'
+    'sentence2_parse\tsentence1\tsentence2\tpromptID\tpairID\tgenre\tlabel1\tlabel2\tlabel3\t'
+    'label4\tlabel5\tsentence1_tokenized\tsentence2_tokenized\tmatch\n'
+)
+
+
+def xnli_row(language, label, first, second):
+    return f'{language}\t{label}\t\t\t\t\t{first}\t{second}\t1\t1\tnews' + 8 * '\tx' + '\n'
+
+
+def test_xnli_in_one_language(tmp_path):
+    """Columns by name, and only the rows of the language, in the layout of XNLI's archives."""
+    task = ALL_TASKS['XNLI-de']
+    rows = [
+        xnli_row('ar', 'neutral', 'a', 'b'),
+        xnli_row('de', 'neutral', 'Und er', 'Er rief'),
+        xnli_row('de', 'contradiction', '"Und', 'nein'),
+        xnli_row('el', 'neutral', 'c', 'd'),
+    ]
+    write(tmp_path / 'XNLI-1.0/xnli.dev.tsv', XNLI_HEADER + ''.join(rows))
+    write(
+        tmp_path / 'XNLI-MT-1.0/multinli/multinli.train.de.tsv',
+        'premise\thypo\tlabel\nEins .\tZwei .\tcontradictory\n',
+    )
+    dev = files.read_glue(tmp_path, task, task.dev[0])
+    assert dev.texts == [('Und er', 'Er rief'), ('"Und', 'nein')]
+    assert [task.labels[number] for number in dev.labels] == ['neutral', 'contradiction']
+    train = files.read_glue(tmp_path, task, task.train)
+    assert train.texts == [('Eins .', 'Zwei .')]
+    assert task.labels[train.labels[0]] == 'contradiction'
+    # A language without rows, and a file without the columns.
+    sw = ALL_TASKS['XNLI-sw']
+    for content, sentence in [
+        (XNLI_HEADER + ''.join(rows), ': has no rows'),
+        ('language\tgold_label\n', ":1: there is no column 'sentence1' among language, gold_label"),
+    ]:
+        path = write(tmp_path / 'XNLI-1.0/xnli.dev.tsv', content)
+        with pytest.raises(ToolkitError) as caught:
+            files.read_glue(tmp_path, sw, sw.dev[0])
+        assert str(caught.value) == f'{path}{sentence}'
+
+
+def test_a_missing_file_names_the_archive_that_has_it(tmp_path):
+    task = ALL_TASKS['XNLI-fr']
+    for split, name in [(task.train, 'XNLI-MT-1.0'), (task.dev[0], 'XNLI-1.0')]:
+        with pytest.raises(ToolkitError) as caught:
+            files.read_glue(tmp_path, task, split)
+        assert str(caught.value).endswith(f'--data_dir {tmp_path} --tasks {name} fetches it')
 
 
 # --- a user's own files
