@@ -266,7 +266,7 @@ def test_the_loop_of_the_readme(tiny_bert, tmp_path):
     code = readme_loop()
     assert len([line for line in code.splitlines() if line]) <= 33
     # With the small model and so few rows, a larger rate learns something in three epochs.
-    code = code.replace('learning_rate=5e-5', 'learning_rate=1e-2')
+    code = code.replace('learning_rate=5e-5', 'learning_rate=1e-3')
     write_learnable(tmp_path / 'MRPC')
     path = tmp_path / 'loop.py'
     path.write_text(code)

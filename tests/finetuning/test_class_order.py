@@ -130,7 +130,7 @@ def test_an_unfinished_run_of_an_earlier_version_is_resumed(
 
     earlier = {**TASKS, 'RTE': finetune_classifier.replace(TASKS['RTE'], labels=tuple(OTHER))}
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_classifier, 'TASKS', earlier)
+        patch.setattr(finetune_classifier, 'ALL_TASKS', earlier)
         train(tmp_path / 'whole')
         from bert.finetuning.output import Output
 
