@@ -16,7 +16,7 @@ from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
-from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
+from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.system.errors import UsageError
 from bert.tasks import metrics
 from bert.tasks.files import find_labels
@@ -130,7 +130,7 @@ def choose_task(args, labels):
         The labels of a fine-tuned model that predicts on own data; None for regression.
     """
     if args.task_name:
-        return ALL_TASKS[args.task_name]
+        return ALL_TASKS[glue_name(args.task_name)]
     if not args.only_inference and not args.regression:
         labels = find_labels(args.train_file, args.label_column)
     return own_task(
@@ -205,6 +205,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         # The states of MXNet's own optimizers differ in form; some hold more than arrays.
         can_resume=args.optimizer.lower() == 'bertadam',
         workers=workers,
+        task_name=args.task_name or task.name,
     )
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, positive_int, seed
+from bert.cli.flags import Parser, positive_int, seed, spell_out
 from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
@@ -55,12 +55,15 @@ def parse_args(argv=None):
     argparse.Namespace, dict of str to (list of str, argparse.Namespace)
         By task, the words to pass on and the flag values that they give.
     """
-    argv = sys.argv[1:] if argv is None else argv
     parser = build_flags()
-    args, given = parser.parse_known_args(argv)
     run_parser = build_run_flags()
     run_parser.error = parser.error  # with the usage of this script
-    refuse_flags([word.partition('=')[0] for word in argv if word.startswith('--')], run_parser)
+    refused = refused_flags(run_parser)
+    flags = dict.fromkeys([*parser.spellings(), *run_parser.spellings()])
+    allowed = [flag for flag in flags if flag not in refused]
+    argv = spell_out(sys.argv[1:] if argv is None else argv, allowed, list(refused), parser.error)
+    args, given = parser.parse_known_args(argv)
+    refuse_flags([word.partition('=')[0] for word in argv if word.startswith('--')], refused)
     if args.ensemble and not args.submission:
         raise UsageError('--ensemble goes with --submission')
     args.tasks = choose_tasks(args.tasks, args.recipe)
@@ -84,7 +87,8 @@ def parse_args(argv=None):
 
 def build_flags():
     """Build the parser of this script's own flags."""
-    parser = Parser(__doc__, epilog=EPILOG)
+    # Which flag a word is short for depends on those of finetune_classifier.py too.
+    parser = Parser(__doc__, epilog=EPILOG, allow_abbrev=False)
     group = parser.add_argument_group('runs')
     group.add_argument(
         '--tasks',
@@ -143,22 +147,26 @@ def build_flags():
     return parser
 
 
-def refuse_flags(names, run_parser):
+def refused_flags(run_parser):
+    """Return the flags of finetune_classifier.py that runs cannot have, and the reasons."""
+    own_data = {f'--{name}' for name in run_parser.with_role('own')}
+    return {**REFUSED, **dict.fromkeys(own_data, 'this script runs GLUE tasks, not own data')}
+
+
+def refuse_flags(names, refused):
     """Refuse flags that do not go together, and those that runs cannot have.
 
     Parameters
     ----------
     names : list of str
         The flags that were given.
-    run_parser : bert.cli.flags.Parser
-        The parser of finetune_classifier.py.
+    refused : dict of str to str
+        See :func:`refused_flags`.
     """
     for flag, others in STANDALONE.items():
         for name in names if flag in names else ():
             if name not in (flag, *others):
                 raise UsageError(f'{name} does not go with {flag}')
-    own_data = {f'--{name}' for name in run_parser.with_role('own')}
-    refused = {**REFUSED, **dict.fromkeys(own_data, 'this script runs GLUE tasks, not own data')}
     for name in names:
         if name in refused:
             raise UsageError(f'{name} is not for glue.py: {refused[name]}')

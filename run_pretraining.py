@@ -3,6 +3,7 @@
 
 import contextlib
 import logging
+import time
 from pathlib import Path
 
 from bert.checkpoints import reading
@@ -80,8 +81,9 @@ def pretrain(args, memory, workers):
             save_huggingface(folder / 'model', model, vocab, lower)
             logging.info('the trained model is in %s', folder / 'model')
     if args.do_eval:
+        start = time.time()
         result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-        report_evaluation(result['eval'])
+        report_evaluation(result['eval'], time.time() - start)
         if args.do_training and workers.is_first:
             add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
@@ -220,6 +222,7 @@ def train(model, source, start, contexts, workers, args):
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
     recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers)
     position = recorder.restore(updater, start)
+    since = time.time()
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
         asked_to_stop = stack.enter_context(stop_signal(workers))
@@ -247,6 +250,7 @@ def train(model, source, start, contexts, workers, args):
                 raise Stopped(
                     signum, f'step {step} is saved, and --start_step auto goes on from there'
                 )
+    logging.info('Train cost=%.1fs', time.time() - since)
     return recorder.metrics
 
 
@@ -292,30 +296,42 @@ class Profile:
 def evaluate(model, source, contexts, workers, args):
     """Compute losses and accuracies over all instances, shared by the workers.
 
+    Those of each ``--log_interval`` batches are logged.
+
     Returns
     -------
     dict of str to float
         See :meth:`bert.pretraining.loss.Tally.metrics`.
     """
     from bert.pretraining.loss import Tally, build_loss, statistics
+    from bert.pretraining.recorder import log_step
 
+    logged, tokens, since = Tally(), 0, time.time()
     loss, tally = build_loss(contexts), Tally()
     late = devices.Late(tally.add, devices.IN_FLIGHT * len(contexts))
     with progress(source.count, 'evaluation', 'row') as bar:
         batches = streams.evaluation(source, args.batch_size_eval, args.seed)
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(batches, 1):
             bar.update(len(batch.nsp_labels))
-            ctx = devices.take_turns(number, contexts, workers)
+            tokens += int(batch.valid_lengths.sum())
+            ctx = devices.take_turns(number - 1, contexts, workers)
             if ctx:
                 late.add(batch, statistics(model, loss, batch, ctx)[1])
+            if number % args.log_interval == 0:
+                late.finish()
+                total = Tally(workers.sum_numpy(tally.sums))
+                latest = Tally(total.sums - logged.sums).metrics()
+                log_step(number, latest, tokens, 0, time.time() - since)
+                logged, tokens, since = total, 0, time.time()
     late.finish()
     tally.sums = workers.sum_numpy(tally.sums)
     return tally.metrics()
 
 
-def report_evaluation(metrics):
+def report_evaluation(metrics, seconds):
     """Log an evaluation in the original's format."""
     logging.info('mlm_loss=%.3f\tmlm_acc=%.1f\tnsp_loss=%.3f\tnsp_acc=%.1f', *metrics.values())
+    logging.info('Eval cost=%.1fs', seconds)
 
 
 if __name__ == '__main__':

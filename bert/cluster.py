@@ -54,8 +54,13 @@ def parse_args(argv=None):
     args.command = args.command[args.command[:1] == ['--'] :]
     if not args.command:
         raise UsageError('no script was named: -- run_pretraining.py and its flags are needed')
-    words = ' '.join(args.command).replace('=', ' ')
-    if '--kvstore dist_sync' not in words:
+    words = [part for word in args.command for part in word.split('=', 1)]
+    # The script's flag may be shortened.
+    shared = [
+        len(name) > len('--') and '--kvstore'.startswith(name) and value == 'dist_sync'
+        for name, value in zip(words, words[1:])
+    ]
+    if not any(shared):
         raise UsageError('the command needs --kvstore dist_sync, or its processes train apart')
     return args
 

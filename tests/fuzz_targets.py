@@ -194,6 +194,7 @@ INFO:root:validation metrics:accuracy:0.8309,f1:nan
 INFO:root:Time cost=53.4s
 INFO:root:[Epoch 2 Batch 20/119] loss=nan, lr=2e-5, metrics:accuracy:0.6937
 INFO:root:validation metrics (matched):accuracy:0.88
+INFO:root:Now we are doing evaluation on dev_mismatched with gpu(0).
 INFO:root:Time cost=52.3s
 """
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,25 @@ def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
     run_pretraining.main([*flags, '--batch_size=16', f'--ckpt_dir={tmp_path / "one"}'])
     assert [line['step'] for line in lines(folder)] == [*range(1, 13), 12]
     assert_close(lines(folder), lines(tmp_path / 'one'))
+
+
+def test_two_workers_log_an_evaluation_as_one_process_does(flags, capsys):
+    """The lines of its steps cover the batches of both; one worker writes them."""
+    evaluation = [word for word in flags if word != '--do-training']
+    data = evaluation.index('--data')
+    del evaluation[data : data + 2]
+    evaluation += ['--log_interval=2', '--batch_size_eval=8']
+    status, printed = run_cluster('run_pretraining.py', *evaluation, '--kvstore=dist_sync')
+    assert status == 0, printed
+    run_pretraining.main(evaluation)
+
+    def figures(text):
+        found = re.findall(r'^INFO:root:(?:\[step (\d+)\]\t)?(mlm_loss=.*)$', text, re.MULTILINE)
+        return [(step, re.sub(r'throughput.*', '', rest)) for step, rest in found]
+
+    expected = figures(capsys.readouterr().err)
+    assert [step for step, _ in expected][:2] == ['2', '4'] and expected[-1][0] == ''
+    assert figures(printed) == expected
 
 
 def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monkeypatch):
@@ -314,10 +334,20 @@ def test_signals_reach_the_workers_and_no_process_is_left(number, tmp_path):
             ['--', 'run_pretraining.py', '--kvstore', 'device'],
             'the command needs --kvstore dist_sync, or its processes train apart',
         ),
+        (
+            ['--', 'run_pretraining.py', '--kv=local', '--data', 'dist_sync', '--', 'dist_sync'],
+            'the command needs --kvstore dist_sync, or its processes train apart',
+        ),
     ],
 )
 def test_launcher_refuses(arguments, sentence):
     assert failure(cluster.parse_args, arguments) == sentence
+
+
+@pytest.mark.parametrize('words', ['--kvstore dist_sync', '--kv dist_sync', '--k=dist_sync --gpu'])
+def test_launcher_takes_a_shortened_flag(words):
+    args = cluster.parse_args(['--work', '3', '--', 'run_pretraining.py', *words.split()])
+    assert (args.workers, args.command) == (3, ['run_pretraining.py', *words.split()])
 
 
 @pytest.mark.skipif(importlib.util.find_spec('horovod') is None, reason='no Horovod')

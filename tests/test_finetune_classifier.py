@@ -17,6 +17,7 @@ from conftest import ROOT, WORDS, need_bfloat16
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert.checkpoints import reading
+from bert.experiments import logs
 from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
@@ -453,6 +454,65 @@ def test_regression(glue_dir, tiny_bert, tmp_path):
     assert predictions(tmp_path / 'new' / 'STS-B.tsv') == found
 
 
+@pytest.fixture
+def sst(tmp_path, monkeypatch):
+    write_task(tmp_path / 'glue', 'SST-2')
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+
+
+def parameter_files(folder):
+    return sorted(path.name for path in folder.glob('*.params'))
+
+
+@pytest.mark.parametrize(('name', 'other'), [('SST', 'SST-2'), ('SST-2', 'SST')])
+def test_parameters_have_the_name_that_the_task_was_given(
+    sst, tiny_bert, tmp_path, monkeypatch, name, other
+):
+    """A run that goes on under the other name keeps the names of its files."""
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    output, whole = tmp_path / 'out', tmp_path / 'whole'
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, 8)  # in the second epoch
+        finetune(output, *flags, '--task_name', name)
+    assert parameter_files(output) == [f'model_bert_{name}_0.params']
+    result = finetune(output, *flags, '--task_name', other, '--resume')
+    names = [f'model_bert_{name}_{epoch}.params' for epoch in range(3)]
+    assert parameter_files(output) == names
+    description = json.loads((output / 'finetune.json').read_text())
+    assert description['parameters'] == names[result['best_epoch'] - 1]
+    assert description['flags']['task_name'] == 'SST-2'
+    finetune(whole, *flags, '--task_name', name)
+    assert [(whole / file).read_bytes() for file in names] == [
+        (output / file).read_bytes() for file in names
+    ]
+    again = finetune(tmp_path / 'again', '--only_inference', '--bert_model', output)
+    assert again['test'] == result['test'] == ['SST-2.tsv']
+    assert (tmp_path / 'again/SST-2.tsv').read_bytes() == (output / 'SST-2.tsv').read_bytes()
+    # A new run under the other name leaves no parameters of this one beside its own.
+    finetune(output, *flags, '--task_name', other, '--epochs', '1')
+    assert parameter_files(output) == [f'model_bert_{other}_0.params']
+    assert parameter_files(output / 'earlier') == names[1:]
+
+
+@pytest.mark.parametrize('kept', [None, '../SST', 7])
+def test_a_training_state_names_no_other_files(sst, tiny_bert, tmp_path, monkeypatch, kept):
+    """An older state names none: its files have GLUE's own name."""
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, 8)
+        finetune(tmp_path / 'out', *flags, '--task_name', 'SST-2')
+    newest = states.newest
+
+    def changed(folder):
+        step, saved = newest(folder)
+        saved.pop('task_name')
+        return step, saved if kept is None else {**saved, 'task_name': kept}
+
+    monkeypatch.setattr(states, 'newest', changed)
+    finetune(tmp_path / 'out', *flags, '--task_name', 'SST', '--resume')
+    assert parameter_files(tmp_path / 'out') == [f'model_bert_SST-2_{i}.params' for i in range(3)]
+
+
 def test_mnli_and_the_diagnostic_set(glue_dir, tiny_bert, tmp_path):
     result = finetune(
         tmp_path, '--bert_model', tiny_bert, '--task_name', 'MNLI', *SMALL, '--epochs', '1'
@@ -463,10 +523,18 @@ def test_mnli_and_the_diagnostic_set(glue_dir, tiny_bert, tmp_path):
         assert len(found) == count
         assert set(found) <= {'neutral', 'entailment', 'contradiction'}
     log = (tmp_path / 'finetune.log').read_text()
-    assert re.search(r'validation metrics \(matched\):accuracy:\d\.\d{4}\n', log)
-    assert re.search(r'validation metrics \(mismatched\):accuracy:\d\.\d{4}\n', log)
     (epoch,) = result['epochs']
     assert set(epoch) == {'matched', 'mismatched', 'seconds'}
+    # As the original logged them, with a space at the end of a line.
+    expected = ''.join(
+        f'INFO:root:On MNLI {name.capitalize()}: \n'
+        f'INFO:root:validation metrics:accuracy:{epoch[name]["accuracy"]:.4f}\n'
+        for name in ('matched', 'mismatched')
+    )
+    assert f'{expected}INFO:root:Time cost=' in log
+    assert [set(entry) for entry in logs.parse_log(log).validation] == [
+        {'epoch', 'matched', 'mismatched', 'seconds'}
+    ]
     # The sets have 9 and 10 rows.
     assert epoch['matched']['accuracy'] * 9 == pytest.approx(
         round(epoch['matched']['accuracy'] * 9)
@@ -752,7 +820,7 @@ def test_the_original_commands():
         'output_dir': './output_dir',
     }.items():
         assert getattr(args, name) == value
-    assert finetuning_flags.parse_args(['--task_name', 'SST']).task_name == 'SST-2'
+    assert finetuning_flags.parse_args(['--task_name', 'SST']).task_name == 'SST'
 
 
 @pytest.mark.parametrize(

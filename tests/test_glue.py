@@ -261,6 +261,13 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
         ),
         (['--check-submission', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
         (['--compare-log', 'a', 'b', '--jobs=2'], '--jobs does not go with --compare-log'),
+        (['--task_n', 'RTE'], '--task_name is not for glue.py: give the tasks with --tasks'),
+        (
+            ['--train_f', 'x'],
+            '--train_file is not for glue.py: this script runs GLUE tasks, not own data',
+        ),
+        (['--check', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
+        (['--comp', 'a', 'b', '--j=2'], '--jobs does not go with --compare-log'),
         (
             ['--recipe', 'small-data', '--tasks', 'RTE', 'QQP', 'SST'],
             'the recipe small-data has no QQP, SST-2: it has CoLA, MRPC, STS-B, RTE',
@@ -283,6 +290,14 @@ def test_refused_flags(flags, sentence):
         (['--lr', 'fast'], "argument --lr: 'fast' is not a number above 0"),
         (['--seeds', '-1'], "argument --seeds: '-1' is not a whole number from 0 to 2147483647"),
         (['--tasks', 'SQuAD'], "argument --tasks: invalid choice: 'SQuAD'"),
+        (
+            ['--ep', '3'],
+            'ambiguous option: --ep could match --epochs, --epsilon',
+        ),
+        (
+            ['--e=3'],
+            'ambiguous option: --e=3 could match --ensemble, --epochs, --early_stop, --epsilon',
+        ),
     ],
 )
 def test_usage_errors_show_the_usage_of_this_script(flags, sentence, capsys):
@@ -320,6 +335,17 @@ def test_tasks_and_seeds():
     # Neither the tasks, the seeds nor the folder are passed on.
     flags = ['--lr', '5e-5', '--tasks', 'RTE', '--seeds', '9', '--output_dir', 'x']
     assert glue.parse_args(flags)[1]['RTE'][0] == ['--lr', '5e-5']
+
+
+def test_shortened_flags():
+    """They are spelled out before they are passed on; what runs cannot have does not count."""
+    args, passed = glue.parse_args(
+        ['--task', 'RTE', '--see', '9', '--batch', '16', '--warm=0.2', '--output', 'x']
+    )
+    assert (args.tasks, args.seeds, args.output_dir) == (['RTE'], [9], 'x')
+    words, values = passed['RTE']
+    assert words == ['--batch_size', '16', '--warmup_ratio=0.2']
+    assert (values.batch_size, values.warmup_ratio) == (16, 0.2)
 
 
 def test_recipe():

@@ -16,6 +16,7 @@ import create_pretraining_data
 import run_pretraining
 from bert.model.loading import build_from_configuration, load_bert
 from bert.pretraining import batches, shards, sources
+from bert.pretraining.flags import parse_args
 from bert.pretraining.instances import Recipe
 from bert.pretraining.loss import build_loss, finish_initialization, statistics
 from bert.system.errors import Stopped, ToolkitError, UsageError
@@ -143,9 +144,11 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
     )
     for step, rate in ((1, '0.0000020'), (10, '0.0000200'), (11, '0.0000180'), (20, '0.0000000')):
         assert sum(bool(re.fullmatch(pattern.format(step, rate), m)) for m in messages) == 1
+    assert sum(bool(re.fullmatch(r'Train cost=\d+\.\ds', m)) for m in messages) == 1
     assert re.fullmatch(
-        r'mlm_loss=\d+\.\d{3}\tmlm_acc=\d+\.\d\tnsp_loss=\d+\.\d{3}\tnsp_acc=\d+\.\d', messages[-1]
+        r'mlm_loss=\d+\.\d{3}\tmlm_acc=\d+\.\d\tnsp_loss=\d+\.\d{3}\tnsp_acc=\d+\.\d', messages[-2]
     )
+    assert re.fullmatch(r'Eval cost=\d+\.\ds', messages[-1])
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
     tokenizer = {'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'}
     model = {'config.json', 'model.safetensors', *tokenizer}
@@ -648,10 +651,63 @@ def test_infinite_loss(train, tmp_path):
         train(lr=1e30, num_steps=50, warmup_ratio=0, ckpt_interval=1, name='saved')
 
 
-def test_profile_and_verbose(train, tmp_path):
-    train('--verbose', profile=tmp_path / 'profile.json', num_steps=3)
+def evaluation_lines(folder, capsys, interval):
+    """Evaluate; return the figures of each line that begins with a step, and of the last one."""
+    run_pretraining.main(
+        f'--do-eval --data_eval {folder}/shards/*.npz --bert_model {folder}/tiny/config.json '
+        f'--log_interval {interval} --batch_size_eval 8'.split()
+    )
+    printed = capsys.readouterr().err
+    number = r'(\d+\.\d+)'
+    figures = rf'mlm_loss={number}\tmlm_acc={number}\tnsp_loss={number}\tnsp_acc={number}'
+    steps = re.findall(
+        rf'^INFO:root:\[step (\d+)\]\t{figures}\tthroughput={number}K tks/s\tlr=0\.0000000 time=',
+        printed,
+        flags=re.MULTILINE,
+    )
+    (whole,) = re.findall(rf'^INFO:root:{figures}$', printed, flags=re.MULTILINE)
+    return [(int(step), *map(float, rest)) for step, *rest in steps], [*map(float, whole)]
+
+
+def test_evaluation_logs_its_steps(folder, capsys):
+    """Each line is about its batches: the weighted mean of all lines is the whole."""
+    labels = []
+    for path in sorted((folder / 'shards').iterdir()):
+        with np.load(path, allow_pickle=False) as shard:
+            labels.append(len(shard['next_sentence_labels']))
+    counts = [-(-rows // 8) for rows in labels]  # batches of 8 rows, in the order of the shards
+    assert len(counts) == 2
+    each, whole = evaluation_lines(folder, capsys, 1)
+    assert [line[0] for line in each] == list(range(1, sum(counts) + 1))
+    rows = [min(8, n - 8 * i) for n, count in zip(labels, counts) for i in range(count)]
+    nsp_loss, nsp_acc = (np.average([line[i] for line in each], weights=rows) for i in (3, 4))
+    assert nsp_loss == pytest.approx(whole[2], abs=6e-4)
+    assert nsp_acc == pytest.approx(whole[3], abs=6e-2)
+    # An interval of all batches is the whole evaluation, one that is too long is not logged.
+    (line,), again = evaluation_lines(folder, capsys, sum(counts))
+    assert line[0] == sum(counts) and again == whole
+    assert line[1:5] == pytest.approx(whole, abs=6e-2)
+    assert line[1] == pytest.approx(whole[0], abs=6e-4)
+    assert evaluation_lines(folder, capsys, sum(counts) + 1) == ([], whole)
+
+
+def test_profile_and_verbose(train, tmp_path, monkeypatch):
+    """Without a file, the profile goes to profile.json; MXNet makes one in a process only."""
+    monkeypatch.chdir(tmp_path)
+    train('--verbose', '--profile', num_steps=3)
     assert json.loads((tmp_path / 'profile.json').read_text())['traceEvents']
+    named = parse_args(['--do-training', '--data', 'x', '--profile', 'steps.json'])
+    assert named.profile == 'steps.json'
     assert 'step 3: batches of [(8, ' in (tmp_path / 'run' / 'pretraining.log').read_text()
+
+
+def test_other_names_of_flags():
+    """Those of later originals, and underscores as in all other flags."""
+    flags = '--do_training --data x --do_eval --data_eval y --use_avg_len --model z'
+    args = parse_args(flags.split())
+    assert args.do_training and args.do_eval and args.by_token
+    assert args.bert_model == 'z'
+    assert parse_args([*flags.split()[:3], '--by_token']).by_token
 
 
 def test_by_token(train):
@@ -676,6 +732,8 @@ def test_by_token(train):
         ('--do-training --data x --bert_model none', 'neither a directory, nor a file, nor'),
         ('--do-eval --data_eval x --profile p', '--profile goes with --do-training'),
         ('--do-training --data x --profile no/where', '--profile no/where: there is no such'),
+        ('--do_training --data x --max_seq 64', '--max_seq_length goes with --raw'),
+        ('--do-t --data_ev x', '--do-training needs --data'),
     ],
 )
 def test_refused_flags(flags, sentence):

@@ -19,7 +19,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """An argument parser in the style of this project, whose flags can have roles.
 
-    A role is a word by which other code finds the flags that it must treat alike. Flags get their
+    A flag may be shortened to any beginning that no other flag has, as the originals allowed. A
+    role is a word by which other code finds the flags that it must treat alike. Flags get their
     roles where they are defined, so that no other code keeps lists of flags.
     """
 
@@ -27,7 +28,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             formatter_class=HelpFormatter,
-            allow_abbrev=False,
             **keywords,
         )
         self.roles = {}
@@ -51,6 +51,53 @@ class Parser(argparse.ArgumentParser):
     def with_role(self, role):
         """Return the names, in the parsed namespace, of the flags that have a role."""
         return [name for name, roles in self.roles.items() if role in roles]
+
+    def spellings(self):
+        """Return all flags as they are typed, such as ``--lr``."""
+        return [name for name in self._option_string_actions if name.startswith('--')]
+
+    def _get_option_tuples(self, option_string):
+        """Return what a shortened flag can mean; two spellings of one flag are no ambiguity.
+
+        Python before 3.12.8 counts them as two.
+        """
+        meanings = {}
+        for meaning in super()._get_option_tuples(option_string):
+            meanings.setdefault(meaning[0].dest, meaning)
+        return list(meanings.values())
+
+
+def spell_out(words, flags, others, error):
+    """Spell out the shortened flags of a command line whose flags belong to several parsers.
+
+    >>> spell_out(['--ep', '3', '--lr=1'], ['--epochs', '--lr'], ['--early'], print)
+    ['--epochs', '3', '--lr=1']
+
+    Parameters
+    ----------
+    words : list of str
+    flags : list of str
+        What a word may be short for.
+    others : list of str
+        What it may be short for if it is not short for any of these.
+    error : function
+        Called with the sentence about a word that is short for several flags.
+
+    Returns
+    -------
+    list of str
+    """
+    spelled = []
+    for word in words:
+        name, equals, value = word.partition('=')
+        if name.startswith('--') and name not in ('--', *flags, *others):
+            found = [flag for flag in flags if flag.startswith(name)]
+            found = found or [flag for flag in others if flag.startswith(name)]
+            if len(found) > 1:
+                error(f'ambiguous option: {word} could match {", ".join(found)}')
+            name = found[0] if found else name
+        spelled.append(f'{name}{equals}{value}')
+    return spelled
 
 
 def _number(kind, accept, what):

@@ -9,7 +9,8 @@ from bert.system.errors import ToolkitError
 from bert.system.files import read_json, read_text
 
 # The scripts of 2019 and of 2020 differ a little: the later ones begin lines with the time of day,
-# write ``metrics:`` instead of ``metrics=``, and log the time of an evaluation too.
+# write ``metrics:`` instead of ``metrics=``, log the time of an evaluation too, and announce every
+# evaluation. Earlier logs of this project name the dev set of MNLI within the line of its metrics.
 NUMBER = r'[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|nan|inf)'
 COUNT = r'([1-9]\d{0,8})'
 VALUES = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
@@ -19,7 +20,7 @@ LONGEST_FLAGS = 10000
 TRAINING = re.compile(
     rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{VALUES}'
 )
-MNLI_SET = re.compile(r'On MNLI (Matched|Mismatched)')
+MNLI_SET = re.compile(r'(?:On MNLI|evaluation on dev_)\s?(Matched|Mismatched)', re.IGNORECASE)
 VALIDATION = re.compile(rf'validation metrics(?: \((\w+)\))?:{VALUES}')
 SECONDS = re.compile(r'Time cost=(\d+(?:\.\d*)?)s\s*$')
 

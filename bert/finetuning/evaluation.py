@@ -57,6 +57,7 @@ def report_metrics(dataset, outputs, task):
     dict of str to float
     """
     values = measure(outputs, dataset.labels, task)
-    name = f' ({dataset.split.name})' if dataset.split.name else ''
-    logging.info('validation metrics%s:%s', name, metrics.describe(values))
+    if dataset.split.name:
+        logging.info('On %s %s: ', task.name, dataset.split.name.capitalize())
+    logging.info('validation metrics:%s', metrics.describe(values))
     return values

@@ -66,12 +66,23 @@ def recall(argv, args, finetuned):
 def fixed_flags(args):
     """Return the flags, by name, that must agree on all workers and when a run is resumed."""
     may_change = build_flags().with_role('may_change')
-    return {name: value for name, value in vars(args).items() if name not in may_change}
+    return {name: value for name, value in _values(args).items() if name not in may_change}
 
 
 def remembered_flags(args):
     """Return the flags, by name, that a fine-tuned model remembers."""
-    return {name: getattr(args, name) for name in build_flags().with_role('remembered')}
+    values = _values(args)
+    return {name: values[name] for name in build_flags().with_role('remembered')}
+
+
+def _values(args):
+    """Return all flags by name, in which a task has only one name."""
+    return {**vars(args), 'task_name': glue_name(args.task_name)}
+
+
+def glue_name(task_name):
+    """Return GLUE's own name of a task: SST is SST-2."""
+    return OTHER_NAMES.get(task_name, task_name)
 
 
 def own_files(args):
@@ -128,7 +139,6 @@ def complete(args):
         check_own_data(args)
     else:
         args.task_name = args.task_name or 'MRPC'
-        args.task_name = OTHER_NAMES.get(args.task_name, args.task_name)
         for name in build_flags().with_role('own'):
             if getattr(args, name):
                 raise UsageError(f'--{name} goes with own data, such as --train_file')

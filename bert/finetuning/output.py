@@ -14,6 +14,7 @@ from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
 from bert.tasks import metrics
 from bert.tasks.predictions import predictions_path
+from bert.tasks.table import OTHER_NAMES
 from bert.training import folder, states
 
 # The folder for the training state, until a run is finished.
@@ -87,10 +88,16 @@ def finished_result(output, test):
     }
 
 
+def parameters_name(task_name, epoch):
+    """Return the name of the parameter file of an epoch counted from 1; it counts from 0."""
+    return f'model_bert_{task_name}_{epoch - 1}.params'
+
+
 class Output:
     """An output directory, which ``--bert_model`` accepts.
 
-    It holds ``model_bert_TASK_EPOCH.params`` (epochs from 0), ``config.json``, ``vocab.txt`` and
+    It holds ``model_bert_TASK_EPOCH.params`` (TASK as it was called when the run began, SST or
+    SST-2, and epochs from 0), ``config.json``, ``vocab.txt`` and
     ``tokenizer_config.json`` in Hugging Face's layout, ``finetune.json`` with the task, the labels
     and the best epoch, both logs, and until the run is finished a folder ``resume``.
 
@@ -108,11 +115,14 @@ class Output:
         Whether the state of the optimizer can be saved.
     workers : bert.distributed.workers.Workers
         Only worker 0 writes.
+    task_name : str
+        What the user calls the task.
     """
 
-    def __init__(self, path, task, description, flags, identity, can_resume, workers):
+    def __init__(self, path, task, description, flags, identity, can_resume, workers, task_name):
         self.path = path
         self.task = task
+        self.task_name = task_name
         self.description = description
         self.flags = flags
         self.identity = identity
@@ -136,6 +146,9 @@ class Output:
         if saved:
             history = History(self.task, saved['epochs'])
             position = Position(saved['step'], saved['seconds'], saved['seen'])
+            # Older training states have no such entry, but files with GLUE's own name.
+            known = saved.get('task_name') in self.task_names()
+            self.task_name = saved['task_name'] if known else self.task.name
             self.is_new = False
         self.workers.from_first(lambda: self._open(history, saved))
         return history, position
@@ -157,8 +170,13 @@ class Output:
         folder.cut_logs(self.path, LOGS, saved['logs'])
 
     def parameters_path(self, epoch):
-        """Return the parameter file of an epoch counted from 1; its name counts from 0."""
-        return self.path / f'model_bert_{self.task.name}_{epoch - 1}.params'
+        """Return the parameter file of an epoch counted from 1."""
+        return self.path / parameters_name(self.task_name, epoch)
+
+    def task_names(self):
+        """Return all names of the task, GLUE's own first."""
+        others = [other for other, name in OTHER_NAMES.items() if name == self.task.name]
+        return [self.task.name, *others]
 
     def write_line(self, values):
         """Add a line to ``metrics.jsonl``."""
@@ -193,6 +211,7 @@ class Output:
         """
         state = {
             'run': self.identity,
+            'task_name': self.task_name,
             'epochs': history.epochs,
             'seconds': position.seconds,
             'seen': position.seen,
@@ -249,13 +268,14 @@ class Output:
         if not self.is_new:
             return
         self.is_new = False
-        first = self.parameters_path(1)
         with contextlib.suppress(FileNotFoundError):
             (self.path / FINETUNED).unlink()
         shutil.rmtree(self.path / STATES, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            first.unlink()  # to be replaced after the first epoch
-        later = list(self.path.glob(first.name.replace('_0.', '_*.')))
+        later = []
+        for name in self.task_names():
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / parameters_name(name, 1)).unlink()  # the new run writes its own
+            later += self.path.glob(parameters_name(name, 1).replace('_0.', '_*.'))
         if later:
             earlier = folder.set_aside(self.path, later)
             logging.info('moved the later epochs of an earlier run to %s', earlier)

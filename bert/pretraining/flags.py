@@ -28,6 +28,8 @@ examples:
 """
 # How many steps of a run --profile covers, including the first one, which lays out memory.
 PROFILED_STEPS = 10
+# Where --profile writes if it names no file; the originals' choice.
+PROFILE = 'profile.json'
 
 
 def parse_args(argv=None):
@@ -103,8 +105,9 @@ def build_flags():
     - ``raw``: it goes with --raw only.
     """
     parser = Parser(DESCRIPTION, epilog=EPILOG)
-    parser.flag(parser, '--do-training', action='store_true', help='train')
-    parser.flag(parser, '--do-eval', action='store_true', help='evaluate, after any training')
+    parser.flag(parser, '--do-training', '--do_training', action='store_true', help='train')
+    evaluation = 'evaluate, after any training'
+    parser.flag(parser, '--do-eval', '--do_eval', action='store_true', help=evaluation)
 
     data = parser.add_argument_group('data')
     parser.flag(
@@ -125,7 +128,10 @@ def build_flags():
         help='rows per batch, on each device; with --by-token, tokens, padding included',
     )
     parser.flag(
-        data, '--by-token', action='store_true', help='--batch_size counts tokens instead of rows'
+        data,
+        *('--by-token', '--by_token', '--use_avg_len'),
+        action='store_true',
+        help='--batch_size counts tokens instead of rows',
     )
     parser.flag(
         data, '--batch_size_eval', type=positive_int, default=8, help='rows per batch in evaluation'
@@ -166,7 +172,7 @@ def build_flags():
     model = parser.add_argument_group('model')
     parser.flag(
         model,
-        '--bert_model',
+        *('--bert_model', '--model'),
         roles='by_worker',
         default='bert_12_768_12',
         help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
@@ -243,7 +249,10 @@ def build_flags():
         '--profile',
         roles='by_worker',
         metavar='FILE',
-        help=f"write MXNet's profile of the first {PROFILED_STEPS} steps, for chrome://tracing",
+        nargs='?',
+        const=PROFILE,
+        help=f"write MXNet's profile of the first {PROFILED_STEPS} steps, for chrome://tracing; "
+        f'to {PROFILE} if no file is named',
     )
     return parser
 

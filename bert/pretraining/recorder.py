@@ -39,6 +39,32 @@ def open_folder(folder, start, saved):
         write_text(folder / METRICS_FILE, '')
 
 
+def log_step(step, metrics, tokens, rate, seconds):
+    """Log what happened since the last such line, in the original's format.
+
+    Parameters
+    ----------
+    step : int
+        The last step; in an evaluation, the number of batches so far.
+    metrics : dict of str to float
+        See :meth:`bert.pretraining.loss.Tally.metrics`.
+    tokens : int
+        All tokens of the rows.
+    rate : float
+        The learning rate; 0 in an evaluation.
+    seconds : float
+    """
+    logging.info(
+        '[step %d]\tmlm_loss=%.5f\tmlm_acc=%.2f\tnsp_loss=%.5f\tnsp_acc=%.2f\t'
+        'throughput=%.1fK tks/s\tlr=%.7f time=%.2f',
+        step,
+        *metrics.values(),
+        tokens / seconds / 1000,
+        rate,
+        seconds,
+    )
+
+
 class Recorder:
     """The record of a run: losses, log lines and training states.
 
@@ -131,15 +157,7 @@ class Recorder:
         self.late.finish()
         seconds = time.time() - self.since
         self.metrics = self.tally.metrics()
-        logging.info(
-            '[step %d]\tmlm_loss=%.5f\tmlm_acc=%.2f\tnsp_loss=%.5f\tnsp_acc=%.2f\t'
-            'throughput=%.1fK tks/s\tlr=%.7f time=%.2f',
-            self.step,
-            *self.metrics.values(),
-            self.tokens / seconds / 1000,
-            rate,
-            seconds,
-        )
+        log_step(self.step, self.metrics, self.tokens, rate, seconds)
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
         if self.workers.is_first:
             add_line(self.folder, {'step': self.step, **self.metrics, **speed})

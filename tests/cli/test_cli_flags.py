@@ -39,11 +39,67 @@ def test_a_wrong_number_ends_with_status_2_and_names_the_flag(capsys):
     assert "argument --epochs: 'none' is not a whole number of at least 1" in message
 
 
-def test_flags_are_not_abbreviated():
-    parser = flags.Parser('Test.')
-    parser.add_argument('--epochs', type=int)
-    with pytest.raises(SystemExit):
-        parser.parse_args(['--epoch', '3'])
+SHORTENED = ('--batch_size', '--bert_model', '--data', '--data_eval', '--do-eval', '--epochs')
+
+
+def add_flags(parser):
+    for name in SHORTENED:
+        parser.add_argument(name)
+    return parser
+
+
+def outcome(parse, words, capsys):
+    """Return the flags that were set, or the sentence of the usage error."""
+    try:
+        return {name: value for name, value in vars(parse(words)).items() if value}
+    except SystemExit:
+        return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('form', [['{}', '3'], ['{}=3'], ['--epochs', '1', '{}', '3']])
+def test_flags_are_shortened_as_by_argparse(form, capsys):
+    """Every beginning of every flag means the same, or fails with the same sentence."""
+    ours = add_flags(flags.Parser('Test.', prog='test'))
+    reference = add_flags(argparse.ArgumentParser(prog='test'))
+    for short in {name[:end] for name in SHORTENED for end in range(3, len(name) + 1)}:
+        words = [word.format(short) for word in form]
+        expected = outcome(reference.parse_args, words, capsys)
+        assert outcome(ours.parse_args, words, capsys) == expected
+        if short == '--epoch':
+            assert expected == {'epochs': '3'}
+        if short == '--b':
+            option = words[-1] if '=' in words[-1] else short
+            assert expected == (
+                f'test: error: ambiguous option: {option} could match --batch_size, --bert_model'
+            )
+
+
+def test_two_spellings_of_a_flag_are_not_ambiguous(capsys):
+    parser = flags.Parser('Test.', prog='test')
+    parser.flag(parser, '--by-token', '--by_token', action='store_true')
+    parser.flag(parser, '--data')
+    for word in ('--by', '--by-', '--by_t', '--by_token'):
+        assert outcome(parser.parse_args, [word], capsys) == {'by_token': True}
+    parser.add_argument('--bytes')
+    ambiguous = 'test: error: ambiguous option: --by could match --by-token, --bytes'
+    assert outcome(parser.parse_args, ['--by'], capsys) == ambiguous
+
+
+def test_words_are_spelled_out():
+    """An exact flag is never short for a longer one; the others count where no flag fits."""
+    errors = []
+
+    def spell_out(line):
+        known = ['--epochs', '--epsilon', '--seeds', '--help']
+        others = ['--seed', '--train_file']
+        return ' '.join(flags.spell_out(line.split(), known, others, errors.append))
+
+    assert spell_out('--epo 3 --eps=1=2 -h x') == '--epochs 3 --epsilon=1=2 -h x'
+    assert spell_out('--seed 3 --see 3 --tr x') == '--seed 3 --seeds 3 --train_file x'
+    assert spell_out('--none 1 -- --') == '--none 1 -- --'
+    assert errors == []
+    spell_out('--ep=1')
+    assert errors == ['ambiguous option: --ep=1 could match --epochs, --epsilon']
 
 
 def test_help_shows_defaults_but_no_empty_ones():

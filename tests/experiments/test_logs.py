@@ -122,10 +122,16 @@ def test_the_lines_of_2020():
         'On MNLI Mismatched: \nvalidation metrics:accuracy:0.8466\nTime cost=2.0s',
         'validation metrics (matched):accuracy:0.8455\n'
         'validation metrics (mismatched):accuracy:0.8466\nTime cost=2.0s',
+        '04:18:00 Now we are doing evaluation on dev_matched with gpu(0).\n'
+        '04:18:00 validation metrics:accuracy:0.8455\n'
+        '04:18:00 Time cost=1.14s, throughput=357.62 samples/s\n'
+        '04:18:00 Now we are doing evaluation on dev_mismatched with gpu(0).\n'
+        '04:18:00 validation metrics:accuracy:0.8466\n'
+        '04:18:01 Time cost=1.14s, throughput=357.62 samples/s\n04:18:01 Time cost=2.0s',
     ],
 )
 def test_both_dev_sets_of_mnli(text):
-    """Both are found in the lines of 2019 and in those of finetune_classifier.py."""
+    """They are found in the lines of 2019, of earlier logs of this project, and of 2020."""
     assert logs.parse_log(text).validation == [
         {
             'epoch': 1,

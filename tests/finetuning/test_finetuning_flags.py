@@ -5,7 +5,7 @@ import builtins
 import pytest
 
 from bert.checkpoints import hub, zoo
-from bert.finetuning.flags import parse_args
+from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
 from bert.finetuning.parser import build_flags
 
 
@@ -44,3 +44,21 @@ def test_every_role_is_that_of_flags_that_exist():
         'indifferent': {'log_interval', 'dev_batch_size'},
         'by_worker': {'gpus'},
     }
+
+
+@pytest.mark.parametrize(('words', 'length'), [([], 64), (['--max_l', '16'], 16)])
+def test_a_shortened_flag_overrides_what_the_model_remembers(words, length):
+    argv = ['--only_inf', '--bert_mod', 'folder', *words]
+    args = parse_args(argv)
+    assert args.only_inference and args.task_name is None
+    recalled = recall(argv, args, {'flags': {'task_name': 'RTE', 'max_len': 64}})
+    assert (recalled.task_name, recalled.max_len) == ('RTE', length)
+
+
+def test_sst_is_sst_2():
+    """Both names mean the same run and model, and the flags in the log are those typed."""
+    one, other = (parse_args(['--task', name]) for name in ('SST', 'SST-2'))
+    assert (one.task_name, other.task_name) == ('SST', 'SST-2')
+    assert fixed_flags(one) == fixed_flags(other)
+    assert remembered_flags(one) == remembered_flags(other)
+    assert remembered_flags(one)['task_name'] == 'SST-2'
