@@ -1,22 +1,30 @@
 """Shards of pre-training instances: files of plain arrays, written by data generation.
 
 A shard is an ``.npz`` file with the seven arrays of N instances that
-:func:`bert.pretraining.instances.make_instances` describes, and two more: ``settings``, a JSON
-string that says how the shard was made, and ``vocabulary``, the tokens in the order of their ids,
-as a JSON list in UTF-8.
+:func:`bert.pretraining.instances.make_instances` describes, in the types of GluonNLP's script. Its
+readers take each array of such a file for a column of the instances, so what describes the shard
+is no array: the comment of the zip file is a JSON object with the key ``settings``, a JSON string
+that says how the shard was made, and ``vocabulary``, the place of the tokens, [offset, size]. Those
+bytes, between the last array and the zip file's directory, are a JSON list of the tokens in the
+order of their ids, in UTF-8, compressed by zlib.
+
+Earlier versions wrote both as arrays, and GluonNLP's script neither.
 """
 
 import contextlib
 import json
+import operator
 import shutil
 import struct
 import tempfile
 import zipfile
+import zlib
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from bert.pretraining.corpus import smallest_integer
 from bert.system.errors import ToolkitError
 from bert.system.files import parse_json, replacing
 from bert.system.npz import Damaged, open_npz
@@ -29,6 +37,9 @@ ARRAYS = SEQUENCE_ARRAYS + PREDICTION_ARRAYS + INSTANCE_ARRAYS
 # Token ids hardly compress: level 6, the default, takes four times as long to save another 6 %.
 COMPRESSION_LEVEL = 1
 RECORDIO_MAGIC = 0xCED7230A
+# How the arrays are written, and read by GluonNLP's script.
+FILE_TYPES = {name: np.dtype(np.int32) for name in ARRAYS}
+FILE_TYPES['masked_lm_weights'] = np.dtype(np.float32)
 
 
 def write_npz(path, blocks, settings, vocab):
@@ -56,21 +67,25 @@ def write_npz(path, blocks, settings, vocab):
             count += len(block['valid_lengths'])
             first = first or {name: block[name][:0] for name in ARRAYS}
             for name in ARRAYS:
-                spools[name].write(block[name])
+                spools[name].write(block[name].astype(FILE_TYPES[name]))
         archive = stack.enter_context(
             zipfile.ZipFile(temporary, 'w', zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
         )
         for name, spool in spools.items():
             shape = (count, *first[name].shape[1:])
-            with _new_member(archive, name, first[name].dtype, shape) as member:
+            with _new_member(archive, name, FILE_TYPES[name], shape) as member:
                 spool.seek(0)
                 shutil.copyfileobj(spool, member, 2**20)
-        for name, array in {
-            'settings': np.array(json.dumps({**settings, 'instances': count})),
-            'vocabulary': np.frombuffer(tokens, dtype=np.uint8),
-        }.items():
-            with _new_member(archive, name, array.dtype, array.shape) as member:
-                member.write(array.tobytes())
+        tokens = zlib.compress(tokens, COMPRESSION_LEVEL)
+        place = [archive.start_dir, len(tokens)]
+        archive.fp.seek(archive.start_dir)
+        archive.fp.write(tokens)
+        archive.start_dir = archive.fp.tell()  # the directory comes after the tokens
+        description = {
+            'settings': json.dumps({**settings, 'instances': count}),
+            'vocabulary': place,
+        }
+        archive.comment = json.dumps(description).encode('ascii')
 
 
 @contextlib.contextmanager
@@ -133,7 +148,8 @@ def read_settings(path):
     Returns
     -------
     dict
-        Flags of create_pretraining_data.py, ``vocab_fingerprint``, and ``instances``, N.
+        Flags of create_pretraining_data.py, ``vocab_fingerprint``, and ``instances``, N. Of a
+        shard that does not describe itself, as GluonNLP's script wrote it, ``instances`` only.
     """
     with _opened(path) as shard:
         return _settings(shard)
@@ -147,12 +163,12 @@ def read_shard(path, vocab):
     path : str or Path
     vocab : bert.text.vocab.Vocab or gluonnlp.vocab.BERTVocab
         The model's. If the shard was made with the same tokens in a different order, the ids are
-        mapped.
+        mapped; those of a shard that does not describe itself are taken to be the model's.
 
     Returns
     -------
     dict of numpy.ndarray
-        By the names in :data:`ARRAYS`, in the integer types of the file.
+        By the names in :data:`ARRAYS`, in the smallest types that hold the values.
 
     Raises
     ------
@@ -163,7 +179,8 @@ def read_shard(path, vocab):
     with _opened(path) as shard:
         settings = _settings(shard)
         arrays = {name: shard.read(name) for name in ARRAYS}
-        tokens = _tokens(shard)
+        tokens = _tokens(shard) if _describes_itself(shard) else vocab.idx_to_token
+    arrays['masked_lm_weights'] = _as_integers(arrays['masked_lm_weights'])
     _check_shapes(arrays, path)
     _check_values(arrays, len(tokens), path)
     if settings['instances'] != len(arrays['input_ids']):
@@ -172,9 +189,20 @@ def read_shard(path, vocab):
     if tokens != vocab.idx_to_token:
         new_ids = _map_tokens(tokens, vocab, path)
         for name in ('input_ids', 'masked_lm_ids'):
-            dtype = np.promote_types(arrays[name].dtype, np.min_scalar_type(len(tokens) - 1))
-            arrays[name] = new_ids.astype(dtype)[arrays[name]]
-    return arrays
+            arrays[name] = new_ids[arrays[name]]
+    largest = {'input_ids': len(tokens) - 1, 'masked_lm_ids': len(tokens) - 1}
+    width = arrays['input_ids'].shape[1]
+    return {
+        name: array.astype(smallest_integer(largest.get(name, width)), copy=False)
+        for name, array in arrays.items()
+    }
+
+
+def _as_integers(weights):
+    """Return float weights as integers if all of them are whole numbers."""
+    if weights.dtype.kind != 'f' or not np.isin(weights, (0, 1)).all():
+        return weights
+    return weights.astype(np.uint8)
 
 
 def _damaged(path, reason):
@@ -195,10 +223,31 @@ def _opened(path):
         raise
 
 
+def _describes_itself(shard):
+    return bool(shard.comment) or not {'settings', 'vocabulary'}.isdisjoint(shard.names)
+
+
+def _description(shard, name):
+    """Read the settings, a JSON string, or the vocabulary, bytes."""
+    if not shard.comment:  # an earlier version's
+        array = shard.read(name)
+        return array.item() if name == 'settings' else array.tobytes()
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        value = parse_json(shard.comment.decode('utf8'))[name]
+        if name == 'settings':
+            return value
+        offset, size = map(operator.index, value)
+        if offset >= 0 and size >= 0:
+            return shard.read_compressed(offset, size)
+    raise Damaged(f'the {name} that it was made with cannot be read')
+
+
 def _settings(shard):
+    if not _describes_itself(shard):
+        return {'instances': (*shard.read_shape('valid_lengths'), 0)[0]}
     settings = None
     with contextlib.suppress(ValueError, TypeError):
-        settings = parse_json(shard.read('settings').item())
+        settings = parse_json(_description(shard, 'settings'))
     count = settings.get('instances') if isinstance(settings, dict) else None
     if not isinstance(count, int) or not isinstance(settings.get('vocab_fingerprint'), str):
         raise Damaged('the settings that it was made with cannot be read')
@@ -208,7 +257,7 @@ def _settings(shard):
 def _tokens(shard):
     tokens = None
     with contextlib.suppress(ValueError):
-        tokens = parse_json(shard.read('vocabulary').tobytes().decode('utf8'))
+        tokens = parse_json(_description(shard, 'vocabulary').decode('utf8'))
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise Damaged('the vocabulary that it was made with cannot be read')
     return tokens

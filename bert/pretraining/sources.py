@@ -6,6 +6,7 @@ and the epoch, so a position in this stream is three numbers: epoch, unit and up
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -95,6 +96,11 @@ class Shards:
         settings = [read_settings(path) for path in self.paths]
         self.counts = [int(each['instances']) for each in settings]
         self.count = sum(self.counts)
+        if not all('vocab_fingerprint' in each for each in settings):
+            logging.info(
+                'shards that do not say how they were made: their ids are taken to be those of '
+                "the model's vocabulary"
+            )
         self.lower = settings[0].get('lower') if not settings[0].get('tokenized') else None
         self.description = [
             [os.path.basename(path), count] for path, count in zip(self.paths, self.counts)

@@ -45,8 +45,9 @@ class Damaged(Exception):
 class Arrays:
     """The arrays of an open file."""
 
-    def __init__(self, archive, limit):
+    def __init__(self, archive, file, limit):
         self._archive = archive
+        self._file = file
         self._limit = limit  # bytes that may still be unpacked
 
     @property
@@ -55,6 +56,38 @@ class Arrays:
         names = self._archive.namelist()
         return [name[: -len('.npy')] for name in names if name.endswith('.npy')]
 
+    @property
+    def comment(self):
+        """The comment of the zip file, bytes."""
+        return self._archive.comment
+
+    def read_compressed(self, offset, size):
+        """Return what zlib compressed to the ``size`` bytes at a place outside the arrays.
+
+        Raises
+        ------
+        Damaged
+        """
+        with _as_damaged('what stands beside the arrays cannot be read'):
+            self._file.seek(offset)
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(self._file.read(size), max(1, self._limit))
+            if not unpacker.eof:
+                raise ValueError('it does not end')
+            self._limit -= len(data)
+        return data
+
+    def read_shape(self, name):
+        """Return the shape of an array that its header declares.
+
+        Raises
+        ------
+        Damaged
+        """
+        info = self._member(name)
+        with _as_damaged(f'the array {name} cannot be read'), self._archive.open(info) as member:
+            return _check_header(member, info.file_size)
+
     def read(self, name):
         """Return one array.
 
@@ -62,12 +95,7 @@ class Arrays:
         ------
         Damaged
         """
-        try:
-            info = self._archive.getinfo(f'{name}.npy')
-        except KeyError:
-            raise Damaged(f'the array {name} is missing') from None
-        if info.compress_type not in METHODS:
-            raise Damaged(f'the array {name} is compressed in an unusual way')
+        info = self._member(name)
         if info.file_size > self._limit:
             raise Damaged(f'the array {name} would unpack to {info.file_size} bytes')
         self._limit -= info.file_size
@@ -76,6 +104,15 @@ class Arrays:
                 _check_header(member, info.file_size)
             with self._archive.open(info) as member:
                 return np.lib.format.read_array(member, allow_pickle=False)
+
+    def _member(self, name):
+        try:
+            info = self._archive.getinfo(f'{name}.npy')
+        except KeyError:
+            raise Damaged(f'the array {name} is missing') from None
+        if info.compress_type not in METHODS:
+            raise Damaged(f'the array {name} is compressed in an unusual way')
+        return info
 
 
 @contextlib.contextmanager
@@ -92,13 +129,15 @@ def open_npz(path):
         If it is not an ``.npz`` file. An ``OSError`` is left to the caller.
     """
     with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, 'rb'))
         with _as_damaged('not an .npz file, or not a whole one'):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-        yield Arrays(archive, max(ALWAYS_ALLOWED, LARGEST_RATIO * os.path.getsize(path)))
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        limit = max(ALWAYS_ALLOWED, LARGEST_RATIO * os.path.getsize(path))
+        yield Arrays(archive, file, limit)
 
 
 def _check_header(member, size):
-    """Raise ValueError if a ``.npy`` file of ``size`` bytes declares more or fewer."""
+    """Return the shape of a ``.npy`` file of ``size`` bytes; ValueError if it declares others."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -111,6 +150,7 @@ def _check_header(member, size):
     promised = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or promised != size - member.tell():
         raise ValueError(f'{promised} bytes are promised and {size - member.tell()} are there')
+    return shape
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -49,15 +50,16 @@ def assert_holds(path, expected):
     arrays = read_shard(path, VOCAB)
     assert tuple(arrays) == ARRAYS
     for name in ARRAYS:
-        assert arrays[name].dtype == expected[name].dtype
+        assert arrays[name].dtype == WHOLE[name].dtype
         assert (arrays[name] == expected[name]).all()
 
 
 def test_round_trip(shard):
     with np.load(shard, allow_pickle=False) as plain:
-        assert set(plain.files) == {*ARRAYS, 'settings', 'vocabulary'}
+        assert set(plain.files) == set(ARRAYS)
         for name in ARRAYS:
-            assert plain[name].dtype == WHOLE[name].dtype
+            expected = np.float32 if name == 'masked_lm_weights' else np.int32
+            assert plain[name].dtype == expected
             assert (plain[name] == WHOLE[name]).all()
     assert_holds(shard, WHOLE)
     assert read_settings(shard) == {
@@ -170,10 +172,21 @@ def assert_one_sentence(error, path):
     assert 'make it again' in text
 
 
+def read_description(path):
+    """Return the settings, as a string, and the vocabulary, as bytes, of a shard."""
+    with zipfile.ZipFile(path) as archive:
+        description = json.loads(archive.comment)
+    offset, size = description['vocabulary']
+    return description['settings'], zlib.decompress(path.read_bytes()[offset : offset + size])
+
+
 def rewrite(path, **changes):
-    """Save the shard again with some arrays replaced, or left out if None."""
+    """Save the shard as earlier versions did, with arrays replaced, or left out if None."""
+    settings, tokens = read_description(path)
+    arrays = {'settings': np.array(settings), 'vocabulary': np.frombuffer(tokens, np.uint8)}
     with np.load(path) as old:
-        arrays = {**{name: old[name] for name in old.files}, **changes}
+        arrays.update({name: old[name].astype(WHOLE[name].dtype) for name in old.files})
+    arrays.update(changes)
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
@@ -274,7 +287,7 @@ def test_truncated(shard):
     data = shard.read_bytes()
     for size in {*range(0, len(data), 97), len(data) - 1}:
         shard.write_bytes(data[:size])
-        assert_refused(shard, 'not an .npz file, or not a whole one')
+        assert_refused(shard, 'not an .npz file, or not a whole one|settings .* cannot be read')
 
 
 def test_flipped_bytes(shard):
@@ -332,3 +345,123 @@ def test_recordio(tmp_path):
         assert record['masked_lm_valid_lengths'] == [WHOLE['masked_lm_weights'][key].sum()]
         assert len(record) == 11
     records.close()
+
+
+# Shards of other programs, and for other programs.
+
+# As GluonNLP's script writes them: [CLS] w0 [MASK] [SEP] w2 [SEP], and a longer one.
+SPECIAL = {name: VOCAB[name] for name in ('[CLS]', '[SEP]', '[MASK]', '[PAD]')}
+CLS, SEP, MASK, PAD = SPECIAL.values()
+W0, W1, W2 = (VOCAB[f'w{i}'] for i in range(3))
+ORIGINAL = {
+    'input_ids': np.array(
+        [[CLS, W0, MASK, SEP, W2, SEP, PAD, PAD], [CLS, W2, SEP, MASK, W0, W1, MASK, SEP]], np.int32
+    ),
+    'masked_lm_ids': np.array([[W1, 0], [W0, W2]], np.int32),
+    'masked_lm_positions': np.array([[2, 0], [3, 6]], np.int32),
+    'masked_lm_weights': np.array([[1, 0], [1, 1]], np.float32),
+    'next_sentence_labels': np.array([0, 1], np.int32),
+    'segment_ids': np.array([[0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1, 1]], np.int32),
+    'valid_lengths': np.array([6, 8], np.int32),
+}
+
+
+@pytest.mark.parametrize('dtypes', [{}, dict.fromkeys(ORIGINAL, np.int64)], ids=['int32', 'int64'])
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_a_shard_of_the_original_is_read(tmp_path, dtypes, save):
+    path = tmp_path / 'original.npz'
+    save(
+        path,
+        **{name: array.astype(dtypes.get(name, array.dtype)) for name, array in ORIGINAL.items()},
+    )
+    assert read_settings(path) == {'instances': 2}
+    arrays = read_shard(path, VOCAB)
+    assert sorted(arrays) == sorted(ARRAYS)
+    for name, array in ORIGINAL.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == WHOLE[name].dtype
+
+
+@pytest.mark.parametrize(
+    'name, value, words',
+    [
+        ('masked_lm_weights', 0.5, 'masked_lm_weights holds float32, not whole numbers'),
+        ('masked_lm_weights', np.nan, 'masked_lm_weights holds float32, not whole numbers'),
+        ('input_ids', len(VOCAB), 'input_ids holds 305, which is out of range'),
+        ('valid_lengths', 9, 'valid_lengths holds 9, which is out of range'),
+    ],
+)
+def test_impossible_values_in_a_shard_of_the_original(tmp_path, name, value, words):
+    arrays = {key: array.copy() for key, array in ORIGINAL.items()}
+    arrays[name].flat[0] = value
+    np.savez(tmp_path / 'a.npz', **arrays)
+    assert_refused(tmp_path / 'a.npz', words)
+
+
+def test_an_incomplete_shard_of_the_original(tmp_path):
+    arrays = {name: array for name, array in ORIGINAL.items() if name != 'segment_ids'}
+    np.savez(tmp_path / 'a.npz', **arrays)
+    assert_refused(tmp_path / 'a.npz', 'the array segment_ids is missing')
+
+
+def test_gluonnlp_reads_a_shard_row_by_row(shard):
+    """Its reader takes every array for a column, and its batches have no uint16."""
+    nlp = pytest.importorskip('gluonnlp')
+    dataset = nlp.data.NumpyDataset(str(shard))
+    assert dataset.keys == sorted(ARRAYS)
+    assert len(dataset) == 11
+    for number in range(11):
+        for name, cell in zip(dataset.keys, dataset[number]):
+            np.testing.assert_array_equal(cell, WHOLE[name][number])
+    stack = nlp.data.batchify.Tuple(*[nlp.data.batchify.Stack() for _ in ARRAYS])
+    for name, column in zip(dataset.keys, stack([dataset[i] for i in range(11)])):
+        assert column.dtype == (np.float32 if name == 'masked_lm_weights' else np.int32)
+        np.testing.assert_array_equal(column.asnumpy(), WHOLE[name])
+
+
+def test_other_readers_find_a_sound_zip_file(shard):
+    with zipfile.ZipFile(shard) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [f'{name}.npy' for name in ARRAYS]
+    settings, tokens = read_description(shard)
+    assert json.loads(settings)['instances'] == 11
+    assert json.loads(tokens) == VOCAB.idx_to_token
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('settings', 'no json'),
+        ('settings', 3),
+        ('settings', '{"a": 1}'),
+        ('vocabulary', [0, 10]),
+        ('vocabulary', [-1, 10]),
+        ('vocabulary', [2**70, 10]),
+        ('vocabulary', [0, 2**70]),
+        ('vocabulary', [1.5, 10]),
+        ('vocabulary', 'abc'),
+        ('vocabulary', None),
+    ],
+)
+def test_a_false_description(shard, name, value):
+    with zipfile.ZipFile(shard, 'a') as archive:
+        description = {**json.loads(archive.comment), name: value}
+        archive.comment = json.dumps(description).encode()
+    assert_refused(shard, f'the {name} that it was made with cannot be read|beside the arrays')
+
+
+def test_a_vocabulary_that_unpacks_without_end(tmp_path):
+    """100 MB of zeros from 100 KB are not unpacked."""
+    path = tmp_path / 'a.npz'
+    write_npz(path, iter(BLOCKS), {}, VOCAB)
+    with zipfile.ZipFile(path) as archive:
+        description = json.loads(archive.comment)
+    bomb = zlib.compress(bytes(100 * 2**20))
+    np.savez(path, **{name: WHOLE[name] for name in ARRAYS})
+    with zipfile.ZipFile(path, 'a') as archive:
+        description['vocabulary'] = [archive.start_dir, len(bomb)]
+        archive.fp.seek(archive.start_dir)
+        archive.fp.write(bomb)
+        archive.start_dir = archive.fp.tell()
+        archive.comment = json.dumps(description).encode()
+    assert_refused(path, 'what stands beside the arrays cannot be read .*it does not end')
