@@ -15,8 +15,13 @@ from bert.checkpoints import zoo
 from bert.cli.console import progress, start_logging
 from bert.cli.flags import Parser, positive_float, positive_int, seed
 from bert.cli.program import run
-from bert.pretraining.corpus import find_files, share_out
-from bert.pretraining.flags import add_recipe_flags, check_max_seq_length, recipe_of
+from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
+from bert.pretraining.flags import (
+    add_no_nsp_flag,
+    add_recipe_flags,
+    check_max_seq_length,
+    recipe_of,
+)
 from bert.pretraining.generation import (
     ShardPlan,
     Tokenization,
@@ -134,9 +139,10 @@ def parse_args(argv=None):
 
     recipe = parser.add_argument_group('instances')
     add_recipe_flags(parser, recipe)
+    add_no_nsp_flag(parser, recipe)
     recipe.add_argument('--random_seed', type=seed, default=12345, metavar='N', help='seed')
     parser.add_argument(
-        '--verbose', action='store_true', help="log each output's first instance as tokens"
+        '--verbose', action='store_true', help="log each output's first 20 instances as tokens"
     )
     args = parser.parse_args(argv)
     check_args(args)
@@ -213,9 +219,12 @@ def plan_shards(args):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = recipe_of(args)
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
+    shares = share_out(inputs, len(outputs))
+    if not recipe.no_nsp:
+        warn_of_single_documents(shares)
     return [
         ShardPlan(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
-        for i, (path, spans) in enumerate(zip(outputs, share_out(inputs, len(outputs))))
+        for i, (path, spans) in enumerate(zip(outputs, shares))
     ]
 
 
@@ -376,10 +385,14 @@ def summarize(plans, tallies, seconds):
     }
     for plan, tally in zip(plans, tallies):
         logging.info('wrote %s (%d instances)', plan.path, tally['instances'])
-    logging.info(
+    logging.info('wrote %d total instances', total['instances'])
+    line = (
         'instances={instances}, mean length={mean_length:.1f}, padding={padding:.1%}, '
-        'masked={masked:.1%}, random next={random_next:.1%}'.format(**summary)
+        'masked={masked:.1%}'
     )
+    if not plans[0].recipe.no_nsp:
+        line += ', random next={random_next:.1%}'
+    logging.info(line.format(**summary))
     logging.info(
         'Time cost={seconds:.1f}s ({instances_per_second:.0f} instances/s)'.format(**summary)
     )

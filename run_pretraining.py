@@ -139,7 +139,7 @@ def build_model(location, contexts, args):
     from bert.model.build import cast
     from bert.model.loading import build_located
     from bert.model.parameters import set_encoder
-    from bert.pretraining.loss import finish_initialization
+    from bert.pretraining.loss import finish_initialization, freeze_next_sentence
     from bert.training import update
 
     update.seed_step(args.seed, 0)
@@ -150,6 +150,8 @@ def build_model(location, contexts, args):
     else:
         logging.info('the weights of the model are random, for training from scratch')
     finish_initialization(model, contexts[0])
+    if args.no_nsp:
+        freeze_next_sentence(model)
     cast(model, args.dtype)
     model.hybridize(static_alloc=True)
     return model, vocab
@@ -164,7 +166,7 @@ def open_source(patterns, location, max_length, vocab, args):
     """
     plain = plain_vocab(vocab)
     if not args.raw:
-        return Shards(patterns, plain, max_length)
+        return Shards(patterns, plain, max_length, args.no_nsp)
     if args.max_seq_length > max_length:
         raise UsageError(
             f'--max_seq_length {args.max_seq_length} is more than the {max_length} positions of '
@@ -220,8 +222,13 @@ def train(model, source, start, contexts, workers, args):
     )
     loss = build_loss(contexts)
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
-    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers)
+    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, args.no_nsp)
     position = recorder.restore(updater, start)
+
+    def compute(batches):
+        scale = updater.loss_scale.value
+        return gradients(model, loss, batches, contexts, scale, workers, args.no_nsp)
+
     since = time.time()
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
@@ -234,8 +241,7 @@ def train(model, source, start, contexts, workers, args):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
             recorder.step = step
             updater.begin(step)
-            scale = updater.loss_scale.value
-            recorder.count(batches, gradients(model, loss, batches, contexts, scale, workers))
+            recorder.count(batches, compute(batches))
             # The batches are weighted so that the gradients are already the mean, as of one sample.
             rate = updater.finish(step, samples=1)
             is_last = step == args.num_steps
@@ -320,17 +326,19 @@ def evaluate(model, source, contexts, workers, args):
             if number % args.log_interval == 0:
                 late.finish()
                 total = Tally(workers.sum_numpy(tally.sums))
-                latest = Tally(total.sums - logged.sums).metrics()
+                latest = Tally(total.sums - logged.sums).metrics(args.no_nsp)
                 log_step(number, latest, tokens, 0, time.time() - since)
                 logged, tokens, since = total, 0, time.time()
     late.finish()
     tally.sums = workers.sum_numpy(tally.sums)
-    return tally.metrics()
+    return tally.metrics(args.no_nsp)
 
 
 def report_evaluation(metrics, seconds):
     """Log an evaluation in the original's format."""
-    logging.info('mlm_loss=%.3f\tmlm_acc=%.1f\tnsp_loss=%.3f\tnsp_acc=%.1f', *metrics.values())
+    from bert.pretraining.loss import describe
+
+    logging.info('%s', describe(metrics, digits=3))
     logging.info('Eval cost=%.1fs', seconds)
 
 

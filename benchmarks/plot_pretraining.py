@@ -29,14 +29,14 @@ def read_losses(path):
     Returns
     -------
     list of int, dict of str to list of float
-        The steps, and the losses at these steps for each of :data:`LOSSES`.
+        The steps, and the losses at these steps for each of :data:`LOSSES` that there is.
     """
     with open(path, encoding='utf8') as file:
         lines = [values for values in map(json.loads, file) if 'eval' not in values]
     if not lines:
         raise ToolkitError(f'{path}: there is no training step in it')
     return [line['step'] for line in lines], {
-        name: [line[name] for line in lines] for name in LOSSES
+        name: [line[name] for line in lines] for name in LOSSES if name in lines[0]
     }
 
 
@@ -51,8 +51,10 @@ def draw(steps, losses, path):
 
     # Without a date and random names, the same losses give the same file.
     pyplot.rcParams['svg.hashsalt'] = 'bert'
-    figure, panels = pyplot.subplots(1, len(losses), figsize=(9, 3.2), layout='constrained')
-    for panel, (name, values) in zip(panels, losses.items()):
+    figure, panels = pyplot.subplots(
+        1, len(losses), figsize=(9, 3.2), layout='constrained', squeeze=False
+    )
+    for panel, (name, values) in zip(panels[0], losses.items()):
         panel.plot(steps, values, linewidth=1.2)
         panel.set(xlabel='step', ylabel=LOSSES[name])
         panel.grid(alpha=0.3)

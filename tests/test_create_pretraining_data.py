@@ -86,7 +86,8 @@ def test_the_printed_command(here, capsys):
     assert arrays['masked_lm_ids'].shape == (summary['instances'], 20)
     log = capsys.readouterr().err.splitlines()
     assert log[0].startswith('INFO:root:Namespace(') and "output_file='out'" in log[0]
-    assert log[-3] == f'INFO:root:wrote out.npz ({summary["instances"]} instances)'
+    assert log[-4] == f'INFO:root:wrote out.npz ({summary["instances"]} instances)'
+    assert log[-3] == f'INFO:root:wrote {summary["instances"]} total instances'
     assert log[-2].startswith(f'INFO:root:instances={summary["instances"]}, mean length=')
     assert log[-1].startswith('INFO:root:Time cost=') and log[-1].endswith(' instances/s)')
 
@@ -707,8 +708,7 @@ def test_what_the_parser_refuses(here, capsys, flags, words):
         ('none*', [], r'none\*: no file matches'),
         ('folder', [], 'folder: a directory'),
         ('empty.txt', [], 'empty.txt: no text'),
-        ('one.txt', [], 'one.txt: only one document'),
-        ('text0.txt', ['--num_outputs=9'], 'text0.txt: only one document'),
+        ('text0.txt', ['--num_outputs=99'], 'text0.txt: no text for an output'),
         ('text0.txt', ['--vocab_file=none.txt'], 'none.txt: there is no such vocabulary'),
         ('text0.txt', ['--output_dir=text1.txt'], 'text1.txt: not a directory'),
         ('text0.txt', ['--output_dir=taken'], 'part-000.npz: a directory is in the way'),
@@ -716,12 +716,61 @@ def test_what_the_parser_refuses(here, capsys, flags, words):
 )
 def test_what_cannot_be_made(here, inputs, flags, words):
     Path('empty.txt').write_text('\n\n')
-    Path('one.txt').write_text('the cat\nthe dog\n')
     Path('folder').mkdir()
     Path('taken/part-000.npz').mkdir(parents=True)
     with pytest.raises(ToolkitError, match=words):
         make('--output_dir=d', *flags, inputs=inputs)
     assert not list(here.glob('d/.*'))  # nothing half written
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_single_document_is_its_own_random_next(here, capsys, workers):
+    """As in the originals; the warning is the only difference."""
+    sentences = ['the cat sat', 'the old dog ran', 'the red hat under the blue hat']
+    Path('one.txt').write_text('\n'.join(sentences * 5))
+    Path('two.txt').write_text('\n'.join(sentences * 5))
+    summary = make(
+        '--output_dir=d', '--num_outputs=2', f'--num_workers={workers}', inputs='one.txt,two.txt'
+    )
+    printed = capsys.readouterr().err
+    assert printed.count('only one document') == 1
+    assert 'WARNING:root:one.txt (and 1 more): only one document, from which random' in printed
+    vocab = load_vocab('vocab.txt')
+    random_next = 0
+    for path in summary['files']:
+        arrays = read_shard(path, vocab)
+        random_next += int(arrays['next_sentence_labels'].sum())
+        for row, length in zip(unmasked(arrays), arrays['valid_lengths']):
+            words = [vocab.idx_to_token[i] for i in row[:length]]
+            assert words.count('[SEP]') == 2
+    assert 0 < random_next < summary['instances']
+
+
+@pytest.mark.parametrize('flags', [[], ['--whole_word_mask']])
+def test_no_next_sentences(here, capsys, flags):
+    """Every instance is a run of whole sentences; together they are the text, dupe_factor times."""
+    text = [f'the {word} ran under it' for word in ('cat', 'dog', 'hat', 'old', 'new')] * 4
+    Path('one.txt').write_text('\n'.join(text))
+    summary = make(
+        *('--output_dir=d', '--no_nsp', '--short_seq_prob=0', '--max_seq_length=14', *flags),
+        inputs='one.txt',
+    )
+    printed = capsys.readouterr().err
+    assert 'only one document' not in printed and 'random next' not in printed
+    assert f'wrote {summary["instances"]} total instances' in printed
+    (path,) = summary['files']
+    assert read_settings(path)['no_nsp'] is True
+    vocab = load_vocab('vocab.txt')
+    arrays = read_shard(path, vocab)
+    assert not arrays['next_sentence_labels'].any() and not arrays['segment_ids'].any()
+    found = []
+    for row, length in zip(unmasked(arrays), arrays['valid_lengths']):
+        words = [vocab.idx_to_token[i] for i in row[:length]]
+        assert words[0] == '[CLS]' and words[-1] == '[SEP]' and words.count('[SEP]') == 1
+        assert length == 2 + 2 * 5  # two sentences of five tokens fit, three do not
+        found.append(' '.join(words[1:-1]))
+    pairs = [' '.join(text[i : i + 2]) for i in range(0, len(text), 2)]
+    assert sorted(found) == sorted(pairs * (len(found) // len(pairs)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
@@ -750,7 +799,7 @@ def test_short_documents_and_long_sentences(here):
 def test_as_a_program(here):
     done = run('--output_file=x', '--do_lower_case', '--verbose')
     assert (done.returncode, done.stdout) == (0, '')
-    assert 'DEBUG:root:first instance: [CLS] ' in done.stderr
+    assert done.stderr.count('DEBUG:root:instance: [CLS] ') == 20
     for inputs, flags, status in (('none', ['--output_file=x'], 1), ('none', ['--cased'], 2)):
         done = run(*flags, inputs=inputs)
         assert (done.returncode, done.stdout) == (status, '')

@@ -15,12 +15,18 @@ import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
 import run_pretraining
 from bert.model.loading import build_from_configuration, load_bert
+from bert.model.parameters import named
 from bert.pretraining import batches, shards, sources
 from bert.pretraining.flags import parse_args
 from bert.pretraining.instances import Recipe
-from bert.pretraining.loss import build_loss, finish_initialization, statistics
+from bert.pretraining.loss import (
+    build_loss,
+    finish_initialization,
+    gradients,
+    statistics,
+)
 from bert.system.errors import Stopped, ToolkitError, UsageError
-from bert.text.vocab import SPECIAL_TOKENS, load_vocab
+from bert.text.vocab import SPECIAL_TOKENS, load_vocab, plain_vocab
 from bert.training import batches as training_batches
 from bert.training import states as training_states
 from bert.training import update
@@ -750,3 +756,106 @@ def test_long_instances(train, folder, tmp_path):
         train('--raw', bert_model=short, data=f'{folder}/*.txt')
     with pytest.raises(ToolkitError, match='nothing.npz: no file matches'):
         train(data=tmp_path / 'nothing.npz')
+
+
+# Shards of the original, and masked words only.
+
+
+def test_shards_of_the_original(train, folder, tmp_path, capsys):
+    """Without a description, in the original's types: the same losses, and one line about it."""
+    expected = train(name='ours')
+    (tmp_path / 'original').mkdir()
+    for path in (folder / 'shards').iterdir():
+        with np.load(path) as arrays:
+            np.savez(tmp_path / 'original' / path.name, **arrays)
+    capsys.readouterr()
+    assert train(data=tmp_path / 'original' / '*.npz', name='original') == expected
+    printed = capsys.readouterr().err
+    assert printed.count('shards that do not say how they were made') == 1
+    assert lines(tmp_path / 'original') == lines(tmp_path / 'ours')
+
+
+@pytest.fixture(scope='module')
+def runs(folder):
+    """Return the folder of shards that were made with --no_nsp."""
+    create_pretraining_data.main(
+        f'--input_file {folder}/*.txt --output_dir {folder}/runs --num_workers 1 --no_nsp '
+        f'--vocab_file {folder}/tiny/vocab.txt --max_seq_length {MAX_SEQ_LENGTH} '
+        f'--max_predictions_per_seq {MAX_PREDICTIONS} --dupe_factor 3 --do_lower_case'.split()
+    )
+    return folder / 'runs'
+
+
+def test_shards_without_next_sentences_are_refused(train, runs):
+    with pytest.raises(UsageError, match='part-000.npz: made with --no_nsp, .*: give --no_nsp'):
+        train(data=runs / '*.npz')
+
+
+HEADS = ('pooler.', 'classifier.')
+
+
+@pytest.mark.parametrize('flags', [[], ['--accumulate=2'], ['--raw', '--max_seq_length=20']])
+def test_masked_words_only(train, folder, runs, tmp_path, capsys, operators, flags):
+    data = folder / '*.txt' if '--raw' in flags else runs / '*.npz'
+    flags = ['--no_nsp', '--log_interval=1', '--ckpt_interval=1', '--ckpt_keep=9', *flags]
+    result = train('--do-eval', *flags, f'--data_eval={data}', data=data, num_steps=5)
+    assert set(result['train']) == set(result['eval']) == {'mlm_loss', 'mlm_acc'}
+    printed = capsys.readouterr().err
+    assert 'nsp_' not in re.sub(r'Namespace\(.*', '', printed)
+    assert re.search(r'\[step 5\]\tmlm_loss=\d\.\d{5}\tmlm_acc=\d+\.\d\d\tthroughput=', printed)
+    assert re.search(r'INFO:root:mlm_loss=\d\.\d{3}\tmlm_acc=\d+\.\d\n', printed)
+    assert not any('nsp_loss' in line for line in lines(tmp_path / 'run'))
+    first, last = parameters(tmp_path / 'run', 1), parameters(tmp_path / 'run', 5)
+    assert first.keys() == last.keys()
+    still = {name for name in last if (first[name] == last[name]).all()}
+    assert still == {name for name in last if name.startswith(HEADS)} != set()
+
+
+def test_the_masked_lm_part_of_the_gradients(folder, operators):
+    """They are those of both losses less those of the next-sentence loss alone."""
+    found = {}
+    for no_nsp in (False, True):
+        model, vocab = build_from_configuration(
+            folder / 'steady' / 'config.json', mx.cpu(), use_decoder=True, use_classifier=True
+        )
+        finish_initialization(model, mx.cpu())
+        if no_nsp:
+            model.load_parameters(str(folder / 'first.params'))
+        else:
+            model.save_parameters(str(folder / 'first.params'))
+        source = sources.Shards(f'{folder}/shards/part-000.npz', plain_vocab(vocab), 32)
+        (batch,) = batches.evaluation(source, 1000, 0)
+        loss = build_loss([mx.cpu()])
+        gradients(model, loss, [batch], [mx.cpu()], 1, no_nsp=no_nsp)
+        found[no_nsp] = {n: p.grad().asnumpy() for n, p in named(model).items()}
+    with mx.autograd.record():
+        rows = len(batch.nsp_labels)
+        objective, _ = statistics(model, loss, batch, mx.cpu(), (0, 1 / rows))
+    objective.backward()
+    for name, parameter in named(model).items():
+        expected = found[False][name] - parameter.grad().asnumpy()
+        scale = max(np.abs(found[False][name]).max(), 1e-3)
+        np.testing.assert_allclose(found[True][name], expected, atol=1e-5 * scale, err_msg=name)
+
+
+def test_a_run_without_next_sentences_is_resumed(train, runs, tmp_path):
+    flags = ['--no_nsp', '--log_interval=1', '--ckpt_interval=2']
+    train(*flags, data=runs / '*.npz', name='whole')
+    train(*flags, data=runs / '*.npz', name='run', num_steps=6)
+    for path in (tmp_path / 'run').glob('0000006.*'):
+        path.unlink()
+    train(*flags, '--start_step=auto', data=runs / '*.npz', name='run')
+    assert lines(tmp_path / 'run') == lines(tmp_path / 'whole')
+    ours, theirs = (parameters(tmp_path / name, 6) for name in ('run', 'whole'))
+    assert largest_difference(ours, theirs) == 0
+
+
+def test_next_sentences_cannot_be_added_on_the_way(train):
+    """The optimizer's states of their weights are missing; the other way round they do no harm."""
+    train('--no_nsp', num_steps=2)
+    with pytest.raises(ToolkitError, match='0000002.states: .*pooler'):
+        train('--start_step=auto', num_steps=4)
+    assert set(train('--no_nsp', '--start_step=auto', num_steps=4)['train']) == {
+        'mlm_loss',
+        'mlm_acc',
+    }

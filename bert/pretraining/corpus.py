@@ -4,6 +4,7 @@ A file has one sentence per line and a blank line between documents; its end als
 """
 
 import glob
+import logging
 import math
 import os
 from itertools import chain
@@ -139,13 +140,13 @@ def read_corpora(
     Yields
     ------
     Corpus
-        With two documents or more.
+        If there are several, each with two documents or more.
 
     Raises
     ------
     ToolkitError
-        If a file is not UTF-8 (the error names the line), if there are fewer than two documents,
-        or if ``8 * tokens`` tokens do not complete a corpus, as in a document without end.
+        If a file is not UTF-8 (the error names the line), if there is no text, or if
+        ``8 * tokens`` tokens do not complete a corpus, as in a document without end.
     """
     dtype = smallest_integer(vocab_size - 1)
     # Not yet in a corpus: ids, and each sentence's number of tokens and document.
@@ -209,10 +210,32 @@ def _check(corpus, spans):
     names = ', '.join(dict.fromkeys(span.path for span in spans))
     if len(corpus.sentences) == 1:
         raise ToolkitError(f'{names}: no text for an output; drop the file or make fewer outputs')
-    if len(corpus.documents) == 2:
-        raise ToolkitError(
-            f'{names}: only one document for an output, and random next sentences come from '
-            'another one; put blank lines between documents, or make fewer outputs'
+
+
+def has_one_document(spans):
+    """Return whether the text of some spans is a single document."""
+    documents = 0
+    for span in spans:
+        begins = True
+        for lines, _ in _read_lines(span):
+            for line in lines:
+                documents += bool(line) and begins
+                begins = not line
+            if documents > 1:
+                return False
+    return documents == 1
+
+
+def warn_of_single_documents(shares):
+    """Warn if some shares of the text, lists of spans, have only one document each."""
+    alone = [spans for spans in shares if has_one_document(spans)]
+    if alone:
+        others = f' (and {len(alone) - 1} more)' if len(alone) > 1 else ''
+        logging.warning(
+            '%s%s: only one document, from which random next sentences come too; blank lines '
+            'separate documents',
+            alone[0][0].path,
+            others,
         )
 
 

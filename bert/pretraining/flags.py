@@ -73,6 +73,17 @@ def add_recipe_flags(parser, group, raw=False):
     add('whole_word_mask', 'mask all tokens of a word or none')
 
 
+def add_no_nsp_flag(parser, group):
+    """Add ``--no_nsp``, which both scripts have."""
+    parser.flag(
+        group,
+        '--no_nsp',
+        action='store_true',
+        help='masked words only, no next sentences: instances are one piece of text each, from '
+        'text that need not consist of documents',
+    )
+
+
 def recipe_of(args, **others):
     """Return the :class:`Recipe` that the flags describe.
 
@@ -190,6 +201,7 @@ def build_flags():
     )
 
     training = parser.add_argument_group('training')
+    add_no_nsp_flag(parser, training)
     parser.flag(training, '--num_steps', type=positive_int, default=20, help='updates in all')
     parser.flag(
         training,

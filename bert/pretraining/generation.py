@@ -21,6 +21,8 @@ from bert.text.vocab import Vocab
 # Instances of a long text are made from this many tokens at a time: some 35 MB of English,
 # thousands of documents to draw random next sentences from.
 CORPUS_TOKENS = 2**23
+# How many instances of each output --verbose shows, as in the original.
+SHOWN = 20
 
 
 class Tokenization(NamedTuple):
@@ -150,7 +152,7 @@ def shard_settings(plan):
     """Return a shard's record of how it was made, without paths, which would change its bytes."""
     tokenization = plan.tokenization._asdict()
     return {
-        **plan.recipe._asdict(),
+        **plan.recipe.described(),
         **tokenization,
         'sentencepiece': bool(tokenization['sentencepiece']),
         'random_seed': plan.random_seed,
@@ -161,8 +163,8 @@ def shard_settings(plan):
 def counted(blocks, tally, vocab):
     """Yield blocks of instances, and add them to the tally."""
     for block in blocks:
-        if not tally:
-            logging.debug('first instance: %s', first_as_text(block, vocab))
+        for row in range(min(SHOWN - tally['instances'], len(block['valid_lengths']))):
+            logging.debug('instance: %s', as_text(block, row, vocab))
         tally['instances'] += len(block['valid_lengths'])
         tally['tokens'] += int(block['valid_lengths'].sum())
         tally['places'] += block['input_ids'].size
@@ -171,10 +173,10 @@ def counted(blocks, tally, vocab):
         yield block
 
 
-def first_as_text(block, vocab):
-    """Return the first instance of a block as text."""
-    length, masked = block['valid_lengths'][0], block['masked_lm_weights'][0].sum()
-    tokens = [vocab.idx_to_token[i] for i in block['input_ids'][0, :length]]
-    answers = [vocab.idx_to_token[i] for i in block['masked_lm_ids'][0, :masked]]
-    kind = 'random next' if block['next_sentence_labels'][0] else 'actual next'
+def as_text(block, row, vocab):
+    """Return an instance of a block as text."""
+    length, masked = block['valid_lengths'][row], block['masked_lm_weights'][row].sum()
+    tokens = [vocab.idx_to_token[i] for i in block['input_ids'][row, :length]]
+    answers = [vocab.idx_to_token[i] for i in block['masked_lm_ids'][row, :masked]]
+    kind = 'random next' if block['next_sentence_labels'][row] else 'actual next'
     return f'{" ".join(tokens)} ({kind}; masked: {" ".join(answers)})'

@@ -19,6 +19,8 @@ from bert.pretraining.masking import choose_tokens, choose_words, mask
 
 # The tokens of an instance that are not text: [CLS] A [SEP] B [SEP].
 SPECIALS_PER_INSTANCE = 3
+# [CLS] A [SEP].
+SPECIALS_PER_RUN = 2
 # With one token in A and one in B.
 MIN_SEQ_LENGTH = SPECIALS_PER_INSTANCE + 2
 # Instances are assembled and masked in blocks of about this many tokens, which fit in the cache.
@@ -34,10 +36,24 @@ class Recipe(NamedTuple):
     short_seq_prob: float = 0.1
     dupe_factor: int = 10
     whole_word_mask: bool = False
+    no_nsp: bool = False
+
+    def described(self):
+        """Return the settings as a dict, as shards and training states record them.
+
+        ``no_nsp`` was added later, and is there only if it is set.
+        """
+        values = self._asdict()
+        if not self.no_nsp:
+            del values['no_nsp']
+        return values
 
 
 class Pairs(NamedTuple):
-    """Segments A and B of N instances, as runs of ``Corpus.ids``: five arrays of shape (N,)."""
+    """Segments A and B of N instances, as runs of ``Corpus.ids``: five arrays of shape (N,).
+
+    Without next sentences B is empty.
+    """
 
     a_start: np.ndarray
     a_length: np.ndarray
@@ -60,7 +76,7 @@ def make_instances(corpus, recipe, symbols, rng):
     Parameters
     ----------
     corpus : Corpus
-        With two documents or more, since a random next segment comes from another document.
+        A random next segment comes from another document, or from the only one.
     recipe : Recipe
     symbols : Symbols
     rng : numpy.random.Generator
@@ -75,7 +91,8 @@ def make_instances(corpus, recipe, symbols, rng):
         ``masked_lm_ids`` and ``masked_lm_weights`` (n, max_predictions_per_seq);
         ``next_sentence_labels`` (1 means random) and ``valid_lengths`` (n,).
     """
-    pairs = plan_pairs(corpus, recipe, rng)
+    plan = plan_runs if recipe.no_nsp else plan_pairs
+    pairs = plan(corpus, recipe, rng)
     pairs = pairs.take(rng.permutation(pairs.count))
     rows = max(1, BLOCK_TOKENS // recipe.max_seq_length)
     return pairs.count, (
@@ -84,14 +101,58 @@ def make_instances(corpus, recipe, symbols, rng):
     )
 
 
+def plan_runs(corpus, recipe, rng):
+    """Choose the only segment of every instance, ``dupe_factor`` times over.
+
+    Each document is cut into runs of as many whole sentences as fit the target length, which is
+    drawn as for :func:`plan_pairs`. A sentence that is longer is cut at the target length.
+
+    Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 8: runs of
+    3 + 4 and of 5 tokens. With target length 4: runs of 3, 4, 4 and 1.
+
+    Returns
+    -------
+    Pairs
+        With an empty B. The documents are intermingled.
+    """
+    sentences = corpus.sentences
+    limit = recipe.max_seq_length - SPECIALS_PER_RUN
+    document, target = _draw_targets(corpus, recipe, limit, rng)
+    start, stop = sentences[corpus.documents[document]], sentences[corpus.documents[document + 1]]
+    steps = []
+    while len(start):
+        longest = start + target
+        end = sentences[np.searchsorted(sentences, longest, side='right') - 1]
+        end = np.minimum(np.where(end > start, end, longest), stop)
+        steps.append((start, end - start))
+        unfinished = end < stop
+        start, stop, target = end[unfinished], stop[unfinished], target[unfinished]
+    start, length = map(np.concatenate, zip(*steps))
+    nothing = np.zeros_like(start)
+    return Pairs(start, length, nothing, nothing, np.zeros(len(start), dtype=bool))
+
+
+def _draw_targets(corpus, recipe, limit, rng):
+    """Draw the target length of each pass over each document: usually ``limit`` tokens.
+
+    Returns
+    -------
+    (passes * documents,) number of the document, (passes * documents,) target length
+    """
+    document = np.tile(np.arange(len(corpus.documents) - 1), recipe.dupe_factor)
+    short = rng.random(len(document)) < recipe.short_seq_prob
+    return document, np.where(short, rng.integers(2, limit + 1, len(document)), limit)
+
+
 def plan_pairs(corpus, recipe, rng):
     """Choose the segments of every instance, ``dupe_factor`` times over.
 
     Each document is cut into chunks of whole sentences that reach the target length: usually the
     most that fits, with probability ``short_seq_prob`` a random length of at least 2. A random
     number of sentences at the start of a chunk become A. B is the rest of the chunk or, half of
-    the time and whenever there is no rest, as much of another document, from a random sentence
-    on; the rest then begins the next chunk. Pairs that are too long lose tokens
+    the time and whenever there is no rest, as much of another document (or of the same, if it is
+    the only one), from a random sentence on; the rest then begins the next chunk. Pairs that are
+    too long lose tokens
     (:func:`truncate`).
 
     Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 6. The first
@@ -106,9 +167,7 @@ def plan_pairs(corpus, recipe, rng):
     sentences, documents = corpus.sentences, corpus.documents
     limit = recipe.max_seq_length - SPECIALS_PER_INSTANCE
     count = len(documents) - 1
-    document = np.tile(np.arange(count), recipe.dupe_factor)
-    short = rng.random(len(document)) < recipe.short_seq_prob
-    target = np.where(short, rng.integers(2, limit + 1, len(document)), limit)
+    document, target = _draw_targets(corpus, recipe, limit, rng)
     start = documents[document]
     steps = []
     while len(document):
@@ -117,8 +176,11 @@ def plan_pairs(corpus, recipe, rng):
         a_length = sentences[a_stop] - sentences[start]
         is_random = (a_stop == end) | (rng.random(len(document)) < 0.5)
 
-        other = rng.integers(0, count - 1, len(document))
-        other += other >= document
+        if count == 1:
+            other = document
+        else:
+            other = rng.integers(0, count - 1, len(document))
+            other += other >= document
         random_start = rng.integers(documents[other], documents[other + 1])
         random_end = _reach(sentences, random_start, target - a_length, documents[other + 1])
 
@@ -179,7 +241,7 @@ def make_block(ids, pairs, recipe, symbols, rng):
 
 
 def assemble(ids, pairs, max_seq_length, symbols):
-    """Assemble ``[CLS] A [SEP] B [SEP]`` and padding.
+    """Assemble ``[CLS] A [SEP] B [SEP]``, or ``[CLS] A [SEP]`` if B is empty, and padding.
 
     Returns
     -------
@@ -191,7 +253,7 @@ def assemble(ids, pairs, max_seq_length, symbols):
     column = np.arange(max_seq_length)
     rows = np.arange(pairs.count)
     first_sep = pairs.a_length + 1
-    last_sep = first_sep + pairs.b_length + 1
+    last_sep = first_sep + pairs.b_length + (pairs.b_length > 0)
     in_b = column > first_sep[:, None]
     shift = np.where(in_b, (pairs.b_start - first_sep - 1)[:, None], (pairs.a_start - 1)[:, None])
     # Columns outside the segments, which may point past the corpus, are overwritten below.

@@ -78,8 +78,13 @@ class Tally:
         rows = len(batch.nsp_labels)
         self.sums += [*statistics.asnumpy(), batch.mlm_weights.sum(), rows]
 
-    def metrics(self):
+    def metrics(self, no_nsp=False):
         """Return mean losses, and accuracies in percent.
+
+        Parameters
+        ----------
+        no_nsp : bool
+            Whether to leave out next sentences.
 
         Returns
         -------
@@ -87,12 +92,35 @@ class Tally:
         """
         mlm_loss, mlm_correct, nsp_loss, nsp_correct, masks, rows = self.sums.tolist()
         masks = max(1, masks)
-        return {
-            'mlm_loss': mlm_loss / masks,
-            'mlm_acc': 100 * mlm_correct / masks,
-            'nsp_loss': nsp_loss / rows,
-            'nsp_acc': 100 * nsp_correct / rows,
-        }
+        metrics = {'mlm_loss': mlm_loss / masks, 'mlm_acc': 100 * mlm_correct / masks}
+        if not no_nsp:
+            metrics.update(nsp_loss=nsp_loss / rows, nsp_acc=100 * nsp_correct / rows)
+        return metrics
+
+
+def describe(metrics, digits):
+    """Format metrics as the original does: ``mlm_loss=0.082<TAB>mlm_acc=98.9``.
+
+    Parameters
+    ----------
+    metrics : dict of str to float
+        See :meth:`Tally.metrics`.
+    digits : int
+        The decimals of a loss; an accuracy has fewer.
+    """
+    shown = {'loss': digits, 'acc': {5: 2, 3: 1}[digits]}
+    return '\t'.join(
+        f'{name}={value:.{shown[name.rpartition("_")[2]]}f}' for name, value in metrics.items()
+    )
+
+
+def freeze_next_sentence(model):
+    """Keep the pooler and the next-sentence head as they are.
+
+    Without gradients they would still decay.
+    """
+    for head in (model.pooler, model.classifier):
+        head.collect_params().setattr('grad_req', 'null')
 
 
 def finish_initialization(model, ctx):
@@ -138,7 +166,7 @@ def statistics(model, loss, batch, ctx, factors=(0, 0)):
     )
 
 
-def gradients(model, loss, batches, contexts, scale, workers=ALONE):
+def gradients(model, loss, batches, contexts, scale, workers=ALONE, no_nsp=False):
     """Compute the gradients of one update, spread over workers and their devices.
 
     The objective is the mean masked-LM loss of the masked tokens plus the mean next-sentence
@@ -153,6 +181,8 @@ def gradients(model, loss, batches, contexts, scale, workers=ALONE):
     scale : float
         Multiplies the gradients, but not the statistics.
     workers : bert.distributed.workers.Workers
+    no_nsp : bool
+        Whether to leave the next-sentence loss out of the objective.
 
     Returns
     -------
@@ -163,7 +193,7 @@ def gradients(model, loss, batches, contexts, scale, workers=ALONE):
     rows = sum(len(batch.nsp_labels) for batch in batches)
     counted = []
     for batch, ctx, weight in spread(batches, contexts, workers, filler=batches[0]):
-        factors = weight * scale / masks, weight * scale / rows
+        factors = weight * scale / masks, 0 if no_nsp else weight * scale / rows
         with mx.autograd.record():
             objective, sums = statistics(model, loss, batch, ctx, factors)
         objective.backward()

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from bert.pretraining.loss import Tally
+from bert.pretraining.loss import Tally, describe
 from bert.system.errors import ToolkitError
 from bert.system.files import write_text
 from bert.training import states
@@ -55,10 +55,9 @@ def log_step(step, metrics, tokens, rate, seconds):
     seconds : float
     """
     logging.info(
-        '[step %d]\tmlm_loss=%.5f\tmlm_acc=%.2f\tnsp_loss=%.5f\tnsp_acc=%.2f\t'
-        'throughput=%.1fK tks/s\tlr=%.7f time=%.2f',
+        '[step %d]\t%s\tthroughput=%.1fK tks/s\tlr=%.7f time=%.2f',
         step,
-        *metrics.values(),
+        describe(metrics, digits=5),
         tokens / seconds / 1000,
         rate,
         seconds,
@@ -78,6 +77,8 @@ class Recorder:
         How many training states to keep.
     workers : bert.distributed.workers.Workers
         Only worker 0 writes.
+    no_nsp : bool
+        Whether to leave out next sentences.
 
     Attributes
     ----------
@@ -87,11 +88,12 @@ class Recorder:
         Losses and accuracies of the last log line.
     """
 
-    def __init__(self, folder, order, keep, workers):
+    def __init__(self, folder, order, keep, workers, no_nsp):
         self.folder = folder
         self.order = order
         self.keep = keep
         self.workers = workers
+        self.no_nsp = no_nsp
         self.step = 0
         self.saved_step = 0
         self.metrics = None
@@ -156,7 +158,7 @@ class Recorder:
         """Log the steps since the last call, in the original's format and for programs."""
         self.late.finish()
         seconds = time.time() - self.since
-        self.metrics = self.tally.metrics()
+        self.metrics = self.tally.metrics(self.no_nsp)
         log_step(self.step, self.metrics, self.tokens, rate, seconds)
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
         if self.workers.is_first:

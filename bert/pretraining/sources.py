@@ -16,12 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert.pretraining.corpus import find_files, read_corpus, share_out
+from bert.pretraining.corpus import (
+    find_files,
+    read_corpus,
+    share_out,
+    warn_of_single_documents,
+)
 from bert.pretraining.instances import Recipe, make_instances
 from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
 from bert.system import processes
-from bert.system.errors import ToolkitError
+from bert.system.errors import ToolkitError, UsageError
 from bert.text.tokenizer import build_tokenizer, tokenize
 from bert.text.vocab import Vocab
 
@@ -85,15 +90,23 @@ class Shards:
         The model's.
     max_length : int
         The model's number of positions.
+    no_nsp : bool
+        Whether the next-sentence labels are of no use.
     """
 
     ahead = 1  # how many units are read before they are needed
 
-    def __init__(self, patterns, vocab, max_length):
+    def __init__(self, patterns, vocab, max_length, no_nsp=False):
         self.paths = find_files(patterns)
         self.vocab = vocab
         self.max_length = max_length
         settings = [read_settings(path) for path in self.paths]
+        for path, each in zip(self.paths, settings):
+            if each.get('no_nsp') and not no_nsp:
+                raise UsageError(
+                    f'{path}: made with --no_nsp, so it has no next sentences to learn from: '
+                    'give --no_nsp here too'
+                )
         self.counts = [int(each['instances']) for each in settings]
         self.count = sum(self.counts)
         if not all('vocab_fingerprint' in each for each in settings):
@@ -177,11 +190,13 @@ class Text:
         self.recipe = recipe
         self.ahead = num_workers
         self.pieces = cut_text(find_files(patterns))
+        if not recipe.no_nsp:
+            warn_of_single_documents(self.pieces)
         self.description = [
             [os.path.basename(span.path), span.start, span.stop]
             for spans in self.pieces
             for span in spans
-        ] + [list(recipe)]
+        ] + [list(recipe.described().values())]
 
     def __str__(self):
         size = sum(span.stop - span.start for spans in self.pieces for span in spans)

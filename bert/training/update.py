@@ -254,7 +254,8 @@ def global_norm(arrays):
 
 def accumulate_gradients(model):
     """Add gradients up over batches and devices until :func:`clear_gradients`."""
-    model.collect_params().setattr('grad_req', 'add')
+    for parameter in trainable(model):
+        parameter.grad_req = 'add'
 
 
 def clear_gradients(model):

@@ -11,9 +11,11 @@ from bert.pretraining.corpus import (
     Span,
     encode_lines,
     find_files,
+    has_one_document,
     read_corpora,
     read_corpus,
     share_out,
+    warn_of_single_documents,
 )
 from bert.system.errors import ToolkitError
 from bert.text.tokenizer import build_tokenizer, tokenize
@@ -168,14 +170,37 @@ def test_invalid_utf8_is_named_by_line(tmp_path, monkeypatch):
         ('', 'no text'),
         ('\n \n\n', 'no text'),
         ('--\n', 'no text'),
-        ('a\nb\n', 'only one document'),
-        ('\n\na\n--\n\n', 'only one document'),
     ],
 )
 def test_too_little_text(tmp_path, text, words):
     with pytest.raises(ToolkitError, match=words) as error:
         read(write(tmp_path / 'a.txt', text))
     assert str(error.value).startswith(f'{tmp_path}/a.txt: ')
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('a\nb\n', True),
+        ('\n\na\nb\n\n \n', True),
+        ('a\n\nb\n', False),
+        ('', False),
+    ],
+)
+@pytest.mark.parametrize('chunk', [1, 3, 2**20])
+def test_a_single_document(tmp_path, monkeypatch, caplog, text, expected, chunk):
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+    path = write(tmp_path / 'a.txt', text)
+    spans = [Span(path, 0, len(text))]
+    assert has_one_document(spans) == expected
+    # The ends of files separate documents too.
+    assert not has_one_document([*spans, *spans])
+    warn_of_single_documents([spans, [*spans, *spans], spans])
+    if expected:
+        (message,) = caplog.messages
+        assert message.startswith(f'{path} (and 1 more): only one document')
+    else:
+        assert not caplog.messages
 
 
 # Reading one corpus at a time.

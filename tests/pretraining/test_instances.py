@@ -21,6 +21,7 @@ from bert.pretraining.instances import (
     make_block,
     make_instances,
     plan_pairs,
+    plan_runs,
     truncate,
 )
 from bert.pretraining.masking import Symbols, choose_tokens, choose_words, mask, symbols_of
@@ -519,3 +520,44 @@ def test_symbols_of_both_kinds_of_vocabularies():
     pieces = symbols_of(Vocab(tokens), word_start='\u2581')
     assert not pieces.continues[7] and pieces.continues[8]
     assert wordpiece.vocab_size == 9
+
+
+# One document, and no next sentences.
+
+
+def test_the_only_document_is_its_own_other():
+    corpus = corpus_of([[3, 4, 5, 2, 6, 3, 4]])
+    recipe = Recipe(max_seq_length=12, dupe_factor=300)
+    pairs = plan_pairs(corpus, recipe, np.random.default_rng(1))
+    assert 0.3 < pairs.is_random_next.mean() < 0.8
+    # B of a random pair begins anywhere, also before A.
+    random = pairs.take(pairs.is_random_next)
+    assert (random.b_start < random.a_start).any() and (random.b_start > random.a_start).any()
+    assert (pairs.b_length > 0).all()
+
+
+@pytest.mark.parametrize(
+    'limit, lengths', [(8, [7, 5]), (4, [3, 4, 4, 1]), (12, [12]), (3, [3, 3, 1, 3, 2])]
+)
+def test_runs_by_hand(limit, lengths):
+    """A document with sentences of 3, 4 and 5 tokens, and another one of 2, which stays alone."""
+    corpus = corpus_of([[3, 4, 5], [2]])
+    recipe = Recipe(max_seq_length=limit + 2, short_seq_prob=0, dupe_factor=1, no_nsp=True)
+    runs = plan_runs(corpus, recipe, np.random.default_rng(1))
+    starts = np.cumsum([0, *lengths])[:-1]
+    expected = [*zip(starts.tolist(), lengths), (12, 2)]
+    assert sorted(zip(runs.a_start.tolist(), runs.a_length.tolist())) == expected
+    assert not runs.b_length.any() and not runs.is_random_next.any()
+
+
+def test_short_runs_cover_the_text_too():
+    corpus = corpus_of([[7, 1, 9, 30, 2], [4, 4], [1]])
+    recipe = Recipe(max_seq_length=16, short_seq_prob=0.5, dupe_factor=50, no_nsp=True)
+    runs = plan_runs(corpus, recipe, np.random.default_rng(1))
+    assert runs.a_length.max() <= 14 and len(set(runs.a_length.tolist())) > 10
+    counts = np.zeros(len(corpus.ids), dtype=int)
+    for start, length in zip(runs.a_start, runs.a_length):
+        counts[start : start + length] += 1
+    assert set(counts.tolist()) == {50}
+    count, blocks = make_instances(corpus, recipe, symbols(100), np.random.default_rng(2))
+    assert count == sum(len(block['valid_lengths']) for block in blocks)
