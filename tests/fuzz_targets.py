@@ -22,7 +22,7 @@ import numpy as np
 from conftest import ROOT
 
 import bert  # noqa: F401 (prepares for MXNet)
-from bert.checkpoints import config, gluon, huggingface, reading, zoo
+from bert.checkpoints import config, gluon, huggingface, reading, sentences, zoo
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
 from bert.experiments import logs
@@ -464,6 +464,24 @@ def read_finetuned(path):
     assert isinstance(content['flags'], dict)
 
 
+MODULES = [
+    {'path': path, 'type': f'sentence_transformers.models.{kind}'}
+    for path, kind in (('', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Normalize', 'Normalize'))
+]
+
+
+def make_pooling(inside):
+    (inside / '1_Pooling').mkdir()
+    content = {'pooling_mode_cls_token': False, 'pooling_mode_mean_tokens': True}
+    (inside / '1_Pooling' / 'config.json').write_text(json.dumps(content))
+
+
+def read_modules(path):
+    kind, normalized = sentences.read_sentence_vector(path.parent)
+    assert kind == 'mean' and isinstance(normalized, bool)
+    assert sentences.read_max_len(path.parent) is None
+
+
 METRICS = '{"step": 1, "mlm_loss": 0.5}\n{"step": 2, "eval": {}}\n{"step": 3}\n'
 
 
@@ -643,6 +661,13 @@ TARGETS = {
         lambda: [json.dumps({**FINETUNED, 'parameters': 'model_bert_MRPC_0.params'}).encode()],
         mutations.json_tree,
         read_finetuned,
+    ),
+    'modules.json': Target(
+        'modules.json',
+        lambda: [json.dumps(MODULES).encode(), json.dumps(MODULES[:2]).encode()],
+        mutations.json_tree,
+        read_modules,
+        make_pooling,
     ),
     'metrics.jsonl': Target(
         'metrics.jsonl', lambda: [METRICS.encode()], mutations.text, read_metrics

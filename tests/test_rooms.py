@@ -21,6 +21,7 @@ FLOORS = [
     ['bert.finetuning', 'bert.pretraining'],
     [
         'bert.experiments',
+        'bert.embed',
         'bert.gluon',
         'finetune_classifier',
         'run_pretraining',

@@ -15,7 +15,16 @@ from bert.checkpoints.tensors import shard_names
 from bert.system.errors import ToolkitError
 from bert.system.files import hash_file, read_json, sha256
 
-DESCRIPTION = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
+DESCRIPTION = (
+    'config.json',
+    'vocab.txt',
+    'tokenizer.json',
+    'tokenizer_config.json',
+    # of sentence-transformers; see bert.checkpoints.sentences
+    'modules.json',
+    'sentence_bert_config.json',
+    '1_Pooling/config.json',
+)
 
 
 def is_repository(source):

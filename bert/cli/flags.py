@@ -135,7 +135,7 @@ def gpu_list(text):
     return indices
 
 
-def add_device_flags(parser, group, roles=''):
+def add_device_flags(parser, group, roles='', purpose='train'):
     """Add ``--dtype``, and ``--gpu`` and ``--gpus``, which exclude each other.
 
     Parameters
@@ -144,6 +144,8 @@ def add_device_flags(parser, group, roles=''):
     group : argparse group
     roles : str
         The roles of ``--gpu`` and ``--gpus``.
+    purpose : str
+        What the GPUs are for, a verb.
     """
     parser.flag(
         group,
@@ -155,7 +157,11 @@ def add_device_flags(parser, group, roles=''):
     )
     device = group.add_mutually_exclusive_group()
     parser.flag(
-        device, '--gpu', action='store_true', roles=roles, help='train on GPU 0, not the CPU'
+        device,
+        '--gpu',
+        action='store_true',
+        roles=roles,
+        help=f'{purpose} on GPU 0, not the CPU',
     )
     parser.flag(
         device,
@@ -163,7 +169,7 @@ def add_device_flags(parser, group, roles=''):
         type=gpu_list,
         metavar='0,1',
         roles=f'{roles} by_worker',
-        help='train on these GPUs',
+        help=f'{purpose} on these GPUs',
     )
 
 

@@ -1,6 +1,7 @@
 """The outputs of a model for a whole data set, and the metrics of a dev set."""
 
 import logging
+import math
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from bert.finetuning.step import predict
 from bert.tasks import metrics
 from bert.tasks.predictions import measure
 from bert.text.encoding import pad_batch
-from bert.training import batches, devices
+from bert.training import devices
+from bert.training.stream import in_order
 
 
 def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: None):
@@ -28,24 +30,23 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
     check : function
         Called after each round of the workers; it may end the program.
     """
-    chosen = batches.evaluation_batches(dataset.encoded.lengths, batch_size)
-    outputs = []
-    late = devices.Late(
-        lambda values: outputs.append(values.asnumpy()), devices.IN_FLIGHT * len(contexts)
-    )
-    with progress(len(chosen), dataset.split.path, 'batch') as bar:
-        for number, rows in enumerate(chosen):
+    encoded, limit = dataset.encoded, devices.IN_FLIGHT * len(contexts)
+    with progress(math.ceil(len(encoded.ids) / batch_size), dataset.split.path, 'batch') as bar:
+
+        def compute(encoded, rows, number):
             bar.update()
             ctx = devices.take_turns(number, contexts, workers)
-            if ctx:
-                late.add(predict(model, pad_batch(dataset.encoded, rows), ctx))
+            values = predict(model, pad_batch(encoded, rows), ctx) if ctx else None
             if number % workers.count == workers.count - 1:
                 check()
-    late.finish()
-    classes = max(workers.gather_numbers(outputs[0].shape[1] if outputs else 0))
-    ordered = np.zeros((len(dataset.encoded.lengths), classes), np.float32)
-    for rows, values in zip(workers.share(chosen), outputs):
-        ordered[rows] = values
+            return values
+
+        outputs = list(in_order([encoded], batch_size, compute, lambda v: v.asnumpy(), limit))
+    own = [(row, values) for row, values in enumerate(outputs) if values is not None]
+    classes = max(workers.gather_numbers(len(own[0][1]) if own else 0))
+    ordered = np.zeros((len(outputs), classes), np.float32)
+    for row, values in own:
+        ordered[row] = values
     return workers.sum_numpy(ordered)
 
 

@@ -14,6 +14,7 @@ class Encoded(NamedTuple):
     first_lengths: np.ndarray  # (N,) int32: tokens up to the first [SEP], whose type is 0
     lengths: np.ndarray  # (N,) int32
     padding: int  # the id of [PAD]
+    cut: int = 0  # how many rows were longer
 
 
 def truncated_lengths(first, second, limit):
@@ -59,6 +60,7 @@ def encode(texts, tokenizer, vocab, max_len):
     """
     columns = [tokenize(tokenizer, column) for column in zip(*texts)]
     lengths = [np.array([len(ids) for ids in column], dtype=np.int32) for column in columns]
+    wanted = sum(lengths)
     if len(columns) == 2:
         lengths = truncated_lengths(*lengths, max_len - 3)
     else:
@@ -75,7 +77,24 @@ def encode(texts, tokenizer, vocab, max_len):
         (lengths[0] + 2).astype(np.int32),
         np.array([len(row) for row in ids], dtype=np.int32),
         vocab[vocab.padding_token],
+        int(np.count_nonzero(sum(lengths) < wanted)),
     )
+
+
+def encode_mixed(texts, tokenizer, vocab, max_len):
+    """Encode texts of which some are single and others are pairs; see :func:`encode`."""
+    sizes = np.array([len(row) for row in texts])
+    ids = [None] * len(texts)
+    first_lengths, lengths = np.zeros((2, len(texts)), dtype=np.int32)
+    cut = 0
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        part = encode([texts[row] for row in rows], tokenizer, vocab, max_len)
+        for row, row_ids in zip(rows, part.ids):
+            ids[row] = row_ids
+        first_lengths[rows], lengths[rows] = part.first_lengths, part.lengths
+        cut += part.cut
+    return Encoded(ids, first_lengths, lengths, part.padding, cut)
 
 
 def pad_batch(encoded, rows):

@@ -18,8 +18,14 @@ WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0
 
 
-def contexts(gpus):
+def contexts(gpus, purpose='train'):
     """Return MXNet's contexts for a list of GPU numbers, or the CPU for an empty one.
+
+    Parameters
+    ----------
+    gpus : sequence of int
+    purpose : str
+        What they are for, a verb for the error.
 
     Raises
     ------
@@ -30,7 +36,7 @@ def contexts(gpus):
         return [mx.cpu()]
     problem = machine.gpu_problem(gpus)
     if problem:
-        raise ToolkitError(f'cannot train on a GPU: {problem}')
+        raise ToolkitError(f'cannot {purpose} on a GPU: {problem}')
     return [mx.gpu(index) for index in gpus]
 
 

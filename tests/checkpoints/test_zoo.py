@@ -146,7 +146,7 @@ class Server:
             ):
                 return 200, {}, json.dumps(self.description(repository, files)).encode()
             prefix = f'/{repository}/resolve/'
-            name = path.rpartition('/')[2]
+            name = path[len(prefix) :].partition('/')[2]
             if path.startswith(prefix) and name in files:
                 served = self.hub[repository][name]
                 is_large = name.endswith('.safetensors')
@@ -464,9 +464,14 @@ def test_models_of_the_hub_and_its_cache(web, published):
     assert web.asked == []
     golden = ROOT / 'tests' / 'data' / 'checkpoints' / 'hf_sharded'
     files = {path.name: path.read_bytes() for path in golden.iterdir()}
+    # sentence-transformers' files; other folders are left there.
+    files.update({'modules.json': b'[]', '1_Pooling/config.json': b'{}', 'onnx/model.onnx': b'?'})
     web.hub['tiny/sharded'] = web.listing['tiny/sharded'] = files
     found, log = load(web, *sources, ('tiny/sharded', None), (str(golden), None))
     assert found[2] == found[3]
+    fetched = [path.partition(f'/{COMMIT}/')[2] for path in web.asked if 'sharded/resolve' in path]
+    assert {'modules.json', '1_Pooling/config.json'} < set(fetched)
+    assert 'onnx/model.onnx' not in fetched
     np.testing.assert_allclose(found[0][0], published[CELLS[0]][0], rtol=1e-5)
     assert f'INFO:root:{repository}, commit {COMMIT}, from the Hub\n' in log
     assert found[1] == [

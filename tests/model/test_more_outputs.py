@@ -72,6 +72,47 @@ def test_outputs_and_their_order_are_gluonnlps(tiny_bert, tmp_path, operators, v
             np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('hybrid', [False, True])
+def test_without_valid_lengths_nothing_is_padding(tiny_bert, operators, hybrid):
+    """As GluonNLP's own tests call it, whether or not with valid lengths."""
+    bert, _ = load_bert(
+        str(tiny_bert), use_decoder=True, output_attention=True, output_all_encodings=True
+    )
+    bert.hybridize(hybrid, static_alloc=True)
+    ids, types, positions = mx.nd.ones((2, 7)), mx.nd.ones((2, 7)), mx.nd.ones((2, 3))
+    shapes, found = flat(bert(ids, types, masked_positions=positions))
+    bert.hybridize(hybrid, static_alloc=True)  # a graph is made for a fixed number of inputs
+    expected_shapes, expected = flat(bert(ids, types, mx.nd.array([7, 7]), positions))
+    assert shapes == expected_shapes
+    for array, other in zip(found, expected):
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-6)
+
+
+def test_transformers_has_the_same_hidden_states_and_attentions(tiny_bert, operators):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    reference = transformers.BertModel.from_pretrained(tiny_bert, attn_implementation='eager')
+    rng = np.random.default_rng(0)
+    ids, lengths = rng.integers(5, 196, (4, 11)), np.array([11, 3, 7, 1])
+    is_token = np.arange(11) < lengths[:, None]
+    with torch.no_grad():
+        expected = reference.eval()(
+            torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(is_token.astype(int)),
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+    bert, _ = load_bert(str(tiny_bert), output_attention=True, output_all_encodings=True)
+    encodings, weights, _ = bert(mx.nd.array(ids), mx.nd.zeros((4, 11)), mx.nd.array(lengths))
+    for found, other in zip(encodings, expected.hidden_states[1:]):
+        np.testing.assert_allclose(
+            found.asnumpy()[is_token], other.numpy()[is_token], rtol=1e-4, atol=1e-5
+        )
+    for (found,), other in zip(weights, expected.attentions):
+        by_query = [array.transpose(0, 2, 1, 3) for array in (found.asnumpy(), other.numpy())]
+        np.testing.assert_allclose(*(array[is_token] for array in by_query), atol=1e-5)
+
+
 def test_the_shapes_of_everything(tiny_bert):
     """Worked by hand: 3 rows of 9 tokens, 2 layers, 2 heads, 16 units."""
     bert, vocab = load_bert(

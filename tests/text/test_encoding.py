@@ -110,3 +110,33 @@ def test_a_batch_contains_its_rows(vocab):
         assert (line[length:] == vocab['[PAD]']).all()
         assert types.sum() == length - encoded.first_lengths[row]
         assert (np.diff(types[:length]) >= 0).all() and not types[length:].any()
+
+
+def test_single_texts_and_pairs_together(vocab):
+    """Each row is as it is among its like."""
+    tokenizer = build_tokenizer(vocab, lower=True)
+    texts = [('the cat',), ('a dog', 'runs'), ('',), ('one two three four five six',), ('', '')]
+    mixed = encoding.encode_mixed(texts, tokenizer, vocab, 7)
+    alone = [encoding.encode([text], tokenizer, vocab, 7) for text in texts]
+    assert [ids.tolist() for ids in mixed.ids] == [part.ids[0].tolist() for part in alone]
+    for name in ('first_lengths', 'lengths'):
+        array = getattr(mixed, name)
+        assert array.dtype == np.int32
+        assert array.tolist() == [getattr(part, name)[0] for part in alone]
+    assert mixed.padding == vocab['[PAD]']
+    assert mixed.cut == 1 == sum(part.cut for part in alone)
+
+
+@pytest.mark.parametrize(
+    'text, max_len, cut',
+    [
+        (('one two three',), 5, 0),
+        (('one two three',), 4, 1),
+        (('one two', 'three'), 6, 0),
+        (('one two', 'three'), 5, 1),
+    ],
+)
+def test_rows_that_are_cut_are_counted(vocab, text, max_len, cut):
+    texts = [text, ('a', 'b')[: len(text)]]
+    encoded = encoding.encode(texts, build_tokenizer(vocab, lower=True), vocab, max_len)
+    assert encoded.cut == cut
