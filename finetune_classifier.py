@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.checkpoints import reading
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
 from bert.cli.console import log_to_file, progress
@@ -79,7 +80,9 @@ def finetune(argv, args, memory, workers):
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
         return {'epochs': [], 'best_epoch': None, 'test': predicted}
     output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
-    finished, saved = workers.from_first(lambda: choose_start(folder, output.identity, args.resume))
+    finished, saved = workers.from_first(
+        lambda: choose_start(folder, task, output.identity, args.resume)
+    )
     if finished:
         return workers.from_first(lambda: finished_result(folder, datasets['test']))
     history, position = output.begin(saved)
@@ -166,6 +169,8 @@ def build_model(files, task, contexts, args):
             f'--max_len {args.max_len} is more than the {bert.settings["max_length"]} positions '
             'of this model'
         )
+    if task.has_pairs:
+        check_segments(bert.settings, files.model.folder)
     if weights is None:
         reading.check_vocab(files.weights, vocab)
         weights = reading.read_weights(files.weights)
@@ -402,7 +407,7 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
         outputs[dataset.test_name] = values
         if workers.is_first:
-            write_test_predictions(folder, dataset.split, values, task)
+            write_test_predictions(folder, dataset.split, values, task, dataset.cells)
     if workers.is_first:
         write_outputs(folder, outputs, task.labels)
     return [predictions_path(folder, dataset.split).name for dataset in datasets['test']]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bert.checkpoints import reading
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
@@ -58,7 +59,7 @@ def pretrain(args, memory, workers):
     location = find_model(args)
     model, vocab = build_model(location, contexts, args)
     sources = {
-        name: open_source(patterns, location, model.settings['max_length'], vocab, args)
+        name: open_source(patterns, location, model.settings, vocab, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
@@ -157,7 +158,7 @@ def build_model(location, contexts, args):
     return model, vocab
 
 
-def open_source(patterns, location, max_length, vocab, args):
+def open_source(patterns, location, settings, vocab, args):
     """Open the data that a flag names.
 
     Returns
@@ -165,6 +166,9 @@ def open_source(patterns, location, max_length, vocab, args):
     bert.pretraining.sources.Shards or bert.pretraining.sources.Text
     """
     plain = plain_vocab(vocab)
+    if not args.no_nsp:
+        check_segments(settings, location.folder)
+    max_length = settings['max_length']
     if not args.raw:
         return Shards(patterns, plain, max_length, args.no_nsp)
     if args.max_seq_length > max_length:

@@ -377,10 +377,14 @@ def test_paths_for_other_machines_are_absolute(here, monkeypatch):
 
 def test_leftovers_of_killed_processes(here):
     Path('d').mkdir()
-    for name in ('.part-000.npz.abc.tmp', '.part-001.idx.abc.tmp', '.part-002.npz.abc.tmp'):
+    for name in (
+        '.part-000.npz.abc.bert.tmp',
+        '.part-001.idx.abc.bert.tmp',
+        '.part-002.npz.abc.bert.tmp',
+    ):
         Path('d', name).write_text('half')
     make('--output_dir=d', '--num_outputs=2', '--dupe_factor=1')
-    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.tmp', 'part-000.npz', 'part-001.npz']
+    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.bert.tmp', 'part-000.npz', 'part-001.npz']
 
 
 def start_slow(here):

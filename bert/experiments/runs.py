@@ -37,7 +37,8 @@ class Plan(NamedTuple):
     """The way to run a task."""
 
     command: list  # of a run, without its task, seed and folder
-    settings: dict  # what the results depend on besides task and seed
+    settings: dict  # what the results depend on besides task and seed, as it was given
+    contents: dict  # hashes of the files that it names
     devices: list  # GPUs: a run alone has them all, simultaneous runs one each; [] is the CPU
 
 
@@ -201,6 +202,7 @@ def finish(started, plan, machine):
             'task': started.run.task,
             'seed': started.run.seed,
             'settings': plan.settings,
+            'contents': plan.contents,
             'epochs': finetuned['epochs'],
             'best_epoch': finetuned['best_epoch'],
             # After a kill, the last process has done only a part of the run.
