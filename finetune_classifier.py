@@ -26,7 +26,7 @@ from bert.tasks.table import ALL_TASKS, own_task
 from bert.training import schedule
 from bert.training.batches import cut, padding_share, training_batches
 from bert.training.failures import naming_step
-from bert.training.folder import identify
+from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
 
 
@@ -72,25 +72,24 @@ def finetune(argv, args, memory, workers):
     workers.check_same('data', data)
 
     folder = Path(args.output_dir)
-    if workers.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-    if args.only_inference:
+    with held(folder, workers):
+        if args.only_inference:
+            if workers.is_first:
+                log_to_file(memory, folder / 'inference.log')
+            predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
+            return {'epochs': [], 'best_epoch': None, 'test': predicted}
+        output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
+        finished, saved = workers.from_first(
+            lambda: choose_start(folder, task, output.identity, args.resume)
+        )
+        if finished:
+            return workers.from_first(lambda: finished_result(folder, datasets['test']))
+        history, position = output.begin(saved)
         if workers.is_first:
-            log_to_file(memory, folder / 'inference.log')
+            log_to_file(memory, folder / LOG, append=bool(saved))
+        train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        return {'epochs': [], 'best_epoch': None, 'test': predicted}
-    output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
-    finished, saved = workers.from_first(
-        lambda: choose_start(folder, task, output.identity, args.resume)
-    )
-    if finished:
-        return workers.from_first(lambda: finished_result(folder, datasets['test']))
-    history, position = output.begin(saved)
-    if workers.is_first:
-        log_to_file(memory, folder / LOG, append=bool(saved))
-    train(model, datasets, task, contexts, workers, output, history, position, args)
-    predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-    output.close(history)
+        output.close(history)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 
 

@@ -25,7 +25,7 @@ from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
 from bert.training import devices, schedule
 from bert.training.failures import naming_step
-from bert.training.folder import add_line
+from bert.training.folder import add_line, held
 from bert.training.run import started, stop_signal
 
 # The original optimizer's.
@@ -71,22 +71,23 @@ def pretrain(args, memory, workers):
         workers.from_first(lambda: states.load_parameters(folder, start, model))
     workers.broadcast_parameters(model)
     result = {'step': start, 'train': None, 'eval': None}
-    if args.do_training:
-        if workers.is_first:
-            open_folder(folder, start, saved)
-            log_to_file(memory, folder / LOG, append=start > 0)
-        result['train'] = train(model, sources['train'], start, contexts, workers, args)
-        result['step'] = args.num_steps
-        if workers.is_first:
-            lower = choose_casing(location, vocab, args, sources['train'])
-            save_huggingface(folder / 'model', model, vocab, lower)
-            logging.info('the trained model is in %s', folder / 'model')
-    if args.do_eval:
-        start = time.time()
-        result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-        report_evaluation(result['eval'], time.time() - start)
-        if args.do_training and workers.is_first:
-            add_line(folder, {'step': result['step'], 'eval': result['eval']})
+    with held(folder, workers) if args.do_training else contextlib.nullcontext():
+        if args.do_training:
+            if workers.is_first:
+                open_folder(folder, start, saved)
+                log_to_file(memory, folder / LOG, append=start > 0)
+            result['train'] = train(model, sources['train'], start, contexts, workers, args)
+            result['step'] = args.num_steps
+            if workers.is_first:
+                lower = choose_casing(location, vocab, args, sources['train'])
+                save_huggingface(folder / 'model', model, vocab, lower)
+                logging.info('the trained model is in %s', folder / 'model')
+        if args.do_eval:
+            start = time.time()
+            result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
+            report_evaluation(result['eval'], time.time() - start)
+            if args.do_training and workers.is_first:
+                add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
 
 

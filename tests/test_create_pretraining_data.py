@@ -413,6 +413,7 @@ def test_a_killed_worker_process(here):
 
 def test_progress_ends_at_all(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    Path('d').mkdir()
     bar = Bar()
     create_pretraining_data.make_here(plan(*flags, '--num_outputs=2'), 1, bar)
     assert bar.n == 200

@@ -51,15 +51,16 @@ def replacing(path):
             temporary.unlink()
 
 
-def remove_leftovers(path):
-    """Remove the temporary files that killed processes left beside ``path``.
+def remove_leftovers(path, keep=None):
+    """Remove the temporary files that killed processes left beside ``path``, but not ``keep``.
 
     Call it only while no other process is writing ``path`` with :func:`replacing`.
     """
     path = Path(path)
     for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*{HALF_WRITTEN}'):
         with contextlib.suppress(FileNotFoundError):
-            leftover.unlink()
+            if str(leftover) != keep:
+                leftover.unlink()
 
 
 @contextlib.contextmanager

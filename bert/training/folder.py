@@ -1,5 +1,6 @@
 """The folder of a training run: its logs, and the files that an earlier run left there."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -7,11 +8,32 @@ from pathlib import Path
 from bert import ops
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import HALF_WRITTEN, append_line, parse_json, write_text
+from bert.system.processes import alone
 
 # The machine-readable log, in the folder of a fine-tuning or a pre-training.
 METRICS_FILE = 'metrics.jsonl'
 # The subfolder for the files of an earlier run.
 EARLIER = 'earlier'
+
+
+@contextlib.contextmanager
+def held(folder, workers):
+    """Make the folder of a run, and keep other programs from writing there until the block ends.
+
+    Parameters
+    ----------
+    folder : Path
+    workers : bert.distributed.workers.Workers
+        Only worker 0 has the folder; where it is refused, all fail.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold():
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(folder))
+
+        workers.from_first(hold)
+        yield
 
 
 def add_line(folder, values):
