@@ -48,6 +48,7 @@ WITH_MXNET = {
 }
 WITH_MXNET_IN_FUNCTIONS = {
     'bert.ops',
+    'bert.distributed.connection',
     'bert.distributed.workers',
     'bert.distributed.parameter_server',
     'bert.distributed.horovod',

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 
+from bert.distributed.parameter_server import HEARTBEAT
 from bert.system.errors import UsageError
 
 
@@ -47,10 +48,17 @@ def check_kvstore(args):
             )
         if role not in DMLC_ROLES:
             raise UsageError(f'DMLC_ROLE={role} is not one of {", ".join(DMLC_ROLES)}')
-        for name in DMLC_NUMBERS:
-            value = os.environ[name]
+        numbers = {name: os.environ[name] for name in DMLC_NUMBERS}
+        numbers.update({name: os.environ.get(name, HEARTBEAT[name]) for name in HEARTBEAT})
+        for name, value in numbers.items():
             if not (value.isascii() and value.isdigit() and 0 < int(value) < 65536):
                 raise UsageError(f'{name}={value} is not a number from 1 to 65535')
+        interval, timeout = (int(numbers[name]) for name in HEARTBEAT)
+        if timeout <= 2 * interval:
+            raise UsageError(
+                f'PS_HEARTBEAT_TIMEOUT={timeout} must be more than twice '
+                f'PS_HEARTBEAT_INTERVAL={interval}, or processes that are there count as lost'
+            )
     elif role in ('scheduler', 'server'):
         raise UsageError(f'DMLC_ROLE={role} goes with --kvstore dist_sync')
     if args.kvstore == 'horovod':

@@ -4,15 +4,11 @@ A server would unpickle an optimizer sent by a worker; :func:`serve` ignores suc
 """
 
 import ctypes
-import logging
 import os
 import signal
-import socket
-import sys
 import threading
 
-from bert.system.errors import ToolkitError
-from bert.system.processes import leave_at_once
+from bert.distributed.connection import connect, leave, scheduler_address, waiting
 
 # Every node sends the scheduler a heartbeat each INTERVAL seconds and gets an answer. A node that
 # is silent for TIMEOUT seconds is lost. The scheduler notices first and ends, then the others
@@ -79,43 +75,6 @@ class ParameterServer:
         self.watch = self.store = None  # drops the last reference: MXNet's destructor leaves
 
 
-def scheduler_address():
-    """Return the address at which the scheduler listens."""
-    return f'{os.environ["DMLC_PS_ROOT_URI"]}:{os.environ["DMLC_PS_ROOT_PORT"]}'
-
-
-def connect():
-    """Create MXNet's store, once all workers, the servers and the scheduler are connected."""
-    host = os.environ['DMLC_PS_ROOT_URI']
-    try:
-        # The scheduler can listen at an address, but not at a name.
-        os.environ['DMLC_PS_ROOT_URI'] = socket.gethostbyname(host)
-    except OSError:
-        raise ToolkitError(f'DMLC_PS_ROOT_URI={host}: there is no such host') from None
-    # In any role but a worker's, importing MXNet would start its own server, which unpickles what
-    # it receives. The role is needed only when the store is created.
-    role = os.environ.pop('DMLC_ROLE')
-    import mxnet as mx
-
-    os.environ['DMLC_ROLE'] = role
-    waiting = threading.Timer(
-        10,
-        logging.info,
-        (
-            'this %s of dist_sync waits for the others: scheduler at %s, servers %s, workers %s',
-            role,
-            scheduler_address(),
-            os.environ['DMLC_NUM_SERVER'],
-            os.environ['DMLC_NUM_WORKER'],
-        ),
-    )
-    waiting.daemon = True
-    waiting.start()
-    store = mx.kv.create('dist_sync')
-    waiting.cancel()
-    return store
-
-
 def serve():
     """Serve as the scheduler or a server until the workers have left.
 
@@ -147,14 +106,25 @@ def serve():
         """Replace MXNet's own controller, which unpickles."""
 
     watch = Watch(store, describe_lost)
-    call_mxnet(
-        'MXKVStoreRunServer',
-        (ctypes.c_void_p, controller, ctypes.c_void_p),
-        store.handle,
-        ignore,
-        None,
-    )
+    with waiting(role, lambda: is_connected(store)):
+        call_mxnet(
+            'MXKVStoreRunServer',
+            (ctypes.c_void_p, controller, ctypes.c_void_p),
+            store.handle,
+            ignore,
+            None,
+        )
     watch.stop()
+
+
+def is_connected(store):
+    """Return whether a server, or the scheduler, has found the others: only then it has a number."""
+    from mxnet.base import MXNetError
+
+    try:
+        return store.rank >= 0
+    except MXNetError:
+        return False
 
 
 def call_mxnet(name, types, *arguments):
@@ -215,8 +185,7 @@ class Watch:
             sentence = describe_lost()
             found = found + 1 if sentence else 0
             if found == CHECKS:
-                print(f'{os.path.basename(sys.argv[0])}: error: {sentence}', file=sys.stderr)
-                leave_at_once(1)
+                leave(sentence)
 
     def stop(self):
         """Stop checking, as the others may leave from now on."""

@@ -3,7 +3,7 @@
 import pytest
 from conftest import failure
 
-from bert.distributed.parameter_server import connect
+from bert.distributed.connection import connect
 from bert.finetuning import flags as finetuning_flags
 from bert.pretraining import flags as pretraining_flags
 from bert.system.errors import UsageError
