@@ -274,7 +274,7 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
                         model, dataset, args.dev_batch_size, contexts, workers, check
                     )
                     results[dataset.split.dev_name] = report_metrics(dataset, outputs, task)
-            seconds = time.time() - seen.start
+            seconds = time.monotonic() - seen.start
             logging.info('Time cost=%.1fs', seconds)
             history.epochs.append({**results, 'seconds': seconds})
             output.save_epoch(updater, seen.step, history)

@@ -211,7 +211,7 @@ def main(argv=None):
 
 def run_tasks(args, passed, command):
     """Do the missing runs, then print and write the results of all runs."""
-    start = time.time()
+    start = time.monotonic()
     data = files.glue_folder()
     planned = {
         task: plans.make_plan(SCRIPT, task, words, vars(values), data, args.jobs)
@@ -248,7 +248,7 @@ def run_tasks(args, passed, command):
             logging.error('no submission is written: %s has no run', ', '.join(without))
         else:
             write_submission(args.submission, records, folders, args.ensemble)
-    logging.info('%d of %d runs; %.0f s in all', len(done), len(wanted), time.time() - start)
+    logging.info('%d of %d runs; %.0f s in all', len(done), len(wanted), time.monotonic() - start)
     failed = [str(current) for current in wanted if current not in done]
     if failed:
         raise ToolkitError(f'{len(failed)} of {len(wanted)} runs failed: {", ".join(failed)}')

@@ -83,9 +83,9 @@ def pretrain(args, memory, workers):
                 save_huggingface(folder / 'model', model, vocab, lower)
                 logging.info('the trained model is in %s', folder / 'model')
         if args.do_eval:
-            start = time.time()
+            start = time.monotonic()
             result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-            report_evaluation(result['eval'], time.time() - start)
+            report_evaluation(result['eval'], time.monotonic() - start)
             if args.do_training and workers.is_first:
                 add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
@@ -234,7 +234,7 @@ def train(model, source, start, contexts, workers, args):
         scale = updater.loss_scale.value
         return gradients(model, loss, batches, contexts, scale, workers, args.no_nsp)
 
-    since = time.time()
+    since = time.monotonic()
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
     with contextlib.ExitStack() as stack:
         asked_to_stop = stack.enter_context(stop_signal(workers))
@@ -261,7 +261,7 @@ def train(model, source, start, contexts, workers, args):
                 raise Stopped(
                     signum, f'step {step} is saved, and --start_step auto goes on from there'
                 )
-    logging.info('Train cost=%.1fs', time.time() - since)
+    logging.info('Train cost=%.1fs', time.monotonic() - since)
     return recorder.metrics
 
 
@@ -317,7 +317,7 @@ def evaluate(model, source, contexts, workers, args):
     from bert.pretraining.loss import Tally, build_loss, statistics
     from bert.pretraining.recorder import log_step
 
-    logged, tokens, since = Tally(), 0, time.time()
+    logged, tokens, since = Tally(), 0, time.monotonic()
     loss, tally = build_loss(contexts), Tally()
     late = devices.Late(tally.add, devices.IN_FLIGHT * len(contexts))
     with progress(source.count, 'evaluation', 'row') as bar:
@@ -332,8 +332,8 @@ def evaluate(model, source, contexts, workers, args):
                 late.finish()
                 total = Tally(workers.sum_numpy(tally.sums))
                 latest = Tally(total.sums - logged.sums).metrics(args.no_nsp)
-                log_step(number, latest, tokens, 0, time.time() - since)
-                logged, tokens, since = total, 0, time.time()
+                log_step(number, latest, tokens, 0, time.monotonic() - since)
+                logged, tokens, since = total, 0, time.monotonic()
     late.finish()
     tally.sums = workers.sum_numpy(tally.sums)
     return tally.metrics(args.no_nsp)

@@ -213,9 +213,8 @@ def write_pairs(folder):
     return folder
 
 
-def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
-    """Each process is started separately, as on several machines, and ends by itself."""
-    script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
+def start_one_by_one(command, timeout=4):
+    """Start the processes of two workers as on several machines, without a launcher."""
     variables = {
         **os.environ,
         'DMLC_PS_ROOT_URI': '127.0.0.1',
@@ -223,12 +222,13 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
         'DMLC_PS_ROOT_PORT': str(cluster.free_port()),
         'DMLC_NUM_SERVER': '1',
         'DMLC_NUM_WORKER': '2',
-        'PS_HEARTBEAT_INTERVAL': '1',
-        'PS_HEARTBEAT_TIMEOUT': '4',
     }
-    processes = [
+    if timeout:
+        variables.update(PS_HEARTBEAT_INTERVAL='1', PS_HEARTBEAT_TIMEOUT=str(timeout))
+    return [
         subprocess.Popen(
-            [sys.executable, str(script), *flags, f'--ckpt_dir={folder}', '--kvstore=dist_sync'],
+            [sys.executable, *map(str, command), '--kvstore=dist_sync'],
+            cwd=ROOT,
             env={**variables, 'DMLC_ROLE': role},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -236,18 +236,92 @@ def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
         )
         for role in ('scheduler', 'server', 'worker', 'worker')
     ]
+
+
+def outputs(processes):
+    """Wait for all processes, and return what each printed."""
     try:
-        scheduler, server, *workers = [each.communicate(timeout=300)[0] for each in processes]
+        return [each.communicate(timeout=300)[0] for each in processes]
     finally:
         for each in processes:
             each.kill()
+
+
+def check_a_loss(processes, printed, folder):
+    """Check the ends of the scheduler, the server and worker 0 after worker 1 was lost."""
+    scheduler, server, *workers = printed
     assert [each.returncode for each in processes[:2]] == [1, 1]
-    assert sorted(each.returncode for each in processes[2:]) == [-signal.SIGKILL, 1]
     assert 'scheduler of dist_sync: lost worker 1; all others end too' in scheduler
     assert 'server of dist_sync: lost the scheduler' in server
     assert 'worker 0: the scheduler of dist_sync at 127.0.0.1' in ''.join(workers)
     assert f'the last good checkpoint is {folder}/0000005.params' in ''.join(workers)
     assert states.newest(folder)[0] == 5
+
+
+def test_without_a_supervisor_the_others_notice_a_lost_worker(flags, tmp_path):
+    """Each process is started separately, as on several machines, and ends by itself."""
+    script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
+    processes = start_one_by_one([script, *flags, f'--ckpt_dir={folder}'])
+    check_a_loss(processes, outputs(processes), folder)
+    assert sorted(each.returncode for each in processes[2:]) == [-signal.SIGKILL, 1]
+
+
+@pytest.mark.skipif('TEST_SLOWLY' not in os.environ, reason='50 s; set TEST_SLOWLY')
+def test_a_lost_worker_is_noticed_within_a_minute(flags, tmp_path):
+    """With the heartbeats of the README."""
+    script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
+    processes = start_one_by_one([script, *flags, f'--ckpt_dir={folder}'], timeout=None)
+    wait_for(lambda: -signal.SIGKILL in [each.poll() for each in processes])
+    since = time.monotonic()
+    check_a_loss(processes, outputs(processes), folder)
+    assert time.monotonic() - since < 60
+
+
+def wait_for(condition, seconds=240):
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def find_stopped(processes):
+    """Return the processes that SIGSTOP has stopped."""
+    return [
+        each
+        for each in processes
+        if each.poll() is None and 'State:\tT' in Path(f'/proc/{each.pid}/status').read_text()
+    ]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='no /proc')
+def test_a_worker_that_is_stopped_and_goes_on(flags, tmp_path):
+    """If it is soon enough, nothing else happens."""
+    script, folder = disturb(tmp_path, rank=1, number=signal.SIGSTOP), tmp_path / 'run'
+    # Longer than any pause of a busy machine.
+    processes = start_one_by_one(
+        [script, *flags, '--batch_size=8', f'--ckpt_dir={folder}'], timeout=60
+    )
+    wait_for(lambda: find_stopped(processes))
+    time.sleep(3)
+    find_stopped(processes)[0].send_signal(signal.SIGCONT)
+    printed = outputs(processes)
+    assert [each.returncode for each in processes] == [0] * 4, printed
+    run_pretraining.main([*flags, '--batch_size=16', f'--ckpt_dir={tmp_path / "one"}'])
+    assert_close(lines(folder), lines(tmp_path / 'one'))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='no /proc')
+def test_a_worker_that_is_stopped_for_too_long(flags, tmp_path):
+    """It is lost, like one that was killed; when it goes on, it ends too."""
+    script, folder = disturb(tmp_path, rank=1, number=signal.SIGSTOP), tmp_path / 'run'
+    processes = start_one_by_one([script, *flags, f'--ckpt_dir={folder}'])
+    wait_for(lambda: find_stopped(processes))
+    (stopped,) = find_stopped(processes)
+    wait_for(lambda: [each.poll() for each in processes].count(1) == 3)
+    stopped.send_signal(signal.SIGCONT)
+    check_a_loss(processes, outputs(processes), folder)
+    assert stopped.returncode == 1
 
 
 # Scripts that the launcher runs instead of training.

@@ -3,11 +3,15 @@
 Kills at random moments are in test_chaos.py, signals in test_program.py and beside each script.
 """
 
+import itertools
+import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -163,6 +167,21 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     assert sentence.startswith(f'{folder}/')
     assert sentence.endswith('could not be written (No such file or directory)')
     assert not folder.exists()
+
+
+@pytest.mark.parametrize('name', NAMES[1:3])
+def test_a_clock_that_is_set_back(programs, tmp_path, monkeypatch, name):
+    """Durations do not depend on it: no negative time in a log line, or anywhere else."""
+    clock = itertools.count(time.time(), -3600)
+    monkeypatch.setattr(time, 'time', lambda: next(clock))
+    programs[name](tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    seconds = [line['seconds'] for line in lines if 'seconds' in line]
+    assert seconds and all(0 < each < 600 for each in seconds)
+    for path in [*tmp_path.glob('*.log'), *tmp_path.glob('*.json')]:
+        times = re.findall(r'(?:cost=|time=|throughput=|"seconds": )(-?[0-9.]+)', path.read_text())
+        assert times or path.suffix == '.json'
+        assert all(0 <= float(each) < 1e5 for each in times)
 
 
 @pytest.mark.parametrize('name', NAMES[1:3])

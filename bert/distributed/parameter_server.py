@@ -118,7 +118,7 @@ def serve():
 
 
 def is_connected(store):
-    """Return whether a server, or the scheduler, has found the others: only then it has a number."""
+    """Return whether a server or the scheduler has found the others: only then it has a number."""
     from mxnet.base import MXNetError
 
     try:

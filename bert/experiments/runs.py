@@ -166,7 +166,7 @@ def begin(current, plan, slot, jobs):
         if log:
             log.close()
         return error
-    return Started(current, process, log, time.time(), slot, variables['OMP_NUM_THREADS'])
+    return Started(current, process, log, time.monotonic(), slot, variables['OMP_NUM_THREADS'])
 
 
 def finish(started, plan, machine):
@@ -180,7 +180,7 @@ def finish(started, plan, machine):
         reason for its failure.
     """
     folder = started.run.folder
-    seconds = time.time() - started.since
+    seconds = time.monotonic() - started.since
     try:
         if started.process.returncode:
             raise ToolkitError(explain_failure(started.process.returncode, folder / LOG))

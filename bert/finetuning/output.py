@@ -241,7 +241,7 @@ class Output:
     def stop_in_epoch(self, signum, updater, seen, history):
         """Save the epoch so far, and end the program as a signal requested."""
         if self.can_resume:
-            position = Position(seen.step, time.time() - seen.start, seen.state())
+            position = Position(seen.step, time.monotonic() - seen.start, seen.state())
             if self.workers.is_first:
                 self._replace_earlier_run()
                 self.save_state(updater, position, history)

@@ -77,7 +77,7 @@ class EpochProgress:
         self.task = task
         self.epoch = epoch
         self.step = position.step
-        self.start = time.time() - position.seconds
+        self.start = time.monotonic() - position.seconds
         self.late = Late(self.read, IN_FLIGHT * devices)
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
         self.loss, self.rows = float(saved['loss']), int(saved['rows'])

@@ -43,9 +43,9 @@ def build():
     library.parent.mkdir(parents=True, exist_ok=True)
     with locked(library.parent / 'lock'):
         if not library.exists():
-            start = time.time()
+            start = time.monotonic()
             compile_library(compiler, library)
-            logging.info('operators: built for this processor in %.0fs', time.time() - start)
+            logging.info('operators: built for this processor in %.0fs', time.monotonic() - start)
     return library
 
 

@@ -101,7 +101,7 @@ class Recorder:
 
     def restart(self, tally):
         """Start counting for the next log line."""
-        self.tally, self.tokens, self.since = tally, 0, time.time()
+        self.tally, self.tokens, self.since = tally, 0, time.monotonic()
 
     def restore(self, updater, start):
         """Load a training state, if the step is not 0.
@@ -156,7 +156,7 @@ class Recorder:
     def log(self, rate):
         """Log the steps since the last call, in the original's format and for programs."""
         self.late.finish()
-        seconds = time.time() - self.since
+        seconds = time.monotonic() - self.since
         self.metrics = self.tally.metrics(self.no_nsp)
         log_step(self.step, self.metrics, self.tokens, rate, seconds)
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
