@@ -31,7 +31,7 @@ from bert.pretraining.generation import (
 )
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import alone, exit_on_signals, stop_children
+from bert.system.processes import alone, exit_on_signals, process_pool, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -323,7 +323,7 @@ def make_here(plans, workers, bar):
         One for each shard, from :func:`make_shard`.
     """
     if workers > 1:
-        with futures.ProcessPoolExecutor(workers, initializer=exit_on_signals) as executor:
+        with process_pool(workers, exit_on_signals) as executor:
             try:
                 return submit_all(plans, executor, bar)
             except KeyboardInterrupt:

@@ -169,6 +169,38 @@ def test_a_folder_that_vanishes(programs, tmp_path, capsys, monkeypatch, name):
     assert not folder.exists()
 
 
+# Runs a command where nothing can be written to /dev/shm.
+WITHOUT_SHARED_MEMORY = 'mount -t tmpfs -o ro tmpfs /dev/shm || exit 99; exec "$@"'
+
+
+def test_worker_processes_without_shared_memory(tmp_path):
+    """One process needs none; several need its semaphores, which is said."""
+    (tmp_path / 'out').mkdir()
+    command = [sys.executable, str(ROOT / 'create_pretraining_data.py'), *SAMPLE, *VOCABULARY]
+    command += ['--num_outputs', '2', '--output_dir', str(tmp_path / 'out'), '--num_workers']
+
+    def hidden(workers):
+        return subprocess.run(
+            ['unshare', '-m', 'sh', '-c', WITHOUT_SHARED_MEMORY, 'sh', *command, workers],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    if os.geteuid() or not shutil.which('unshare') or hidden('1').returncode == 99:
+        pytest.skip('only the administrator of a Linux machine may hide /dev/shm')
+    assert sorted(os.listdir(tmp_path / 'out')) == ['part-000.npz', 'part-001.npz']
+    made = {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    several = hidden('2')
+    assert several.returncode == 1
+    assert several.stderr.splitlines()[-1] == (
+        'create_pretraining_data.py: error: worker processes cannot be started: the system gives '
+        'no semaphores, for which Linux needs a /dev/shm that can be written (Read-only file '
+        'system)'
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == made
+
+
 @pytest.mark.parametrize('name', NAMES[1:3])
 def test_a_clock_that_is_set_back(programs, tmp_path, monkeypatch, name):
     """Durations do not depend on it: no negative time in a log line, or anywhere else."""

@@ -48,9 +48,13 @@ def fetch(repository, with_weights=True):
     -------
     Path
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    if constants.HF_HUB_CACHE.startswith('~'):
+        raise ToolkitError(
+            'there is no home directory for models: the variable HF_HOME can name a folder'
+        )
     try:
         listing = HfApi().model_info(repository, files_metadata=True)
     except RepositoryNotFoundError:

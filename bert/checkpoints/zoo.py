@@ -112,8 +112,12 @@ def converted_folder(model, dataset):
 
 
 def _models():
-    home = os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet'))
-    return Path(os.path.expanduser(home)) / 'models'
+    home = os.path.expanduser(os.environ.get('MXNET_HOME', os.path.join('~', '.mxnet')))
+    if home.startswith('~'):
+        raise ToolkitError(
+            'there is no home directory for models: the variable MXNET_HOME can name a folder'
+        )
+    return Path(home) / 'models'
 
 
 def _is_in_zoo_cache(model, dataset):

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import NamedTuple
@@ -214,7 +214,7 @@ class Text:
         """Yield an executor that makes instances ahead of training, in processes."""
         # Not forked: MXNet has started threads by now.
         context = multiprocessing.get_context('spawn')
-        with ProcessPoolExecutor(self.ahead, context, start_worker) as executor:
+        with processes.process_pool(self.ahead, start_worker, context) as executor:
             try:
                 yield executor
             except BrokenProcessPool:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from bert.system.errors import ToolkitError
@@ -38,6 +39,23 @@ def end_with_parent():
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def process_pool(count, initializer, context=None):
+    """Return an executor of ``count`` processes, each set up by a function.
+
+    Raises
+    ------
+    ToolkitError
+        If the system gives no semaphores, as in a container without ``/dev/shm``.
+    """
+    try:
+        return ProcessPoolExecutor(count, context, initializer)
+    except OSError as error:
+        raise ToolkitError(
+            'worker processes cannot be started: the system gives no semaphores, for which Linux '
+            f'needs a /dev/shm that can be written ({error.strerror})'
+        ) from None
 
 
 def stop_children(kill=False):

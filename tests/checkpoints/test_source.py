@@ -1,6 +1,9 @@
 """Finding models: directories of every kind, files, and the metadata of fine-tuned models."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, failure
@@ -88,3 +91,30 @@ def test_finetuned_models():
     for name in ('hf_encoder', 'gluon_encoder', 'google'):
         assert read(name) is None
     assert reading.read_finetuned(GOLDEN / 'nowhere') is None
+
+
+@pytest.mark.parametrize('name', ['MXNET_HOME', 'HF_HOME'])
+def test_a_user_without_a_home(name, tmp_path):
+    """As in a container with a user of no name: no folder ``~`` is made."""
+    fetch = {
+        'MXNET_HOME': 'from bert.checkpoints import zoo; zoo.vocab_path("wiki_cn_cased")',
+        'HF_HOME': 'from bert.checkpoints import hub; hub.fetch("owner/model")',
+    }[name]
+    code = (
+        'import pwd, sys; sys.path.insert(0, sys.argv[1])\n'
+        'def getpwuid(number): raise KeyError(number)\n'
+        f'pwd.getpwuid = getpwuid\n{fetch}'
+    )
+    places = ('HOME', 'XDG_CACHE_HOME', 'MXNET_HOME', 'HF_HOME', 'HF_HUB_CACHE')
+    variables = {key: value for key, value in os.environ.items() if key not in places}
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(ROOT)],
+        cwd=tmp_path,
+        env={**variables, 'MXNET_GLUON_REPO': 'http://127.0.0.1:9', 'HF_HUB_OFFLINE': '1'},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    sentence = f'there is no home directory for models: the variable {name} can name a folder'
+    assert done.stderr.splitlines()[-1].endswith(f'ToolkitError: {sentence}')
+    assert os.listdir(tmp_path) == []
