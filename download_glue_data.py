@@ -751,7 +751,11 @@ def prepare_all(tasks, data_dir, base_url, given_mrpc=None):
                     state = prepare(task, data_dir, base_url, session, given)
                     report(f'{name}: {state} in {data_dir / task.folder}')
                 except (Failure, OSError) as error:
-                    failures.append(f'{name}: {error}')
+                    reason = str(error)
+                    if isinstance(error, OSError) and not error.filename:  # of an open file
+                        where = data_dir / task.folder
+                        reason = f'{where}: could not be written ({error.strerror or error})'
+                    failures.append(f'{name}: {reason}')
                     report(f'{name}: failed, see the end')
     finally:
         with contextlib.suppress(OSError):

@@ -8,6 +8,13 @@ run again, as a user would. When a program has finished, its results must have t
 those of an undisturbed one.
 
     python tests/chaos.py --kills 60
+
+With ``--disk`` nothing is killed: each program runs on disks that are full ever later, up to one on
+which it completes. It must complete, or end with status 1 and one sentence that names a file there,
+leave every output complete or absent, and get to the right result with the same command once there
+is room. Only the administrator of a Linux machine may mount such disks.
+
+    python tests/chaos.py --disk 10
 """
 
 import argparse
@@ -16,6 +23,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +39,7 @@ from test_download_glue_data import Handler, Site, make_zip, sha256
 from bert.checkpoints import gluon, reading
 from bert.checkpoints.source import locate
 from bert.pretraining import shards
+from bert.system.files import HALF_WRITTEN
 from bert.text import vocab
 from bert.training import states
 from download_glue_data import TASKS, Remote, is_complete
@@ -290,9 +299,9 @@ def kill_rounds(kind, folder, kills, numbers):
         The counts ``kills``, ``resumed`` (kills after which the same command reached the right
         result) and ``lost`` (the others), and ``faults``, a sentence about each loss.
     """
-    started = time.time()
+    started = time.monotonic()
     expected = finish(kind, folder / 'undisturbed')
-    duration = time.time() - started
+    duration = time.monotonic() - started
     counts = {'kills': 0, 'resumed': 0, 'lost': 0, 'faults': []}
     run, since = 0, 0  # since: kills of the current run
     while counts['kills'] < kills:
@@ -314,14 +323,14 @@ def kill_rounds(kind, folder, kills, numbers):
     return counts
 
 
-def start(kind, output):
-    """Start the program in a new process."""
+def start(kind, output, errors=None):
+    """Start the program in a new process, with its stderr in a file."""
     return subprocess.Popen(
         [*kind.command, str(output)],
         cwd=ROOT,
         env={**os.environ, 'GLUE_DIR': str(ROOT / 'sample_glue'), 'NO_PROXY': '*'},
         stdout=subprocess.DEVNULL,
-        stderr=open(f'{output}.err', 'wb'),
+        stderr=open(errors or f'{output}.err', 'wb'),
     )
 
 
@@ -351,9 +360,9 @@ def kill_once(kind, output, duration, numbers):
     by_clock, share, change = numbers.random() < 0.5, numbers.random(), numbers.randint(1, 8)
     delay = numbers.random() / 50
     process = start(kind, output)
-    end = time.time() + (share * duration if by_clock else 2 * duration)
+    end = time.monotonic() + (share * duration if by_clock else 2 * duration)
     seen = look(output)
-    while process.poll() is None and time.time() < end and change:
+    while process.poll() is None and time.monotonic() < end and change:
         time.sleep(0.001)
         now = look(output)
         if not by_clock and now != seen:
@@ -368,6 +377,99 @@ def kill_once(kind, output, duration, numbers):
             worker.kill()
         raise Lost(f'{len(alive)} worker processes are left')
     return killed
+
+
+# The disks
+
+
+def disk_rounds(kind, folder, count):
+    """Run a program on disks of several sizes, and compare its results.
+
+    Parameters
+    ----------
+    kind : Kind
+    folder : Path
+    count : int
+        The number of disks.
+
+    Returns
+    -------
+    dict
+        The counts ``disks``, ``completed`` (on the small disk), ``resumed`` (after a sentence) and
+        ``lost`` (the others), and ``faults``, a sentence about each loss.
+    """
+    expected = finish(kind, folder / 'undisturbed')
+    disk = folder / 'disk'
+    disk.mkdir()
+    with mounted(disk, LARGE):
+        most = peak_use(kind, disk)
+    counts = {'disks': 0, 'completed': 0, 'resumed': 0, 'lost': 0, 'faults': []}
+    # A little more than the most that was seen, as it was looked at only from time to time.
+    sizes = {max(2, round(1.1 * most * number / count / BLOCK)) for number in range(1, count + 1)}
+    for blocks in sorted(sizes):
+        counts['disks'] += 1
+        with mounted(disk, blocks * BLOCK):
+            try:
+                outcome = 'completed'
+                if run_on_disk(kind, disk):
+                    outcome = 'resumed'
+                    kind.check(disk / 'out')
+                    left = [path for path in disk.rglob('*') if HALF_WRITTEN in path.name]
+                    if left:
+                        raise Lost(f'{left[0].name} is left')
+                    remount(disk, LARGE)
+                    if run_on_disk(kind, disk):
+                        raise Lost('it does not go on when there is room')
+                compare(kind.result(disk / 'out'), expected)
+                counts[outcome] += 1
+            except Exception as error:
+                fault = f'{kind.name}, {blocks} blocks: {type(error).__name__}: {error}'
+                counts['faults'].append(fault)
+                counts['lost'] += 1
+    return counts
+
+
+BLOCK = 4096  # bytes, the smallest amount by which a tmpfs grows
+LARGE = 2**30
+
+
+@contextlib.contextmanager
+def mounted(disk, size):
+    """Mount a disk of a number of bytes while the block runs."""
+    options = f'size={size}'
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(disk)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(['umount', '--lazy', str(disk)], check=True)
+
+
+def remount(disk, size):
+    """Change the size of a disk."""
+    subprocess.run(['mount', '-o', f'remount,size={size}', str(disk)], check=True)
+
+
+def peak_use(kind, disk):
+    """Run a program, and return the largest number of bytes on the disk."""
+    process, most = start(kind, disk / 'out', disk.with_suffix('.err')), 0
+    while process.poll() is None:
+        most = max(most, shutil.disk_usage(disk).used)
+        time.sleep(0.001)
+    if process.returncode:
+        raise Lost(f'status {process.returncode} with room for everything')
+    return most
+
+
+def run_on_disk(kind, disk):
+    """Run a program, and return its status; raise Lost if it does not end as it should."""
+    process = start(kind, disk / 'out', disk.with_suffix('.err'))
+    status = process.wait(timeout=LONGEST)
+    said = disk.with_suffix('.err').read_text(errors='replace').strip().splitlines() or ['']
+    if status and (status != 1 or str(disk) not in said[-1]):
+        raise Lost(f'status {status}, {said[-1]}')
+    if any(line.startswith('Traceback') for line in said):
+        raise Lost(f'a traceback, {said[-1]}')
+    return status
 
 
 def children(process):
@@ -398,8 +500,8 @@ def compare(made, expected):
             raise Lost(f'{name} has other bytes: {digests}')
 
 
-def disturb(folder, kills, seed, names=None):
-    """Kill all programs, or some of them.
+def disturb(folder, kills, seed, names=None, disks=0):
+    """Kill all programs, or some of them, or run them on small disks.
 
     Parameters
     ----------
@@ -409,13 +511,15 @@ def disturb(folder, kills, seed, names=None):
         The number for all programs together.
     seed : int
         Determines the moments.
+    disks : int
+        The number for each program, in place of kills.
     names : list of str, optional
         The programs; all by default.
 
     Returns
     -------
     dict of str to dict
-        See :func:`kill_rounds`.
+        See :func:`kill_rounds` and :func:`disk_rounds`.
     """
     with Site() as site:
         site.RequestHandlerClass = SlowHandler
@@ -426,6 +530,9 @@ def disturb(folder, kills, seed, names=None):
         found = {}
         for kind, share in zip(chosen, shares):
             (folder / kind.name).mkdir()
+            if disks:
+                found[kind.name] = disk_rounds(kind, folder / kind.name, disks)
+                continue
             numbers = random.Random(f'{seed} {kind.name}')
             found[kind.name] = kill_rounds(kind, folder / kind.name, share, numbers)
         site.shutdown()
@@ -434,11 +541,13 @@ def disturb(folder, kills, seed, names=None):
 
 def format_table(found):
     """Format the counts of each program and their sums."""
-    columns = ('kills', 'resumed', 'lost')
+    columns = [name for name in next(iter(found.values())) if name != 'faults']
     rows = [(name, *(counts[column] for column in columns)) for name, counts in found.items()]
-    rows.append(('all', *(sum(row[i] for row in rows) for i in (1, 2, 3))))
-    lines = [f'{"":15}  kills  resumed  lost']
-    lines += [f'{name:15}  {kills:5}  {resumed:7}  {lost:4}' for name, kills, resumed, lost in rows]
+    rows.append(('all', *(sum(column) for column in list(zip(*rows))[1:])))
+    lines = ['  '.join([f'{"":15}', *columns])]
+    for name, *numbers in rows:
+        cells = [f'{number:{len(column)}}' for number, column in zip(numbers, columns)]
+        lines.append('  '.join([f'{name:15}', *cells]))
     return '\n'.join(lines)
 
 
@@ -447,10 +556,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--kills', type=int, default=60)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    parser.add_argument('--disk', type=int, default=0, help='small disks for each program')
     parser.add_argument('--kinds', nargs='+', metavar='NAME', help='only some programs')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = disturb(Path(folder), args.kills, args.seed, args.kinds)
+        found = disturb(Path(folder), args.kills, args.seed, args.kinds, args.disk)
     for counts in found.values():
         print(*counts['faults'], sep='\n', end='\n' if counts['faults'] else '')
     print(format_table(found))

@@ -1075,7 +1075,8 @@ def test_file_that_the_machine_refuses_to_write(site, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)),
     )
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (1, f'AX: [Errno {errno.EFBIG}] File too large\n')
+    sentence = f'AX: {tmp_path}/diagnostic: could not be written (File too large)\n'
+    assert (process.returncode, err) == (1, sentence)
     assert not (tmp_path / 'diagnostic').exists()
 
 
@@ -1089,7 +1090,8 @@ def test_disk_full_while_unpacking_keeps_the_download(site, tmp_path, capsys, mo
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'copyfileobj', full)
         assert run(site, tmp_path, table) == 1
-    assert capsys.readouterr().err == 'CoLA: [Errno 28] No space left on device\n'
+    sentence = f'CoLA: {tmp_path}/CoLA: could not be written (No space left on device)\n'
+    assert capsys.readouterr().err == sentence
     assert list(tree(tmp_path)) == ['.download/CoLA/CoLA.zip.part']
     assert run(site, tmp_path, table) == 0
     assert len(site.log) == 1  # the download was there already
@@ -1106,7 +1108,8 @@ def test_folder_appears_by_one_rename(site, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, 'rename', refuse)
         assert run(site, tmp_path, table) == 1
-    assert capsys.readouterr().err == 'CoLA: [Errno 5] Input/output error\n'
+    sentence = f'CoLA: {tmp_path}/CoLA: could not be written (Input/output error)\n'
+    assert capsys.readouterr().err == sentence
     assert not (tmp_path / 'CoLA').exists()
     assert run(site, tmp_path, table) == 0
     assert len(site.log) == 1
