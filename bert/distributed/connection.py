@@ -72,12 +72,14 @@ def check_listening():
 @contextlib.contextmanager
 def ended_by_signals():
     """Let SIGTERM and SIGINT end the process, as Python's handlers would wait for the C++ code."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    handlers = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as in a shell's background job
+            signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, handlers):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

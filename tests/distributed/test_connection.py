@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import pytest
 from conftest import ROOT, failure
 
+import bert  # noqa: F401 (prepares for MXNet)
 from bert.distributed import connection
 
 GREETING = b'\xff\0\0\0\0\0\0\0\x01\x7f'  # ZMTP 3.0, section "greeting"
@@ -124,6 +126,33 @@ def test_who_waits_for_the_others_ends_if_the_scheduler_does(listener, monkeypat
         f'this worker of dist_sync waits for the others: scheduler at {address}, servers 1, '
         'workers 2'
     ]
+
+
+def test_signals_end_a_worker_that_waits(listener, monkeypatch):
+    """Handlers in Python would not be called before MXNet's function returns."""
+    import mxnet as mx
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    seen = []
+
+    def create(kind):
+        seen.append([signal.getsignal(number) for number in numbers])
+        return kind
+
+    def handle(number, frame):
+        raise AssertionError('not called')
+
+    before = [signal.signal(signal.SIGTERM, handle), signal.signal(signal.SIGINT, signal.SIG_IGN)]
+    monkeypatch.setenv('DMLC_ROLE', 'worker')
+    monkeypatch.setattr(mx.kv, 'create', create)
+    monkeypatch.setattr(connection, 'report_termination', lambda role: None)
+    try:
+        assert connection.connect() == 'dist_sync'
+        assert [signal.getsignal(number) for number in numbers] == [handle, signal.SIG_IGN]
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+    assert seen == [[signal.SIG_DFL, signal.SIG_IGN]]  # an ignored one stays ignored
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='another C++ library')
