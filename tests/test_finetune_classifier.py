@@ -401,6 +401,32 @@ def test_accumulated_gradients_equal_the_large_batch(
     assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
 
 
+def test_a_short_update_takes_the_mean_of_its_own_rows(
+    tiny_bert_without_dropout, no_dropout, tmp_path, monkeypatch
+):
+    """With a large epsilon the size of the gradients counts, and not their direction alone."""
+    write_task(tmp_path / 'glue', 'MRPC', train=3)
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+    flags = ['--bert_model', tiny_bert_without_dropout, *EQUAL, '--epsilon', '1', '--lr', '1']
+    finetune(tmp_path / 'full', *flags, '--epochs', '3', '--batch_size', '3')
+    finetune(tmp_path / 'short', *flags, '--epochs', '3', '--batch_size', '8')
+    assert_equal_runs(tmp_path / 'full', tmp_path / 'short')
+
+
+def test_each_epoch_has_its_own_order(nineteen, tiny_bert_without_dropout, no_dropout, tmp_path):
+    """At a rate so low that no weight changes, the losses show which batch is which."""
+    finetune(
+        *(tmp_path / 'out', '--bert_model', tiny_bert_without_dropout, '--batch_size', '4'),
+        *('--lr', '1e-30', '--epochs', '3', '--log_interval', '1'),
+    )
+    losses = {}
+    for line in lines_of(tmp_path / 'out'):
+        if 'step' in line:
+            losses.setdefault(line['epoch'], []).append(line['loss'])
+    assert [len(epoch) for epoch in losses.values()] == [5, 5, 5]
+    assert len({tuple(epoch) for epoch in losses.values()}) == 3
+
+
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_two_devices_equal_one(
     nineteen, tiny_bert_without_dropout, no_dropout, tmp_path, monkeypatch, accumulate
@@ -1274,6 +1300,11 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
         'start over without --resume'
     )
     dev.write_text(''.join(lines))
+    train = folder / 'MRPC' / 'train.tsv'
+    rows = train.read_text()
+    train.write_text(re.sub('^0', '1', rows, count=1, flags=re.M))
+    assert '--resume: the data have changed since ' in refusal()
+    train.write_text(rows)
     from conftest import write_tiny_bert
 
     other = write_tiny_bert(tmp_path / 'other', seed=5)

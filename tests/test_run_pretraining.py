@@ -220,6 +220,38 @@ def test_losses_by_numpy(folder, num_masks, operators):
     np.testing.assert_allclose(objective.asscalar(), mlm_loss / 2 + nsp_loss / 4, rtol=1e-5)
 
 
+def test_the_objective_by_numpy(folder, operators):
+    """Each loss is a mean over the whole update, as the gradients of the last two biases show.
+
+    The derivative of a cross entropy is the softmax, less 1 at the label.
+    """
+    model, vocab = build_from_configuration(
+        folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
+    )
+    finish_initialization(model, mx.cpu())
+    update.accumulate_gradients(model)
+    source = sources.Shards(f'{folder}/shards/part-000.npz', plain_vocab(vocab), 32)
+    (arrays,) = (unit.load() for unit in source.units(0, 0, rows=1))
+    parts = [batches.make_batch(arrays, np.arange(*rows)) for rows in ((0, 9), (9, 12))]
+    gradients(model, build_loss([mx.cpu()]), parts, [mx.cpu()], 1)
+
+    mlm, nsp = [], []
+    for batch in parts:
+        _, _, nsp_scores, mlm_scores = model(*map(mx.nd.array, batch[:4]))
+        is_mask = batch.mlm_weights > 0
+        mlm.append(less_labels(mlm_scores.softmax().asnumpy()[is_mask], batch.mlm_labels[is_mask]))
+        nsp.append(less_labels(nsp_scores.softmax().asnumpy(), batch.nsp_labels))
+    assert len(np.concatenate(mlm)) > 20 > len(np.concatenate(nsp)) == 12
+    for name, derivatives in (('decoder.3.bias', mlm), ('classifier.bias', nsp)):
+        expected = np.concatenate(derivatives).mean(axis=0)
+        found = named(model)[name].grad().asnumpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def less_labels(probabilities, labels):
+    return probabilities - np.eye(probabilities.shape[1])[labels]
+
+
 def cross_entropy(scores, labels, weights):
     scores = scores.astype(np.float64)
     picked = np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
