@@ -80,7 +80,8 @@ def try_all(root, mutants, limit=LIMIT):
             shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
             copies.put(copy)
         tests = ' '.join(dict.fromkeys(' '.join(mutant.tests for mutant in mutants).split()))
-        status, output = run_tests(copy, tests, '-n', str(PROCESSES), '--dist', 'loadfile')
+        flags = '-p', 'xdist.plugin', '-n', str(PROCESSES), '--dist', 'loadfile'
+        status, output = run_tests(copy, tests, *flags)
         print(output, file=sys.stderr, flush=True)
         if status:
             sys.exit('these tests fail without any mutant')
@@ -131,6 +132,7 @@ def run_tests(copy, tests, *flags, limit=None):
         **{'GOMP_SPINCOUNT': '1000', 'OMP_NUM_THREADS': '1'},
         **os.environ,
         'PYTHONPATH': str(copy),
+        'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1',  # half of the time to start
         # The date of a compiled module would not tell two changes of the same second apart.
         'PYTHONDONTWRITEBYTECODE': '1',
         'XDG_CACHE_HOME': str(copy.parent / 'cache'),  # for operators with faults

@@ -19,7 +19,7 @@ from bert.training.update import seed_step
 
 import mxnet as mx  # isort: skip
 
-LAYERS, LENGTH, ROWS, UNITS, HEADS = 3, 3, 1024, 64, 4
+LAYERS, LENGTH, ROWS, UNITS, HEADS = 3, 3, 512, 64, 4
 RATE = 0.25
 LARGE = 1000  # beside the numbers of size 1 that LayerNorm gives
 # Deviations that a correct model may be off. Seeds are fixed, but on another machine MXNet's
@@ -124,10 +124,13 @@ def sites(model, step=1):
 
 
 def check_rate(name, factors):
-    """Check mean and variance, for the attention those of a mean over the positions."""
+    """Check mean and variance, for the attention those of a mean over the positions.
+
+    The relative deviation of a variance is less than the root of 2 / size, that of a normal sample.
+    """
     expected = RATE / (1 - RATE) / (LENGTH if 'attention' in name else 1)
     assert abs(factors.mean() - 1) < SIGMAS * (expected / factors.size) ** 0.5, name
-    assert factors.var() == pytest.approx(expected, rel=0.1), name
+    assert abs(factors.var() / expected - 1) < SIGMAS * (2 / factors.size) ** 0.5, name
 
 
 def check_independent(what, one, other):
