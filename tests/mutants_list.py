@@ -39,7 +39,7 @@ TEXT = [
         'tests/text/test_tokenizer.py::test_exceptions_among_other_texts_keep_their_places',
     ),
     (
-        'the first text loses the odd token',
+        'the second text loses the odd token',
         'bert/text/encoding.py',
         'half = limit // 2',
         'half = (limit + 1) // 2',
@@ -91,7 +91,7 @@ TEXT = [
 
 DATA = [
     (
-        'a word may be masked across [SEP]',
+        'a word goes on across [SEP]',
         'bert/pretraining/masking.py',
         'candidates[:, :-1] & continues[:, 1:]',
         'continues[:, 1:]',
@@ -133,8 +133,7 @@ DATA = [
         'bert/pretraining/instances.py',
         'start = np.where(is_random, a_stop, end)',
         'start = end',
-        'tests/pretraining/test_instances.py::test_first_pair_of_each_document '
-        'tests/pretraining/test_instances.py::test_masked_instances_are_distributed_like_slowly',
+        'tests/pretraining/test_instances.py::test_a_worked_example',
     ),
     (
         'pairs always lose their ends',
@@ -144,7 +143,7 @@ DATA = [
         'tests/pretraining/test_instances.py::test_truncated_side',
     ),
     (
-        'as few as one masked token of fifteen',
+        'the number of masked tokens rounded down',
         'bert/pretraining/instances.py',
         'np.rint(valid_lengths * recipe.masked_lm_prob)',
         'np.floor(valid_lengths * recipe.masked_lm_prob)',
@@ -166,7 +165,7 @@ DATA = [
         'tests/pretraining/test_instances.py::test_every_instance',
     ),
     (
-        'the line after a cut belongs to both parts',
+        'text cut within documents',
         'bert/pretraining/corpus.py',
         '            while file.readline(LONGEST_LINE).strip():\n                pass\n',
         '',
@@ -223,14 +222,14 @@ PRETRAINING = [
         'bert/pretraining/batches.py',
         'default_rng([seed, epoch, number])',
         'default_rng([seed, number])',
-        f'{PRETRAIN}order_depends_on_seed_and_epoch_only',
+        f'{PRETRAIN}each_epoch_has_its_own_batches',
     ),
     (
         'the same order of shards in each epoch',
         'bert/pretraining/sources.py',
         'for i in np.random.default_rng([seed, epoch]).permutation(len(self.paths)):',
         'for i in np.random.default_rng([seed]).permutation(len(self.paths)):',
-        f'{PRETRAIN}order_depends_on_seed_and_epoch_only',
+        f'{PRETRAIN}units_hold_small_shards_together',
     ),
     (
         'the same pairs and masks of text in each epoch',
@@ -240,7 +239,7 @@ PRETRAINING = [
         f'{PRETRAIN}text_units',
     ),
     (
-        'the update after a resumed one is done twice',
+        'the last update is done again after a stop',
         'bert/pretraining/batches.py',
         'if (epoch, number, i) >= (first_epoch, first_unit, first_update):',
         'if (epoch, number, i) >= (first_epoch, first_unit, first_update - 1):',
@@ -391,7 +390,7 @@ TRAINING = [
         'tests/training/test_optimizer.py::test_steps_too_small_for_float16_add_up',
     ),
     (
-        'a training state with the parameters of another step',
+        'the parameters of another step are taken',
         'bert/training/states.py',
         'if sha256(partner) != expected:',
         'if not expected:',
@@ -405,7 +404,7 @@ TRAINING = [
         f'{FINETUNE}a_stopped_run_goes_on',
     ),
     (
-        'the newest state is deleted in place of the oldest',
+        'new states are deleted in place of old ones',
         'bert/training/states.py',
         'saved_steps(folder)[:-keep]',
         'saved_steps(folder)[keep:]',
@@ -427,7 +426,7 @@ TRAINING = [
         f'{PRETRAIN}idle_device',
     ),
     (
-        'the rows of a worker computed by all',
+        'all workers compute all batches of an evaluation',
         'bert/training/devices.py',
         '        return None\n    return contexts[number // workers.count',
         '        pass\n    return contexts[number // workers.count',
@@ -698,7 +697,7 @@ CHECKPOINTS = [
         'tests/checkpoints/test_huggingface.py',
     ),
     (
-        'the lower half of a bfloat16',
+        'bfloat16 shifted by a bit too few',
         'bert/checkpoints/tensors.py',
         'upper.astype(np.uint32) << 16',
         'upper.astype(np.uint32) << 15',
@@ -819,7 +818,7 @@ CONVERT = [
 
 TASKS = [
     (
-        'F1 of the mean class',
+        'F1 of all classes together',
         'bert/tasks/metrics.py',
         'return f1_score(labels, predictions, zero_division=0)',
         "return f1_score(labels, predictions, average='micro', zero_division=0)",
@@ -928,21 +927,21 @@ FINETUNING = [
         f'{FINETUNE}another_run_is_not_resumed',
     ),
     (
-        'the mean loss of the rows scaled by the device',
+        'one device does all the work',
         'bert/finetuning/step.py',
         'contexts, workers, filler=rows[:1]):',
         'contexts[:1], workers, filler=rows[:1]):',
         f'{FINETUNE}two_devices_equal_one',
     ),
     (
-        'the loss of a row by the device number',
+        'absolute errors in place of squared ones',
         'bert/finetuning/step.py',
         'mx.gluon.loss.L2Loss() if num_classes is None',
         'mx.gluon.loss.L1Loss() if num_classes is None',
         'tests/training/test_update.py::test_losses_of_single_rows',
     ),
     (
-        'training metrics forget the first batch',
+        'the training loss not a mean over the rows',
         'bert/finetuning/progress.py',
         '        self.loss += loss\n        self.rows += len(labels)\n',
         '        self.loss += loss\n        self.rows += 1\n',
@@ -1025,14 +1024,14 @@ EXPERIMENTS = [
         'tests/experiments/test_runs.py::test_finished_runs_are_not_done_again',
     ),
     (
-        'a run that another process does is done twice',
+        'a run of another process is done twice',
         'bert/experiments/runs.py',
         'fcntl.LOCK_EX | fcntl.LOCK_NB',
         'fcntl.LOCK_SH | fcntl.LOCK_NB',
         'tests/experiments/test_runs.py::test_a_run_of_another_process_is_waited_for',
     ),
     (
-        'a batch size of 32 for the long SST-2',
+        'another batch size for the published MNLI',
         'bert/experiments/recipes.py',
         "'MNLI': {**_LONG, 'epochs': 4, 'batch_size': 48, 'log_interval': 500}",
         "'MNLI': {**_LONG, 'epochs': 4, 'batch_size': 32, 'log_interval': 500}",
@@ -1169,7 +1168,7 @@ CLI = [
         'tests/cli/test_cli_flags.py',
     ),
     (
-        'the log of a failed run replaces the last',
+        'the log of a resumed run begins anew',
         'bert/cli/console.py',
         "mode='a' if append else 'w'",
         "mode='w'",

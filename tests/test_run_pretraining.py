@@ -334,6 +334,24 @@ def test_order_depends_on_seed_and_epoch_only(folder):
     assert ids(take(3, seed=1)) != ids(take(3))
 
 
+def test_each_epoch_has_its_own_batches(folder):
+    """Both epochs have all instances of a shard, but no batch in common."""
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    source = sources.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
+    cut = batches.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
+    epochs = {0: [], 1: []}
+    with batches.updates(source, cut, 0, (0, 0, 0)) as updates:
+        for (batch,), (epoch, _, _) in updates:
+            if epoch not in epochs:
+                break
+            lengths = batch.valid_lengths.astype(int)
+            rows = [tuple(row[:length]) for row, length in zip(batch.ids.tolist(), lengths)]
+            epochs[epoch].append(tuple(sorted(rows)))
+    first, second = epochs.values()
+    assert sorted(sum(first, ())) == sorted(sum(second, ()))
+    assert len(first) == len(second) > 9 and set(first).isdisjoint(second)
+
+
 def test_units_hold_small_shards_together(folder):
     vocab = load_vocab(folder / 'tiny/vocab.txt')
     source = sources.Shards(f'{folder}/shards/*.npz', vocab, 32)
