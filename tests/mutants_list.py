@@ -380,7 +380,7 @@ TRAINING = [
         'bert/training/optimizer.py',
         "'epsilon': self.epsilon * root",
         "'epsilon': self.epsilon",
-        'tests/training/test_optimizer.py::test_as_gluonnlps_and_as_the_equations',
+        'tests/training/test_optimizer.py::test_states_over_several_steps',
     ),
     (
         'float16 weights without float32 copies',
@@ -430,7 +430,7 @@ TRAINING = [
         'bert/training/devices.py',
         '        return None\n    return contexts[number // workers.count',
         '        pass\n    return contexts[number // workers.count',
-        'tests/test_cluster.py::test_two_workers_log_an_evaluation_as_one_process_does',
+        'tests/training/test_among_workers.py::test_every_batch_of_an_evaluation_is_one_workers',
     ),
     (
         'batches in the order of their lengths',
@@ -694,7 +694,7 @@ CHECKPOINTS = [
         'bert/checkpoints/tensors.py',
         'weights_only=True',
         'weights_only=False',
-        'tests/checkpoints/test_huggingface.py',
+        'tests/checkpoints/test_huggingface.py::test_pytorch_is_asked_for_tensors_alone',
     ),
     (
         'bfloat16 shifted by a bit too few',
@@ -1045,7 +1045,8 @@ SYSTEM = [
         'bert/system/files.py',
         '            os.fsync(file.fileno())\n',
         '            pass\n',
-        'tests/system/test_files.py',
+        'tests/system/test_files.py::'
+        'test_replacing_flushes_the_whole_file_before_it_takes_its_place',
     ),
     (
         'files that only their owner can read',
@@ -1074,7 +1075,7 @@ SYSTEM = [
         'bert/system/npz.py',
         'if dtype.hasobject or dtype.names',
         'if dtype.names',
-        'tests/system/test_npz.py',
+        'tests/system/test_npz.py::test_arrays_of_other_things_than_numbers_and_text',
     ),
     (
         'an array of any size is unpacked',
@@ -1106,14 +1107,14 @@ DISTRIBUTED = [
         'bert/distributed/parameter_server.py',
         "'PS_HEARTBEAT_TIMEOUT': '15'",
         "'PS_HEARTBEAT_TIMEOUT': '600'",
-        'tests/distributed/test_workers.py',
+        'tests/distributed/test_workers.py::test_a_lost_process_is_noticed_within_a_minute',
     ),
     (
         'each worker with the same rows',
         'bert/distributed/workers.py',
         'return items[self.rank :: self.count]',
         'return items[:: self.count]',
-        'tests/distributed/test_workers.py tests/training/test_among_workers.py',
+        'tests/training/test_among_workers.py::test_every_row_is_the_share_of_one_worker',
     ),
     (
         'parameters added up in place of broadcast',
