@@ -21,6 +21,7 @@ from bert.experiments import logs
 from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
+from bert.finetuning.progress import History
 from bert.model import build, loading
 from bert.system import machine
 from bert.system.errors import Stopped, ToolkitError, UsageError
@@ -240,6 +241,13 @@ def test_the_best_epoch_is_the_first_with_the_highest_metric(mrpc):
     assert description['labels'] == ['0', '1']
     assert description['flags']['task_name'] == 'MRPC'
     assert json.loads((output / 'tokenizer_config.json').read_text()) == {'do_lower_case': True}
+
+
+def test_the_first_metric_chooses_the_best_epoch():
+    """The others do not matter, nor does a later epoch that is no better."""
+    figures = [(0.6, 0.9), (0.7, 0.7), (0.7, 0.8), (0.5, 0.95)]
+    epochs = [{'dev': dict(zip(('accuracy', 'f1'), values))} for values in figures]
+    assert History(ALL_TASKS['MRPC'], epochs).best_epoch == 2
 
 
 def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):

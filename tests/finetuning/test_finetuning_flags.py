@@ -55,6 +55,14 @@ def test_a_shortened_flag_overrides_what_the_model_remembers(words, length):
     assert (recalled.task_name, recalled.max_len) == ('RTE', length)
 
 
+def test_for_another_task_only_the_length_is_remembered():
+    argv = ['--only_inference', '--bert_model', 'folder', '--task_name', 'RTE']
+    remembered = {'task_name': None, 'max_len': 64, 'text_columns': ['text'], 'regression': True}
+    recalled = recall(argv, parse_args(argv), {'flags': remembered})
+    assert (recalled.task_name, recalled.max_len) == ('RTE', 64)
+    assert not recalled.text_columns and not recalled.regression
+
+
 def test_sst_is_sst_2():
     """Both names mean the same run and model, and the flags in the log are those typed."""
     one, other = (parse_args(['--task', name]) for name in ('SST', 'SST-2'))
