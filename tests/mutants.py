@@ -88,8 +88,10 @@ def try_all(root, mutants, limit=LIMIT):
 
         def take_turns(mutant):
             copy = copies.get()
-            outcome = try_one(copy, mutant, limit)
-            copies.put(copy)
+            try:
+                outcome = try_one(copy, mutant, limit)
+            finally:
+                copies.put(copy)
             print(format_table([outcome]), file=sys.stderr, flush=True)
             return outcome
 
