@@ -189,7 +189,7 @@ class Text:
         self.lower = lower
         self.recipe = recipe
         self.ahead = num_workers
-        self.pieces = cut_text(find_files(patterns))
+        self.pieces = cut_text(find_files(patterns), whole_documents=not recipe.no_nsp)
         if not recipe.no_nsp:
             warn_of_single_documents(self.pieces)
         self.description = [
@@ -227,8 +227,8 @@ class Text:
                 processes.stop_children(kill=True)
 
 
-def cut_text(paths):
-    """Cut large files between documents, and group small ones.
+def cut_text(paths, whole_documents=True):
+    """Cut large files, and group small ones; see :func:`bert.pretraining.corpus.share_out`.
 
     Returns
     -------
@@ -237,7 +237,8 @@ def cut_text(paths):
     """
     pieces, size = [[]], 0
     for path in paths:
-        for (span,) in share_out([path], max(1, os.path.getsize(path) // TEXT_PER_UNIT)):
+        count = max(1, os.path.getsize(path) // TEXT_PER_UNIT)
+        for (span,) in share_out([path], count, whole_documents):
             if size >= TEXT_PER_UNIT // 2:
                 pieces.append([])
                 size = 0
