@@ -578,6 +578,23 @@ def test_text_units(folder, monkeypatch):
         assert all(stop == start for (_, stop), (start, _) in zip(edges, edges[1:]))
 
 
+def test_units_of_text_without_documents(folder, tmp_path, monkeypatch):
+    """Without next sentences one document makes several units, and nothing is lost."""
+    text = (folder / '0.txt').read_text().replace('\n\n', '\n')
+    (tmp_path / 'one.txt').write_text(text)
+    monkeypatch.setattr(sources, 'TEXT_PER_UNIT', len(text) // 3)
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    counts = []
+    for no_nsp in (False, True):
+        recipe = Recipe(MAX_SEQ_LENGTH, 5, dupe_factor=1, no_nsp=no_nsp)
+        source = sources.Text(str(tmp_path / 'one.txt'), vocab, True, recipe, 1)
+        units = source.units(0, 0, rows=1)
+        counts.append(len(units))
+    assert counts == [1, 3]
+    lengths = np.concatenate([unit.load()['valid_lengths'] for unit in units]).astype(int)
+    assert (lengths - 2).sum() == len(text.split())
+
+
 def damage(path, how):
     """Damage a shard in one of the ways that occur."""
     if how == 'truncated':

@@ -25,6 +25,8 @@ SPECIALS_PER_RUN = 2
 MIN_SEQ_LENGTH = SPECIALS_PER_INSTANCE + 2
 # Instances are assembled and masked in blocks of about this many tokens, which fit in the cache.
 BLOCK_TOKENS = 2**19
+# Text without next sentences is cut into runs in sections of about this many tokens, side by side.
+SECTION_TOKENS = 2**16
 
 
 class Recipe(NamedTuple):
@@ -106,7 +108,8 @@ def plan_runs(corpus, recipe, rng):
 
     Each document is cut into runs of as many whole sentences as fit the target length, which is
     drawn as for :func:`plan_pairs`, but for each run. A sentence that is longer is cut at the
-    target length.
+    target length. A run ends at the end of each section too, or a long document would take one
+    step for each of its runs.
 
     Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 8: runs of
     3 + 4 and of 5 tokens. With target length 4: runs of 3, 4, 4 and 1.
@@ -118,8 +121,9 @@ def plan_runs(corpus, recipe, rng):
     """
     sentences = corpus.sentences
     limit = recipe.max_seq_length - SPECIALS_PER_RUN
-    start = np.tile(sentences[corpus.documents[:-1]], recipe.dupe_factor)
-    stop = np.tile(sentences[corpus.documents[1:]], recipe.dupe_factor)
+    sections = np.searchsorted(sentences, np.arange(0, sentences[-1], SECTION_TOKENS))
+    bounds = sentences[np.union1d(corpus.documents, sections)]
+    start, stop = (np.tile(part, recipe.dupe_factor) for part in (bounds[:-1], bounds[1:]))
     steps = []
     while len(start):
         longest = start + _draw_targets(len(start), recipe, limit, rng)
