@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert.cli.console import first_of
 from bert.system.errors import ToolkitError
 from bert.text.tokenizer import find_distinct
 
@@ -236,14 +237,12 @@ def has_one_document(spans):
 
 def warn_of_single_documents(shares):
     """Warn if some shares of the text, lists of spans, have only one document each."""
-    alone = [spans for spans in shares if has_one_document(spans)]
+    alone = [spans[0].path for spans in shares if has_one_document(spans)]
     if alone:
-        others = f' (and {len(alone) - 1} more)' if len(alone) > 1 else ''
         logging.warning(
-            '%s%s: only one document, from which random next sentences come too; blank lines '
+            '%s: only one document, from which random next sentences come too; blank lines '
             'separate documents',
-            alone[0][0].path,
-            others,
+            first_of(alone),
         )
 
 
