@@ -20,6 +20,7 @@ from bert.training.update import seed_step
 import mxnet as mx  # isort: skip
 
 LAYERS, LENGTH, ROWS, UNITS, HEADS = 3, 3, 512, 64, 4
+SHOWN = UNITS // HEADS * 3 // 4  # of the units that show the attention of a head
 RATE = 0.25
 LARGE = 1000  # beside the numbers of size 1 that LayerNorm gives
 # Deviations that a correct model may be off. Seeds are fixed, but on another machine MXNet's
@@ -55,7 +56,7 @@ def set_weights(model, values):
 
 
 def train_once(model, step):
-    """Return the first output of a forward pass in training."""
+    """Return what a model gives in a forward pass in training."""
     seed_step(1, step)
     tokens = mx.nd.zeros((ROWS, LENGTH))
     with mx.autograd.record():
@@ -74,25 +75,23 @@ def higher(rows):
 
 
 def shares(rows):
-    """Return the dropped attention of each head, relative to what would be without dropout.
+    """Return what dropout left of the attention of each head, on average over the positions.
 
-    A quarter of the units show the first head, and so on, three quarters of each quarter; the other
-    units show 1. Only elements that the next dropout left count: the highest.
+    Of the first quarter of the units, :data:`SHOWN` show the first head, and so on, and the others
+    show 1. The highest of each are those that the next dropout left.
     """
     parts = rows.reshape(*rows.shape[:-1], HEADS, -1)
     lowest = rows.min(axis=-1, keepdims=True)  # dropped
-    shown = UNITS // HEADS * 3 // 4
-    whole = parts[..., shown:].max(axis=(-1, -2))[..., None]
-    return (parts[..., :shown].max(axis=-1) - lowest) / (whole - lowest)
+    whole = parts[..., SHOWN:].max(axis=(-1, -2))[..., None]
+    return (parts[..., :SHOWN].max(axis=-1) - lowest) / (whole - lowest)
 
 
 def show_heads():
     """Return the weight and the bias of a projection whose outputs :func:`shares` takes."""
     weight, bias = np.zeros((HEADS, UNITS // HEADS, UNITS)), np.zeros((HEADS, UNITS // HEADS))
-    shown = UNITS // HEADS * 3 // 4
     for head in range(HEADS):
-        weight[head, :shown, head * UNITS // HEADS] = LARGE
-    bias[:, shown:] = LARGE
+        weight[head, :SHOWN, head * UNITS // HEADS] = LARGE
+    bias[:, SHOWN:] = LARGE
     return weight.reshape(UNITS, UNITS), bias.reshape(-1)
 
 
