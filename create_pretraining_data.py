@@ -221,7 +221,7 @@ def plan_shards(args):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = recipe_of(args)
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
-    shares = share_out(inputs, len(outputs))
+    shares = share_out(inputs, len(outputs), whole_documents=not recipe.no_nsp)
     if not recipe.no_nsp:
         warn_of_single_documents(shares)
     return [

@@ -778,6 +778,25 @@ def test_no_next_sentences(here, capsys, flags):
     assert sorted(found) == sorted(pairs * (len(found) // len(pairs)))
 
 
+def test_text_without_documents_makes_many_outputs(here, monkeypatch):
+    """Outputs and the parts of one are cut at line ends; all text is there, dupe_factor times."""
+    monkeypatch.setattr(generation, 'CORPUS_TOKENS', 200)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    text = [' '.join(WORDS[i % 5 : 3 + i % 9]) for i in range(2, 1000) if i % 9 > 4]
+    Path('one.txt').write_text('\n'.join(text))
+    flags = ['--output_dir=d', '--num_outputs=4', '--num_workers=1', '--no_nsp', '--dupe_factor=3']
+    summary = make(*flags, inputs='one.txt')
+    assert len(summary['files']) == 4
+    vocab = load_vocab('vocab.txt')
+    found = []
+    for path in summary['files']:
+        arrays = read_shard(path, vocab)
+        words = [vocab.idx_to_token[i] for ids in unmasked(arrays) for i in ids[1:-1]]
+        assert len(words) > 3 * 700
+        found += words
+    assert sorted(found) == sorted(' '.join(text * 3).split())
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
 def test_no_permission_to_write(here):
     Path('d').mkdir(mode=0o500)

@@ -607,6 +607,23 @@ def test_text_units(folder, monkeypatch):
         assert all(stop == start for (_, stop), (start, _) in zip(edges, edges[1:]))
 
 
+def test_units_of_text_without_documents(folder, tmp_path, monkeypatch):
+    """Without next sentences one document makes several units, and nothing is lost."""
+    text = (folder / '0.txt').read_text().replace('\n\n', '\n')
+    (tmp_path / 'one.txt').write_text(text)
+    monkeypatch.setattr(sources, 'TEXT_PER_UNIT', len(text) // 3)
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    counts = []
+    for no_nsp in (False, True):
+        recipe = Recipe(MAX_SEQ_LENGTH, 5, dupe_factor=1, no_nsp=no_nsp)
+        source = sources.Text(str(tmp_path / 'one.txt'), vocab, True, recipe, 1)
+        units = source.units(0, 0, rows=1)
+        counts.append(len(units))
+    assert counts == [1, 3]
+    lengths = np.concatenate([unit.load()['valid_lengths'] for unit in units]).astype(int)
+    assert (lengths - 2).sum() == len(text.split())
+
+
 def damage(path, how):
     """Damage a shard in one of the ways that occur."""
     if how == 'truncated':
@@ -791,17 +808,22 @@ def test_long_instances(train, folder, tmp_path):
 
 
 def test_shards_of_the_original(train, folder, tmp_path, capsys):
-    """Without a description, in the original's types: the same losses, and one line about it."""
+    """Without a description, in the original's types: the same losses, and one line in all."""
     expected = train(name='ours')
     (tmp_path / 'original').mkdir()
     for path in (folder / 'shards').iterdir():
         with np.load(path) as arrays:
             np.savez(tmp_path / 'original' / path.name, **arrays)
     capsys.readouterr()
-    assert train(data=tmp_path / 'original' / '*.npz', name='original') == expected
-    printed = capsys.readouterr().err
-    assert printed.count('shards that do not say how they were made') == 1
+    theirs = tmp_path / 'original' / '*.npz'
+    assert train(data=theirs, name='original') == expected
     assert lines(tmp_path / 'original') == lines(tmp_path / 'ours')
+    (tmp_path / 'other.npz').write_bytes((tmp_path / 'original' / 'part-000.npz').read_bytes())
+    capsys.readouterr()
+    evaluation = f'--data_eval={tmp_path}/other.npz,{theirs}'
+    train('--do-eval', evaluation, data=theirs, name='original', num_steps=1)
+    (line,) = re.findall('.*does not say how it was made.*', capsys.readouterr().err)
+    assert line.startswith(f'INFO:root:{tmp_path}/original/part-000.npz (and 2 more): does not')
 
 
 @pytest.fixture(scope='module')
@@ -879,15 +901,34 @@ def test_a_run_without_next_sentences_is_resumed(train, runs, tmp_path):
     assert largest_difference(ours, theirs) == 0
 
 
-def test_next_sentences_cannot_be_added_on_the_way(train):
-    """The optimizer's states of their weights are missing; the other way round they do no harm."""
-    train('--no_nsp', num_steps=2)
-    with pytest.raises(ToolkitError, match='0000002.states: .*pooler'):
-        train('--start_step=auto', num_steps=4)
-    assert set(train('--no_nsp', '--start_step=auto', num_steps=4)['train']) == {
-        'mlm_loss',
-        'mlm_acc',
-    }
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [([], 'without --no_nsp and is with it'), (['--no_nsp'], 'with --no_nsp and is without it')],
+)
+def test_next_sentences_cannot_come_or_go_on_the_way(train, folder, tmp_path, flags, words):
+    """A state can still be evaluated either way."""
+    others = [] if flags else ['--no_nsp']
+    train(*flags, num_steps=2)
+    for start in ('auto', 2):
+        with pytest.raises(UsageError) as caught:
+            train(*others, f'--start_step={start}', num_steps=4)
+        assert str(caught.value) == (
+            f'--start_step: the run in {tmp_path}/run was {words} now; use the same, or start over '
+            'without --start_step'
+        )
+    assert saved_steps(tmp_path / 'run') == [2]
+    evaluation = f'--do-eval --data_eval={folder}/shards/part-000.npz --start_step=2'.split()
+    model = [f'--bert_model={folder}/tiny/config.json', f'--ckpt_dir={tmp_path}/run']
+    assert run_pretraining.main([*evaluation, *model, *others])['step'] == 2
+    assert train(*flags, '--start_step=auto', num_steps=4)['step'] == 4
+
+
+def test_states_say_so_only_without_next_sentences(train, tmp_path):
+    """Those of earlier versions are valid as they are."""
+    for name, flags in (('with', []), ('without', ['--no_nsp'])):
+        train(*flags, num_steps=1, name=name)
+        with np.load(tmp_path / name / '0000001.states', allow_pickle=False) as states:
+            assert json.loads(states['progress'].item()).get('no_nsp') == (True if flags else None)
 
 
 def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
