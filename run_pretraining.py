@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bert.checkpoints import reading
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
@@ -24,7 +25,7 @@ from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
 from bert.training import devices, schedule
 from bert.training.failures import naming_step
-from bert.training.folder import add_line
+from bert.training.folder import add_line, held
 from bert.training.run import started, stop_signal
 
 # The original optimizer's.
@@ -58,7 +59,7 @@ def pretrain(args, memory, workers):
     location = find_model(args)
     model, vocab = build_model(location, contexts, args)
     sources = {
-        name: open_source(patterns, location, model.settings['max_length'], vocab, args)
+        name: open_source(patterns, location, model.settings, vocab, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
@@ -71,22 +72,23 @@ def pretrain(args, memory, workers):
         workers.from_first(lambda: states.load_parameters(folder, start, model))
     workers.broadcast_parameters(model)
     result = {'step': start, 'train': None, 'eval': None}
-    if args.do_training:
-        if workers.is_first:
-            open_folder(folder, start, saved)
-            log_to_file(memory, folder / LOG, append=start > 0)
-        result['train'] = train(model, sources['train'], start, contexts, workers, args)
-        result['step'] = args.num_steps
-        if workers.is_first:
-            lower = choose_casing(location, vocab, args, sources['train'])
-            save_huggingface(folder / 'model', model, vocab, lower)
-            logging.info('the trained model is in %s', folder / 'model')
-    if args.do_eval:
-        start = time.time()
-        result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-        report_evaluation(result['eval'], time.time() - start)
-        if args.do_training and workers.is_first:
-            add_line(folder, {'step': result['step'], 'eval': result['eval']})
+    with held(folder, workers) if args.do_training else contextlib.nullcontext():
+        if args.do_training:
+            if workers.is_first:
+                open_folder(folder, start, saved)
+                log_to_file(memory, folder / LOG, append=start > 0)
+            result['train'] = train(model, sources['train'], start, contexts, workers, args)
+            result['step'] = args.num_steps
+            if workers.is_first:
+                lower = choose_casing(location, vocab, args, sources['train'])
+                save_huggingface(folder / 'model', model, vocab, lower)
+                logging.info('the trained model is in %s', folder / 'model')
+        if args.do_eval:
+            start = time.time()
+            result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
+            report_evaluation(result['eval'], time.time() - start)
+            if args.do_training and workers.is_first:
+                add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
 
 
@@ -165,7 +167,7 @@ def build_model(location, contexts, args):
     return model, vocab
 
 
-def open_source(patterns, location, max_length, vocab, args):
+def open_source(patterns, location, settings, vocab, args):
     """Open the data that a flag names.
 
     Returns
@@ -173,6 +175,9 @@ def open_source(patterns, location, max_length, vocab, args):
     bert.pretraining.sources.Shards or bert.pretraining.sources.Text
     """
     plain = plain_vocab(vocab)
+    if not args.no_nsp:
+        check_segments(settings, location.folder)
+    max_length = settings['max_length']
     if not args.raw:
         return Shards(patterns, plain, max_length, args.no_nsp)
     if args.max_seq_length > max_length:

@@ -377,10 +377,14 @@ def test_paths_for_other_machines_are_absolute(here, monkeypatch):
 
 def test_leftovers_of_killed_processes(here):
     Path('d').mkdir()
-    for name in ('.part-000.npz.abc.tmp', '.part-001.idx.abc.tmp', '.part-002.npz.abc.tmp'):
+    for name in (
+        '.part-000.npz.abc.bert.tmp',
+        '.part-001.idx.abc.bert.tmp',
+        '.part-002.npz.abc.bert.tmp',
+    ):
         Path('d', name).write_text('half')
     make('--output_dir=d', '--num_outputs=2', '--dupe_factor=1')
-    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.tmp', 'part-000.npz', 'part-001.npz']
+    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.bert.tmp', 'part-000.npz', 'part-001.npz']
 
 
 def start_slow(here):
@@ -409,6 +413,7 @@ def test_a_killed_worker_process(here):
 
 def test_progress_ends_at_all(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    Path('d').mkdir()
     bar = Bar()
     create_pretraining_data.make_here(plan(*flags, '--num_outputs=2'), 1, bar)
     assert bar.n == 200

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, need_bfloat16
+from conftest import ROOT, need_bfloat16, spoil_array
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
@@ -445,7 +446,35 @@ def test_damaged_checkpoint_is_passed_over(train, tmp_path):
         train(name='run', start_step=6)
     with pytest.raises(ToolkitError, match='0000003.params: there is no such checkpoint file'):
         train(name='run', start_step=3)
+    # One bit of an array: everything else about the file is as it should be.
+    spoil_array(folder / '0000002.states')
+    assert training_states.newest(folder) == (0, None)
+    with pytest.raises(ToolkitError, match='0000002.states: .* is missing or damaged'):
+        train(name='run', start_step=2)
     assert training_states.newest(tmp_path / 'nowhere')[0] == 0
+
+
+def test_a_run_goes_on_from_an_older_state(train, tmp_path, capsys):
+    """If an array of the newest is damaged, with the bits of an undisturbed run."""
+    train(name='whole', num_steps=8, ckpt_interval=2)
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'parts')
+    path = tmp_path / 'parts' / '0000008.states'
+    spoil_array(path)
+    train(name='parts', num_steps=8, ckpt_interval=2, start_step='auto')
+    printed = capsys.readouterr().err
+    assert f'passed over: {path}: ' in printed and '--start_step auto: step 6' in printed
+    for name in ('0000008.params', '0000008.states'):
+        assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
+
+
+def assert_same_arrays(one, other):
+    if one.suffix == '.params':
+        assert one.read_bytes() == other.read_bytes()
+        return
+    with np.load(one) as left, np.load(other) as right:
+        assert set(left) == set(right) > {'progress'}
+        for name in set(left) - {'progress'}:
+            assert np.array_equal(left[name], right[name]), name
 
 
 @pytest.mark.parametrize(
@@ -950,3 +979,14 @@ def test_states_say_so_only_without_next_sentences(train, tmp_path):
         train(*flags, num_steps=1, name=name)
         with np.load(tmp_path / name / '0000001.states', allow_pickle=False) as states:
             assert json.loads(states['progress'].item()).get('no_nsp') == (True if flags else None)
+
+
+def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
+    write_model(tmp_path / 'narrow', type_vocab_size=1)
+    values = {'bert_model': tmp_path / 'narrow' / 'config.json', 'num_steps': 1}
+    with pytest.raises(ToolkitError) as caught:
+        train(**values)
+    assert str(caught.value) == (
+        f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
+    )
+    assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1

@@ -29,7 +29,6 @@ def open_folder(folder, start, saved):
     saved : dict or None
         The ``progress`` of the training state of that step.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     states.set_aside_later(folder, start, *([] if start else LOGS))
     if start:
         # Older states do not have the sizes of the logs.
