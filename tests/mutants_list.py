@@ -1024,13 +1024,6 @@ EXPERIMENTS = [
         'tests/experiments/test_runs.py::test_finished_runs_are_not_done_again',
     ),
     (
-        'a run of another process is done twice',
-        'bert/experiments/runs.py',
-        'fcntl.LOCK_EX | fcntl.LOCK_NB',
-        'fcntl.LOCK_SH | fcntl.LOCK_NB',
-        'tests/experiments/test_runs.py::test_only_one_has_the_lock_of_a_run',
-    ),
-    (
         'another batch size for the published MNLI',
         'bert/experiments/recipes.py',
         "'MNLI': {**_LONG, 'epochs': 4, 'batch_size': 48, 'log_interval': 500}",
@@ -1084,6 +1077,13 @@ SYSTEM = [
         'int(threads) if',
         'tests/experiments/test_runs.py::test_two_at_once '
         'tests/experiments/test_runs.py::test_each_has_a_gpu_of_its_own',
+    ),
+    (
+        'two programs write to one place',
+        'bert/system/processes.py',
+        'fcntl.LOCK_EX | fcntl.LOCK_NB',
+        'fcntl.LOCK_SH | fcntl.LOCK_NB',
+        'tests/system/test_processes.py::test_a_place_is_held_until_its_process_has_ended',
     ),
     (
         'control characters of a file on the terminal',

@@ -166,12 +166,6 @@ def test_explain_failure(tmp_path):
     assert runs.explain_failure(1, log).startswith('it wrote nothing; ')
 
 
-def test_only_one_has_the_lock_of_a_run(tmp_path):
-    with runs.lock(tmp_path / 'run.log'):
-        assert runs.lock(tmp_path / 'run.log') is None
-    runs.lock(tmp_path / 'run.log').close()
-
-
 def test_a_run_of_another_process_is_waited_for(script, caplog):
     """The others are done meanwhile; then the other process's record is read."""
     caplog.set_level('INFO')
