@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Make shards of masked-LM and next-sentence instances from text files."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() catches it: no traceback
+
 import argparse
 import contextlib
 import logging
@@ -13,7 +18,7 @@ from pathlib import Path
 
 from bert.checkpoints import zoo
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, positive_float, positive_int, seed
+from bert.cli.flags import Parser, integer, positive_float, positive_int, seed
 from bert.cli.program import run
 from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
 from bert.pretraining.flags import (
@@ -123,7 +128,7 @@ def parse_args(argv=None):
     )
     text.add_argument(
         '--sp_nbest',
-        type=int,
+        type=integer,
         default=0,
         metavar='N',
         help='with --sentencepiece: sample the pieces of a word from the N best ways to split it, '

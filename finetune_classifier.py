@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() catches it: no traceback
+
 import logging
 import math
 import time

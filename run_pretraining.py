@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py."""
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() catches it: no traceback
+
 import contextlib
 import logging
 import time

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert.system.errors import ToolkitError
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import is_utf8
 from bert.text.tokenizer import find_distinct
 
 # How many bytes of text are held in memory as words at a time.
@@ -52,7 +53,7 @@ def find_files(patterns):
     Raises
     ------
     ToolkitError
-        If a glob matches nothing, or something that is not a file.
+        If a glob matches nothing, something that is not a file, or a name that is not UTF-8.
     """
     paths = []
     for pattern in filter(None, patterns.split(',')):
@@ -61,6 +62,8 @@ def find_files(patterns):
         if not found:
             raise ToolkitError(f'{pattern}: no file matches')
         for path in found:
+            if not is_utf8(path):
+                raise UsageError(f'{path}: the name is not valid UTF-8')
             if os.path.isdir(path):
                 raise ToolkitError(f'{path}: a directory; name its files, as in {path}/*.txt')
             if not os.path.isfile(path):
