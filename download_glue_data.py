@@ -22,14 +22,19 @@ Needs the packages requests and tqdm.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until interrupt() takes over: no traceback
+
 import argparse
 import contextlib
 import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
-import signal
 import stat
 import struct
 import sys
@@ -52,6 +57,10 @@ PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 20  # folders in an archive
 MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 3 to 4 times
 MAX_UNKNOWN = 500_000_000  # bytes of a download whose size is not known beforehand
+# Control characters, ends of lines, marks that reverse the order of letters, halves of surrogates.
+UNSAFE = re.compile(
+    r'[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 
 
 class Failure(Exception):
@@ -99,9 +108,16 @@ class Task(NamedTuple):
     host: str = BASE_URL
 
 
-def report(message):
-    """Print a line without buffering it, even to a file or a pipe."""
-    print(message, flush=True)
+def report(message, file=None):
+    """Print a line without buffering it, even to a file or a pipe.
+
+    What a server says, or the name of a folder, neither steers the terminal nor ends the program
+    if the output has another encoding.
+    """
+    file = file or sys.stdout
+    encoding = getattr(file, 'encoding', None) or 'utf8'
+    message = UNSAFE.sub(lambda found: ascii(found[0])[1:-1], str(message))
+    print(message.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
 
 def fingerprint(path):
@@ -800,7 +816,11 @@ def parse_args(argv=None, names=tuple(TASKS)):
         help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
         'default (default: %(default)s)',
     )
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    for word in argv:
+        if word != word.encode('utf8', 'ignore').decode('utf8'):
+            parser.exit(2, f'{parser.prog}: {word!r} is not valid UTF-8\n')
     args.tasks, unknown = choose(args.tasks, names)
     args.base_url = args.base_url.rstrip('/')
     if unknown or not args.tasks:
@@ -828,10 +848,10 @@ def main(argv=None, tasks=TASKS):
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
         cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        print(f'{cause}; run again to go on', file=sys.stderr)
+        report(f'{cause}; run again to go on', sys.stderr)
         return 128 + signum
     for failure in failures:
-        print(failure, file=sys.stderr)
+        report(failure, sys.stderr)
     return 1 if failures else 0
 
 
