@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bert.checkpoints import zoo
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, integer, positive_float, positive_int, seed
+from bert.cli.flags import Parser, count, integer, positive_float, process_count, seed
 from bert.cli.program import run
 from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
 from bert.pretraining.flags import (
@@ -71,14 +71,14 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--num_outputs',
-        type=positive_int,
+        type=count,
         default=1,
         metavar='N',
         help='files in --output_dir, each from its own share of the text',
     )
     parser.add_argument(
         '--num_workers',
-        type=positive_int,
+        type=process_count,
         metavar='N',
         help='processes, each making one output at a time (default: the number of processors, or '
         'of outputs if that is smaller); the files do not depend on it',

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, positive_int, seed, spell_out
+from bert.cli.flags import Parser, process_count, seed, spell_out
 from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
@@ -120,7 +120,7 @@ def build_flags():
     )
     group.add_argument(
         '--jobs',
-        type=positive_int,
+        type=process_count,
         default=1,
         metavar='N',
         help='runs at once: on the CPU they share the cores, with --gpu or --gpus each has a GPU',

@@ -9,9 +9,11 @@ from bert.system.files import is_utf8
 from bert.system.machine import processor_flags
 from bert.system.terminal import escape, show
 
-# The highest whole number of any flag: there are no larger files, models or machines, and beyond
-# some larger one each library has an error of its own.
+# The highest whole number of any flag: beyond it, each library has an error of its own.
 HIGHEST = 2**31 - 1
+# The highest one that decides how much memory is taken before any work, and how many processes are
+# started.
+HIGHEST_COUNT, MOST_PROCESSES = 10**6, 1000
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -58,6 +60,22 @@ class Parser(argparse.ArgumentParser):
     def with_role(self, role):
         """Return the names, in the parsed namespace, of the flags that have a role."""
         return [name for name, roles in self.roles.items() if role in roles]
+
+    def accepts(self, name, value):
+        """Return whether a value, such as one of a JSON file, is one that parsing a flag gives."""
+        (action,) = (each for each in self._actions if each.dest == name)
+        if value is action.default or action.nargs == 0:
+            return value is action.default or value is True
+        if (action.nargs == '+') != (isinstance(value, list) and value != []):
+            return False
+        try:
+            for each in value if action.nargs == '+' else [value]:
+                self._check_value(action, each)
+                if self._get_value(action, str(each)) != each:
+                    return False
+        except argparse.ArgumentError:
+            return False
+        return True
 
     def spellings(self):
         """Return all flags as they are typed, such as ``--lr``."""
@@ -138,10 +156,16 @@ def _number(kind, accept, what):
     return parse
 
 
-positive_int = _number(int, lambda n: 0 < n <= HIGHEST, f'a whole number from 1 to {HIGHEST}')
-natural = _number(int, lambda n: 0 <= n <= HIGHEST, f'a whole number from 0 to {HIGHEST}')
-integer = _number(int, lambda n: abs(n) <= HIGHEST, f'a whole number from -{HIGHEST} to {HIGHEST}')
-seed = natural
+def _whole(lowest, highest):
+    accept = range(lowest, highest + 1).__contains__
+    return _number(int, accept, f'a whole number from {lowest} to {highest}')
+
+
+integer = _whole(-HIGHEST, HIGHEST)
+natural = seed = _whole(0, HIGHEST)
+positive_int = _whole(1, HIGHEST)
+count = _whole(1, HIGHEST_COUNT)
+process_count = _whole(1, MOST_PROCESSES)
 positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
 

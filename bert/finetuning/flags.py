@@ -1,10 +1,11 @@
 """The flags of finetune_classifier.py: which combinations are allowed, and what they imply."""
 
+from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.source import is_zoo_model
 from bert.cli.flags import check_dtype
 from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
-from bert.system.errors import UsageError
+from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
 
 INFERENCE_ON_OWN_DATA = (
@@ -47,6 +48,11 @@ def recall(argv, args, finetuned):
         parser = build_flags()
         flags = finetuned['flags']
         remembered = {n: flags[n] for n in parser.with_role('remembered') if n in flags}
+        for name, value in remembered.items():
+            if not parser.accepts(name, value):
+                raise ToolkitError(
+                    f'{args.bert_model}: {FINETUNED} has the flag {name} as {value!r}'
+                )
         if args.task_name:
             # The task may differ from the one it was trained on: only the length still applies.
             remembered = {n: value for n, value in remembered.items() if n == 'max_len'}

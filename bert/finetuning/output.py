@@ -55,7 +55,9 @@ def choose_start(output, identity, resume):
             logging.info('the finished run in %s is replaced', output)
         return resume, None
     step, saved = states.newest(output / STATES)
-    if not step:
+    if step:
+        _check_saved(saved, output / STATES)
+    else:
         if resume:
             logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
         elif earlier.get('epochs'):
@@ -73,6 +75,31 @@ def choose_start(output, identity, resume):
     return False, saved if resume else None
 
 
+def _check_saved(saved, path):
+    """Refuse a training state that is not of :meth:`Output.save_state`."""
+    epochs, seen = saved.get('epochs'), saved.get('seen')
+    if not (
+        {'run', 'seconds', 'logs'} <= saved.keys()
+        and metrics.is_number(saved['seconds'])
+        and isinstance(saved['logs'], dict)
+        and (epochs == [] or metrics.are_epochs(epochs, 1))
+        and (seen is None or _is_seen(seen))
+    ):
+        raise ToolkitError(f'{path}: not the training state of this program')
+
+
+def _is_seen(seen):
+    """Return whether a value is of :meth:`bert.finetuning.progress.EpochProgress.state`."""
+    return (
+        isinstance(seen, dict)
+        and all(metrics.is_number(seen.get(name)) for name in ('loss', 'rows'))
+        and all(
+            isinstance(seen.get(name), list) and all(map(metrics.is_number, seen[name]))
+            for name in ('labels', 'predictions')
+        )
+    )
+
+
 def finished_result(output, test):
     """Return the result of a finished run.
 
@@ -82,6 +109,8 @@ def finished_result(output, test):
     test : list of bert.finetuning.data.Dataset
     """
     description = read_json(output / FINETUNED)
+    if not metrics.are_epochs(description.get('epochs'), description.get('best_epoch')):
+        raise ToolkitError(f'{output / FINETUNED}: not the results of a run')
     return {
         **{name: description[name] for name in ('epochs', 'best_epoch')},
         'test': [predictions_path(output, dataset.split).name for dataset in test],
