@@ -17,7 +17,6 @@ from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 from bert.system.machine import describe
 from bert.system.processes import POLL, child_environment, kill_with_parent
-from bert.tasks.metrics import are_epochs
 
 RECORD = 'result.json'  # in the folder of a finished run: its results
 LOG = 'run.log'  # beside it: everything that the run printed
@@ -208,18 +207,20 @@ def finish(started, plan, machine):
         if started.process.returncode:
             raise ToolkitError(explain_failure(started.process.returncode, folder / LOG))
         finetuned = read_json(folder / FINETUNED)
-        if not are_epochs(finetuned.get('epochs'), finetuned.get('best_epoch')):
-            raise ToolkitError(f'{folder / FINETUNED}: not the results of {started.run}')
         record = {
             'task': started.run.task,
             'seed': started.run.seed,
             'settings': plan.settings,
-            'epochs': finetuned['epochs'],
-            'best_epoch': finetuned['best_epoch'],
-            # After a kill, the last process has done only a part of the run.
-            'seconds': max(seconds, sum(epoch.get('seconds', 0) for epoch in finetuned['epochs'])),
+            'epochs': finetuned.get('epochs'),
+            'best_epoch': finetuned.get('best_epoch'),
+            'seconds': seconds,
             'machine': {**machine, 'threads of a run': started.threads},
         }
+        if not is_record(record, started.run.task):
+            raise ToolkitError(f'{folder / FINETUNED}: not the results of {started.run}')
+        # After a kill, the last process has done only a part of the run.
+        of_epochs = sum(epoch.get('seconds', 0) for epoch in record['epochs'])
+        record['seconds'] = max(seconds, of_epochs)
         # Many runs of a large model would fill the disk; only the best epoch is used again.
         for path in folder.glob('model_bert_*.params'):
             if path.name != finetuned.get('parameters'):

@@ -8,7 +8,7 @@ import time
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import write_description
-from bert.finetuning.progress import History, Position
+from bert.finetuning.progress import History, Position, is_saved
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
@@ -55,9 +55,9 @@ def choose_start(output, identity, resume):
             logging.info('the finished run in %s is replaced', output)
         return resume, None
     step, saved = states.newest(output / STATES)
-    if step:
-        _check_saved(saved, output / STATES)
-    else:
+    if step and not is_saved(saved):
+        raise ToolkitError(f'{output / STATES}: step {step} is not one of this program')
+    if not step:
         if resume:
             logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
         elif earlier.get('epochs'):
@@ -73,31 +73,6 @@ def choose_start(output, identity, resume):
         '' if resume else ', but without it this run starts anew',
     )
     return False, saved if resume else None
-
-
-def _check_saved(saved, path):
-    """Refuse a training state that is not of :meth:`Output.save_state`."""
-    epochs, seen = saved.get('epochs'), saved.get('seen')
-    if not (
-        {'run', 'seconds', 'logs'} <= saved.keys()
-        and metrics.is_number(saved['seconds'])
-        and isinstance(saved['logs'], dict)
-        and (epochs == [] or metrics.are_epochs(epochs, 1))
-        and (seen is None or _is_seen(seen))
-    ):
-        raise ToolkitError(f'{path}: not the training state of this program')
-
-
-def _is_seen(seen):
-    """Return whether a value is of :meth:`bert.finetuning.progress.EpochProgress.state`."""
-    return (
-        isinstance(seen, dict)
-        and all(metrics.is_number(seen.get(name)) for name in ('loss', 'rows'))
-        and all(
-            isinstance(seen.get(name), list) and all(map(metrics.is_number, seen[name]))
-            for name in ('labels', 'predictions')
-        )
-    )
 
 
 def finished_result(output, test):

@@ -135,3 +135,30 @@ class EpochProgress:
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
         return loss, values
+
+
+def is_saved(saved):
+    """Return whether the object of a training state is what fine-tuning saves.
+
+    See :meth:`bert.finetuning.output.Output.save_state`.
+    """
+    epochs, seen = saved.get('epochs'), saved.get('seen')
+    return (
+        'run' in saved
+        and metrics.is_number(saved.get('seconds'))
+        and isinstance(saved.get('logs'), dict)
+        and (epochs == [] or metrics.are_epochs(epochs, 1))
+        and (seen is None or _is_state(seen))
+    )
+
+
+def _is_state(seen):
+    """Return whether a value is one of :meth:`EpochProgress.state`."""
+    return (
+        isinstance(seen, dict)
+        and all(metrics.is_number(seen.get(name)) for name in ('loss', 'rows'))
+        and all(
+            isinstance(seen.get(name), list) and all(map(metrics.is_number, seen[name]))
+            for name in ('labels', 'predictions')
+        )
+    )

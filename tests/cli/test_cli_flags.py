@@ -36,7 +36,7 @@ def test_a_wrong_number_ends_with_status_2_and_names_the_flag(capsys):
         parser.parse_args(['--epochs', 'none'])
     assert left.value.code == 2
     message = capsys.readouterr().err
-    assert "argument --epochs: 'none' is not a whole number of at least 1" in message
+    assert "argument --epochs: 'none' is not a whole number from 1 to 2147483647" in message
 
 
 SHORTENED = ('--batch_size', '--bert_model', '--data', '--data_eval', '--do-eval', '--epochs')
