@@ -52,9 +52,12 @@ def run(main):
     except MemoryError as error:
         # NumPy says how much it wanted.
         _leave(1, f'there is not enough memory{": " * bool(str(error))}{error}')
+    except ImportError as error:
+        # A package is missing, or there is no memory left to load it.
+        _leave(1, str(error))
     except Exception as error:
-        # MXNet's own, if it was imported at all: show the reason, not pages of C++ stack.
-        if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
+        # MXNet's own, if even a part of it was imported: show the reason, not pages of C++ stack.
+        if not isinstance(error, getattr(sys.modules.get('mxnet.base'), 'MXNetError', ())):
             raise
         advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
         _leave(1, f'MXNet stopped, {str(error).strip().splitlines()[-1]}{advice}')

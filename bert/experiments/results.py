@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 
+from bert.system.terminal import escape
 from bert.tasks import metrics
 from bert.tasks.table import ALL_TASKS, TASKS
 
@@ -238,6 +239,8 @@ def macro_average(records):
 def format_table(rows, style='text'):
     """Format a table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
     lines = [list(rows[0])] + [[format_cell(*item) for item in row.items()] for row in rows]
+    # The names of metrics and of data sets may come from any file.
+    lines = [[escape(cell) for cell in line] for line in lines]
     if style == 'rst':
         # A dash alone would be an empty list item.
         lines = [['\\-' if cell == '-' else cell for cell in line] for line in lines]

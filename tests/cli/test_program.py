@@ -1,5 +1,6 @@
 """The ways in which a program ends: exit statuses, sentences and signals."""
 
+import io
 import os
 import signal
 import subprocess
@@ -26,6 +27,10 @@ from bert.system.errors import ToolkitError, UsageError
         ),
         (OSError(28, 'No space left on device'), 1, 'No space left on device'),
         (OSError('something else'), 1, 'something else'),
+        (io.UnsupportedOperation('read'), 1, 'standard input or output is closed'),
+        (MemoryError(), 1, 'there is not enough memory'),
+        (MemoryError('8 TiB are wanted'), 1, 'there is not enough memory: 8 TiB are wanted'),
+        (ImportError('libx.so: failed to map segment'), 1, 'libx.so: failed to map segment'),
     ],
 )
 def test_run_reports_an_error_in_one_sentence(error, status, sentence, monkeypatch, capsys):
@@ -79,7 +84,7 @@ def test_an_error_of_mxnet_is_one_sentence(monkeypatch, capsys):
     def main():
         raise MXNetError('Traceback:\n  0: malloc\nMXNetError: cudaMalloc failed: out of memory\n')
 
-    monkeypatch.setitem(sys.modules, 'mxnet', types.SimpleNamespace(MXNetError=MXNetError))
+    monkeypatch.setitem(sys.modules, 'mxnet.base', types.SimpleNamespace(MXNetError=MXNetError))
     with pytest.raises(SystemExit) as caught:
         program.run(main)
     assert caught.value.code == 1
