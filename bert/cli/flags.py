@@ -173,10 +173,10 @@ fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and belo
 def gpu_list(text):
     """Parse ``0,1`` into [0, 1]."""
     try:
-        indices = [int(item) for item in text.split(',')]
-    except ValueError:
+        indices = [natural(item) for item in text.split(',')]
+    except argparse.ArgumentTypeError:
         indices = []
-    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+    if not indices or len(set(indices)) < len(indices):
         raise argparse.ArgumentTypeError(
             f'{text!r} is not a comma-separated list of different GPU numbers, such as 0,1'
         )
