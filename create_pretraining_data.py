@@ -38,7 +38,7 @@ from bert.pretraining.generation import (
 )
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import exit_on_signals, stop_children
+from bert.system.processes import exit_on_signals, holding_signals, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -358,7 +358,8 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
 
     ``check_workers`` is called every few seconds, to raise errors that no future would raise.
     """
-    pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
+    with holding_signals():
+        pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
     try:
         while pending:
             done, pending = futures.wait(pending, timeout=2, return_when=futures.FIRST_COMPLETED)
