@@ -21,10 +21,21 @@ def holding_signals():
     These begin with both held back too, as Ctrl-C reaches them before they are set up, by one of
     the next two functions.
     """
+    arrived, handlers = [], {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Another thread of this process may still get one, and this thread has to handle it.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: arrived.append(number))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
