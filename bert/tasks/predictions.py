@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bert.checkpoints.contents import FINETUNED
-from bert.checkpoints.reading import read_finetune_json
 from bert.system import npz
 from bert.system.errors import ToolkitError
-from bert.system.files import replacing, write_text
+from bert.system.files import read_json, replacing, write_text
 from bert.tasks import files, metrics
 
 # The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
@@ -108,8 +107,8 @@ def read_outputs(folder, name, labels):
         return outputs
     # Earlier versions wrote the names of the classes in finetune.json only.
     if written is None and (folder / FINETUNED).is_file():
-        written = read_finetune_json(folder)['labels']
-    written = written or list(labels)
+        written = read_json(folder / FINETUNED).get('labels')
+    written = [str(label) for label in written] if isinstance(written, list) else list(labels)
     if sorted(written) != sorted(labels) or outputs.shape[1:] != (len(labels),):
         raise ToolkitError(
             f'{path} has the classes {", ".join(written)}, and not {", ".join(labels)}'

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -224,6 +225,33 @@ def test_runs_end_with_the_script(script, tmp_path, number):
     process.wait(timeout=20)
     psutil.wait_procs(children, timeout=10)
     assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_folder_may_look_like_a_flag(script, monkeypatch):
+    monkeypatch.chdir(script.parent)
+    run = runs.Run('RTE', 1, Path('-x'))
+    _, plans = make(script)
+    assert list(runs.do_runs([run], plans, 1)) == [run]
+
+
+@pytest.mark.parametrize('content', [{}, {'epochs': [], 'best_epoch': 1}, {'epochs': 5}])
+def test_a_record_of_another_shape_is_reported(script, content):
+    made, plans = make(script)
+    made[0].folder.mkdir(parents=True)
+    path = made[0].folder / 'result.json'
+    path.write_text(json.dumps(content))
+    error = runs.begin(made[0], plans['RTE'], 0, 1)
+    assert isinstance(error, ToolkitError)
+    assert str(error) == (
+        f'{path}: not the results of RTE seed 1; without this file it is run again'
+    )
+
+
+def test_results_of_another_shape_fail(script):
+    script.write_text(script.read_text().replace("'accuracy'", "'accuracy\\n'"))
+    made, plans = make(script, seeds=[1])
+    assert runs.do_runs(made, plans, 1) == {}
+    assert not (made[0].folder / 'result.json').exists()
 
 
 def test_a_damaged_record_is_reported(script):

@@ -3,6 +3,7 @@
 import builtins
 
 import pytest
+from conftest import failure
 
 from bert.checkpoints import hub, zoo
 from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
@@ -53,6 +54,16 @@ def test_a_shortened_flag_overrides_what_the_model_remembers(words, length):
     assert args.only_inference and args.task_name is None
     recalled = recall(argv, args, {'flags': {'task_name': 'RTE', 'max_len': 64}})
     assert (recalled.task_name, recalled.max_len) == ('RTE', length)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('task_name', 5), ('task_name', 'none'), ('max_len', '16'), ('text_columns', [5])],
+)
+def test_remembered_flags_of_another_shape_are_refused(name, value):
+    argv = ['--only_inference', '--bert_model', 'folder', '--test_file', 'x.csv']
+    found = failure(recall, argv, parse_args(argv), {'flags': {name: value}})
+    assert found == f'folder: finetune.json has the flag {name} as {value!r}'
 
 
 def test_sst_is_sst_2():
