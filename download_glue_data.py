@@ -35,7 +35,6 @@ import gzip
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import struct
@@ -59,10 +58,6 @@ PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 20  # folders in an archive
 MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 3 to 4 times
 MAX_UNKNOWN = 500_000_000  # bytes of a download whose size is not known beforehand
-# Control characters, ends of lines, marks that reverse the order of letters, halves of surrogates.
-UNSAFE = re.compile(
-    r'[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
-)
 
 
 class Failure(Exception):
@@ -118,7 +113,7 @@ def report(message, file=None):
     """
     file = file or sys.stdout
     encoding = getattr(file, 'encoding', None) or 'utf8'
-    message = UNSAFE.sub(lambda found: ascii(found[0])[1:-1], str(message))
+    message = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
     print(message.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
 

@@ -2,19 +2,14 @@
 
 import contextlib
 import os
-import re
 import sys
-
-# Control characters, which move the cursor or rename the window; the ends of lines and of
-# paragraphs; marks that reverse the order of letters; halves of surrogate pairs, which stand for
-# the bytes of a path that is not UTF-8.
-UNSAFE = re.compile(
-    r'[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
-)
 
 
 def escape(text, keep=''):
-    """Write the characters that a terminal would obey as Python writes them in a string.
+    """Write the characters that a terminal obeys or hides as Python writes them in a string.
+
+    They move the cursor, rename the window, end the line, reverse the order of the letters, or
+    stand for the bytes of a path that is not UTF-8.
 
     >>> print(escape('a label\\x1b[2J\\n'))
     a label\\x1b[2J\\n
@@ -25,7 +20,9 @@ def escape(text, keep=''):
     keep : str
         The characters to leave, such as a tab.
     """
-    return UNSAFE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def show(*lines, file=None):
