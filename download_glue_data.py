@@ -22,6 +22,13 @@ Needs the packages requests and tqdm.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import argparse
 import contextlib
 import fcntl
@@ -30,7 +37,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import stat
 import struct
 import sys
@@ -100,9 +106,16 @@ class Task(NamedTuple):
     host: str = BASE_URL
 
 
-def report(message):
-    """Print a line without buffering it, even to a file or a pipe."""
-    print(message, flush=True)
+def report(message, file=None):
+    """Print a line without buffering it, even to a file or a pipe.
+
+    What a server says, or the name of a folder, neither steers the terminal nor ends the program
+    if the output has another encoding.
+    """
+    file = file or sys.stdout
+    encoding = getattr(file, 'encoding', None) or 'utf8'
+    message = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
+    print(message.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
 
 def fingerprint(path):
@@ -816,7 +829,11 @@ def parse_args(argv=None, names=tuple(TASKS)):
         help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
         'default (default: %(default)s)',
     )
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    for word in argv:
+        if word != word.encode('utf8', 'ignore').decode('utf8'):
+            parser.exit(2, f'{parser.prog}: {word!r} is not valid UTF-8\n')
     args.tasks, unknown = choose(args.tasks, names)
     args.base_url = args.base_url.rstrip('/')
     if unknown or not args.tasks:
@@ -844,10 +861,10 @@ def main(argv=None, tasks=TASKS):
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
         cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        print(f'{cause}; run again to go on', file=sys.stderr)
+        report(f'{cause}; run again to go on', sys.stderr)
         return 128 + signum
     for failure in failures:
-        print(failure, file=sys.stderr)
+        report(failure, sys.stderr)
     return 1 if failures else 0
 
 

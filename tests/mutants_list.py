@@ -1087,10 +1087,10 @@ SYSTEM = [
     ),
     (
         'control characters of a file on the terminal',
-        'bert/system/errors.py',
-        'if not sentence.isprintable():',
-        'if not sentence:',
-        'tests/system/test_errors.py',
+        'bert/system/terminal.py',
+        'if text.isprintable():',
+        'if text:',
+        'tests/system/test_terminal.py tests/system/test_errors.py',
     ),
 ]
 

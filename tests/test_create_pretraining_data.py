@@ -265,6 +265,8 @@ class Inline(Executor):
 
     def submit(self, function, *args):
         self.submitted += 1
+        # Otherwise Ctrl-C would reach a worker before it is set up.
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         future = Future()
         if self.error:
             future.set_exception(self.error)

@@ -1235,3 +1235,33 @@ def test_docstring_examples():
 def test_script_is_executable():
     assert SCRIPT.read_bytes().startswith(b'#!/usr/bin/env python3\n')
     assert os.access(str(SCRIPT), os.X_OK)
+
+
+def test_what_a_server_says_does_not_steer_the_terminal(site, tmp_path, capsys):
+    def answer(handler, body):
+        handler.wfile.write(b'HTTP/1.0 404 Gone\x1b[2J\x1b]0;owned\x07\x9b\r\n\r\n')
+
+    (task,) = [task for name, task in glue.TASKS.items() if name == 'RTE']
+    site.faults[task.remotes[0].path] = [answer]
+    flags = ['--data_dir', str(tmp_path), '--tasks', 'RTE', '--base_url', site.url]
+    assert glue.main(flags) == 1
+    errors = capsys.readouterr().err
+    assert errors.endswith(' answered 404 Gone\\x1b[2J\\x1b]0;owned\\x07\\x9b\n')
+
+
+def test_other_bytes_and_encodings(tmp_path):
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), '--tasks', 'RTE', *flags],
+            env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+            capture_output=True,
+        )
+
+    refused = run('--data_dir', os.fsencode(tmp_path) + b'/\xff')
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(b"/\\udcff' is not valid UTF-8\n")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'größe').write_text('')  # a file, not a folder
+    failed = run('--data_dir', str(tmp_path / 'größe'))
+    assert failed.returncode == 1
+    assert b'Traceback' not in failed.stderr and b'gr\\xf6\\xdfe' in failed.stderr

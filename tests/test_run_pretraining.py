@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -990,3 +992,18 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
         f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
+
+
+def test_workers_are_started_with_signals_held_back():
+    """Ctrl-C reaches them while Python starts, and would end them with a traceback."""
+    held = []
+
+    class Recorded(ThreadPoolExecutor):
+        def submit(self, function):
+            held.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            return super().submit(function)
+
+    unit = types.SimpleNamespace(load=lambda: {})
+    with Recorded(1) as executor:
+        assert len(list(batches.load_ahead(iter([(0, 0, unit), (0, 1, unit)]), executor, 1))) == 2
+    assert len(held) == 2 and all({signal.SIGINT, signal.SIGTERM} <= mask for mask in held)

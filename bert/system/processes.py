@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,22 +13,52 @@ from pathlib import Path
 
 from bert.system.errors import ToolkitError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL = 0.05  # seconds between two checks of running programs
 PR_SET_PDEATHSIG = 1  # Linux's prctl: choose the signal that is sent when the parent has ended
 
 
+@contextlib.contextmanager
+def holding_signals():
+    """Hold back SIGTERM and SIGINT while the block starts worker processes.
+
+    These begin with both held back too, as Ctrl-C reaches them before they are set up, by one of
+    the next two functions.
+    """
+    arrived, handlers = [], {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Another thread of this process may still get one, and this thread has to handle it.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals():
     """Set up a worker process that leaves SIGTERM and SIGINT to its parent."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def exit_on_signals():
     """Set up a worker process that cleans up and ends silently after SIGTERM or SIGINT."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
     end_with_parent()
+    # It would report the end of a worker that is not at work as an error.
+    logging.getLogger('concurrent.futures').disabled = True
+    for number in SIGNALS:
+        signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with_parent():
@@ -79,8 +110,14 @@ def kill_with_parent():
     """
     if sys.platform != 'linux':
         return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def follow():
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    return follow
 
 
 def lock(file):

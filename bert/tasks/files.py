@@ -14,10 +14,12 @@ import numpy as np
 
 from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import parse_json, read_text, write_text
+from bert.system.files import is_utf8, parse_json, read_text, write_text
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
+# The csv module's own limit is too short for a document in a cell; this is that of a C long.
+LONGEST_CELL = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -45,6 +47,8 @@ def glue_folder():
             f'and there is no {DEFAULT_FOLDER} here, its default, which '
             f'download_glue_data.py --data_dir {DEFAULT_FOLDER} makes'
         )
+    if folder and not is_utf8(folder):
+        raise UsageError(f'GLUE_DIR={folder} is not valid UTF-8')
     if folder and not Path(folder).is_dir():
         raise UsageError(
             f'GLUE_DIR={folder} is not a folder: '
@@ -225,6 +229,7 @@ def _named_tsv_rows(path):
 
 
 def _csv_rows(path):
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
     rows = []
     try:

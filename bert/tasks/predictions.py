@@ -110,7 +110,7 @@ def read_outputs(folder, name, labels):
     # Earlier versions wrote the names of the classes in finetune.json only.
     if written is None and (folder / FINETUNED).is_file():
         written = read_json(folder / FINETUNED).get('labels')
-    written = written or list(labels)
+    written = [str(label) for label in written] if isinstance(written, list) else list(labels)
     if sorted(written) != sorted(labels) or outputs.shape[1:] != (len(labels),):
         raise ToolkitError(
             f'{path} has the classes {", ".join(written)}, and not {", ".join(labels)}'

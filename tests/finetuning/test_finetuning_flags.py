@@ -79,8 +79,8 @@ def test_sst_is_sst_2():
     [
         ('max_len', None, 'it is not of the type of this flag'),
         ('max_len', [1], 'it is not of the type of this flag'),
-        ('max_len', 7.5, "'7.5' is not a whole number of at least 1"),
-        ('max_len', -5, "'-5' is not a whole number of at least 1"),
+        ('max_len', 7.5, "'7.5' is not a whole number from 1 to 2147483647"),
+        ('max_len', -5, "'-5' is not a whole number from 1 to 2147483647"),
         ('max_len', True, 'it is not of the type of this flag'),
         ('max_len', '64', 'it is not of the type of this flag'),
         ('task_name', ['MRPC'], 'it is not of the type of this flag'),
