@@ -13,7 +13,7 @@ def main():
     environment.check_mxnet()
     try:
         print(build.build())
-    except build.BuildError as error:
+    except ToolkitError as error:
         raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
 
 
