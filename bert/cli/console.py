@@ -55,7 +55,8 @@ def log_to_file(memory, path, append=False):
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.
 
-    It is hidden if stderr is not a terminal or log lines are disabled.
+    It is hidden if stderr is not a terminal or log lines are disabled. Bytes, of the unit B, are
+    shown as kB, MB and so on.
 
     Yields
     ------
@@ -67,6 +68,12 @@ def progress(total, description, unit):
     hidden = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.INFO)
     redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
     with redirect, tqdm(
-        total=total, desc=description, unit=unit, disable=hidden, leave=False, dynamic_ncols=True
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=unit == 'B',
+        disable=hidden,
+        leave=False,
+        dynamic_ncols=True,
     ) as bar:
         yield bar

@@ -62,13 +62,15 @@ def locked(path):
     """Hold a lock while the block runs, so that one process at a time does.
 
     The lock is a file that exists only while a process holds it or waits for it, or after one was
-    killed with it. An error of the folder names ``path``.
+    killed with it. A missing folder is created; an error of the folder names ``path``.
     """
     import fcntl
 
+    path = Path(path)
     with contextlib.ExitStack() as stack:
         while True:
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(path, 'w'))
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
@@ -81,7 +83,7 @@ def locked(path):
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Building the operators, in one process at a time, and doing without them."""
 
 import hashlib
+import itertools
 import logging
 import os
 import pwd
@@ -125,6 +126,8 @@ def test_a_compiler_with_arguments(compiler, cache, monkeypatch, tmp_path):
     monkeypatch.setenv('CXX', f"'{launcher}' -q {compiler} -pipe")
     assert build.find_compiler() == [str(launcher), '-q', str(compiler), '-pipe']
     assert build.cache_key(build.find_compiler()) != key
+    keys = {build.cache_key([str(compiler), flag]) for flag in ('-a', '-b')}
+    assert len(keys) == 2
     assert build.build().read_text() == 'built\n'
     assert {call.split()[0] for call in calls(compiler)} == {'-pipe'}
     monkeypatch.setenv('CXX', '  ')
@@ -204,6 +207,12 @@ def link_from_another(path):
     return give_away(path)
 
 
+def share_with_sticky_bit(path):
+    """Let others make files in the folder, if not replace any."""
+    path.chmod(0o1777)
+    return 'can be written by other users'
+
+
 def lead_to_writable(path):
     """Replace a folder with a link to one that anybody can replace."""
     public = path.parent / 'public'
@@ -214,15 +223,23 @@ def lead_to_writable(path):
     return 'public can be written by other users'
 
 
-@pytest.mark.parametrize('spoil', [make_writable, give_away, link_from_another, lead_to_writable])
-@pytest.mark.parametrize('place', ['XDG_CACHE_HOME', 'cache', 'key', 'library'])
+@pytest.mark.parametrize(
+    ('place', 'spoil'),
+    [
+        *itertools.product(
+            ('XDG_CACHE_HOME', 'cache', 'key'),
+            (make_writable, give_away, link_from_another, lead_to_writable),
+        ),
+        ('key', share_with_sticky_bit),
+        ('library', make_writable),
+        ('library', give_away),
+    ],
+)
 def test_a_library_in_reach_of_others_is_not_loaded(
     compiler, cache, monkeypatch, caplog, place, spoil
 ):
     if ME and spoil in (give_away, link_from_another):
         pytest.skip('only root can give a file away')
-    if place == 'library' and spoil is not give_away:
-        spoil = make_writable
     folder = cache / build.cache_key(build.find_compiler())
     folder.mkdir(parents=True)
     library = folder / f'bert_ops-{hashlib.sha256().hexdigest()}.so'

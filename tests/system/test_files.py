@@ -210,7 +210,8 @@ def test_a_lock_left_by_a_killed_process_is_free(tmp_path):
 
 
 def test_a_lock_that_cannot_be_made(tmp_path):
-    path = tmp_path / 'missing' / 'lock'
+    path = tmp_path / 'folder' / 'lock'
+    path.mkdir(parents=True)
     with pytest.raises(ToolkitError) as caught, files.locked(path):
         pass
-    assert str(caught.value) == f'{path}: could not be locked (No such file or directory)'
+    assert str(caught.value) == f'{path}: could not be locked (Is a directory)'
