@@ -88,29 +88,34 @@ def _drop_redirect(answer, **_):
 
 def _append(session, address, file, limit, headers):
     """Request what is missing in a file, and return whether it arrived as far as one can tell."""
+    from urllib3.exceptions import HTTPError
+
     start = file.tell()
     headers = {**headers, 'Accept-Encoding': 'identity'}
     if start:
         headers['Range'] = f'bytes={start}-'
     with session.get(address, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        resumed = answer.headers.get('Content-Range', '').startswith(f'bytes {start}-')
-        if start and not (answer.status_code == 206 and resumed):
-            file.seek(0)
-            file.truncate()
-            if answer.status_code in (206, 416):
-                return False  # it is another file than before: start over
-        if answer.status_code not in (200, 206):
+        if answer.status_code not in (200, 206, 416):
             sentence = f'{address} answered {answer.status_code} {answer.reason}'
             raise DownloadError(sentence, answer.status_code)
+        resumed = answer.headers.get('Content-Range', '').startswith(f'bytes {start}-')
+        if answer.status_code != 206 or not resumed:
+            file.seek(0)
+            file.truncate()
+            if answer.status_code != 200:
+                return False  # it is another file than before: start over
         length = answer.headers.get('Content-Length')
         end = file.tell() + int(length) if length else None
         with progress(end, address.rpartition('/')[2], 'B') as bar:
             bar.update(file.tell())
-            for block in answer.raw.stream(BLOCK, decode_content=False):
-                if file.tell() + len(block) > limit:
-                    raise DownloadError(f'{address} sends more than {limit} bytes')
-                file.write(block)
-                bar.update(len(block))
+            try:
+                for block in answer.raw.stream(BLOCK, decode_content=False):
+                    if file.tell() + len(block) > limit:
+                        raise DownloadError(f'{address} sends more than {limit} bytes')
+                    file.write(block)
+                    bar.update(len(block))
+            except HTTPError:  # the connection broke off
+                return False
     return end is None or file.tell() == end
 
 

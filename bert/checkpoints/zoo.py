@@ -157,9 +157,11 @@ def _convert(repository, dataset, target):
         contents = reorder(contents, load_vocab(zoo_vocab_path(dataset)))
     except ToolkitError as error:
         logging.info("the ids are those of the Hub's vocabulary: %s", error)
-    with replacing_folder(target) as temporary:
-        write_gluon(temporary, contents)
-        write_json(temporary / ORIGIN, hub.digests(repository, folder))
+    with locked(target.with_name(f'.{target.name}.lock')):
+        if not target.is_dir():  # another process may have written it meanwhile
+            with replacing_folder(target) as temporary:
+                write_gluon(temporary, contents)
+                write_json(temporary / ORIGIN, hub.digests(repository, folder))
 
 
 def vocab_path(dataset):
@@ -242,7 +244,9 @@ def _zoo_file(place, name, sha1, suffix):
             try:
                 download(address, archive, limit)
             except DownloadError as error:
-                raise ToolkitError(f'{path} is missing, and {error}; you can put it there') from None
+                raise ToolkitError(
+                    f'{path} is missing, and {error}; you can put it there'
+                ) from None
             with open(temporary, 'wb') as file:
                 file.writelines(read_member(archive, path.name, limit, address))
             if not _has_sha1(temporary, sha1):
