@@ -158,15 +158,11 @@ def read_member(file, name, limit, origin):
 
 
 class _Stingy:
-    """A binary file that refuses to read much at once, as zipfile does to list the members."""
+    """A binary file that reads no more at once; zipfile finds a longer list of members cut off."""
 
     def __init__(self, file):
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
         self._read = file.read
 
     def read(self, size=-1):
-        most = LONGEST_DIRECTORY + 1
-        data = self._read(min(size, most) if size >= 0 else most)
-        if len(data) == most:
-            raise ValueError('too much at once')
-        return data
+        return self._read(min(size, LONGEST_DIRECTORY) if size >= 0 else LONGEST_DIRECTORY)

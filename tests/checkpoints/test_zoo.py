@@ -431,8 +431,7 @@ def test_downloads_of_the_hub_that_are_broken(web, tmp_path):
     assert sentences[0].endswith('; the file was deleted')
     assert sentences[2].endswith('; the file was deleted')
     assert not list(tmp_path.glob('mxnet/models/*-hub'))
-    left = [path for path in (tmp_path / 'hf').rglob('*.safetensors')]
-    assert [vocab.replace('/', '--') in str(path) for path in left] == [True]
+    assert not list((tmp_path / 'hf').rglob('*.safetensors'))
 
 
 # --- models of the Hub by name
