@@ -126,10 +126,10 @@ def test_a_compiler_with_arguments(compiler, cache, monkeypatch, tmp_path):
     monkeypatch.setenv('CXX', f"'{launcher}' -q {compiler} -pipe")
     assert build.find_compiler() == [str(launcher), '-q', str(compiler), '-pipe']
     assert build.cache_key(build.find_compiler()) != key
-    keys = {build.cache_key([str(compiler), flag]) for flag in ('-a', '-b')}
-    assert len(keys) == 2
     assert build.build().read_text() == 'built\n'
     assert {call.split()[0] for call in calls(compiler)} == {'-pipe'}
+    keys = {build.cache_key([str(compiler), flag]) for flag in ('-a', '-b')}
+    assert len(keys) == 2
     monkeypatch.setenv('CXX', '  ')
     assert build.find_compiler()[1:] == []
     monkeypatch.setenv('CXX', "g++ 'x")
