@@ -31,7 +31,7 @@ from bert.pretraining.generation import (
 )
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import exit_on_signals, stop_children
+from bert.system.processes import alone, exit_on_signals, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -195,11 +195,13 @@ def main(argv=None):
     logging.info(args)
     start = time.perf_counter()
     plans = plan_shards(args)
-    with progress(100 * len(plans), 'instances', '%') as bar, without_leftovers(plans):
+    with progress(100 * len(plans), 'instances', '%') as bar:
         if args.scheduler:
-            tallies = make_elsewhere(plans, args.scheduler, bar)
+            tallies = make_elsewhere(plans, args, bar)
         else:
-            tallies = make_here(plans, choose_workers(args.num_workers, len(plans)), bar)
+            with writing(plans, args):
+                workers = choose_workers(args.num_workers, len(plans))
+                tallies = make_here(plans, workers, bar)
     return summarize(plans, tallies, time.perf_counter() - start)
 
 
@@ -219,7 +221,7 @@ def plan_shards(args):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
     recipe = recipe_of(args)
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
-    shares = share_out(inputs, len(outputs))
+    shares = share_out(inputs, len(outputs), whole_documents=not recipe.no_nsp)
     if not recipe.no_nsp:
         warn_of_single_documents(shares)
     return [
@@ -287,19 +289,29 @@ def choose_workers(asked, outputs):
 
 
 @contextlib.contextmanager
-def without_leftovers(plans):
-    """Remove half-written files of killed workers, before and after the block."""
+def writing(plans, args, beacon=None):
+    """Make the folders of the shards, and keep other programs from writing there in the block.
+
+    Half-written files of killed workers are removed before and after it, except for the beacon of
+    this command.
+    """
 
     def remove():
         for plan in plans:
             for path in (plan.path, plan.path.with_suffix('.idx')):
-                remove_leftovers(path)
+                remove_leftovers(path, keep=beacon)
 
-    remove()
-    try:
-        yield
-    finally:
+    for folder in {plan.path.parent for plan in plans}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        # A folder that files are named in may have others, of other commands.
+        for path in [plan.path for plan in plans] if args.output_file else [plans[0].path.parent]:
+            stack.enter_context(alone(path))
         remove()
+        try:
+            yield
+        finally:
+            remove()
 
 
 def make_here(plans, workers, bar):
@@ -310,7 +322,6 @@ def make_here(plans, workers, bar):
     list of collections.Counter
         One for each shard, from :func:`make_shard`.
     """
-    make_folders(plans)
     if workers > 1:
         with futures.ProcessPoolExecutor(workers, initializer=exit_on_signals) as executor:
             try:
@@ -328,22 +339,16 @@ def make_here(plans, workers, bar):
     return tallies
 
 
-def make_elsewhere(plans, scheduler, bar):
+def make_elsewhere(plans, args, bar):
     """Make the shards with the workers of a Dask scheduler; see :func:`make_here`."""
     from bert.pretraining.dask import dask_executor
 
     plans = [with_absolute_paths(plan) for plan in plans]
     inputs = {span.path for plan in plans for span in plan.spans}
     inputs.update(filter(None, (plan.tokenization.sentencepiece for plan in plans)))
-    with dask_executor(scheduler, plans[0].path, sorted(inputs)) as (executor, check, beacon):
-        make_folders(plans)
+    connected = dask_executor(args.scheduler, plans[0].path, sorted(inputs))
+    with connected as (executor, check, beacon), writing(plans, args, beacon):
         return submit_all([plan._replace(beacon=beacon) for plan in plans], executor, bar, check)
-
-
-def make_folders(plans):
-    """Make the folders of the shards where they are missing."""
-    for folder in {plan.path.parent for plan in plans}:
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def submit_all(plans, executor, bar, check_workers=lambda: None):

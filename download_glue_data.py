@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
@@ -720,7 +721,10 @@ def prepare(task, data_dir, base_url, session, given=None):
         task = task._replace(remotes=task.remotes[:1], build=make, files=dict.fromkeys(task.files))
     host = task.host if base_url == BASE_URL else base_url
     work.mkdir(parents=True, exist_ok=True)
+    lock = os.open(work, os.O_RDONLY)
     try:
+        if not hold(lock):
+            raise Failure('another run is fetching it; run again when that has ended')
         parts = {}
         for remote in task.remotes:
             name = PurePosixPath(remote.path).name
@@ -734,9 +738,21 @@ def prepare(task, data_dir, base_url, session, given=None):
         (work / 'files').rename(folder)
         shutil.rmtree(work)
     finally:
+        os.close(lock)
         with contextlib.suppress(OSError):
             work.rmdir()  # unless it contains something to resume from
     return 'ready'
+
+
+def hold(folder):
+    """Lock an open folder until it is closed; return False if another run holds it."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 def prepare_all(tasks, data_dir, base_url, given_mrpc=None):

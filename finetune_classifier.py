@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.checkpoints import reading
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
 from bert.cli.console import log_to_file, progress
@@ -25,7 +26,7 @@ from bert.tasks.table import ALL_TASKS, own_task
 from bert.training import schedule
 from bert.training.batches import cut, padding_share, training_batches
 from bert.training.failures import naming_step
-from bert.training.folder import identify
+from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
 
 
@@ -71,23 +72,24 @@ def finetune(argv, args, memory, workers):
     workers.check_same('data', data)
 
     folder = Path(args.output_dir)
-    if workers.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-    if args.only_inference:
+    with held(folder, workers):
+        if args.only_inference:
+            if workers.is_first:
+                log_to_file(memory, folder / 'inference.log')
+            predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
+            return {'epochs': [], 'best_epoch': None, 'test': predicted}
+        output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
+        finished, saved = workers.from_first(
+            lambda: choose_start(folder, task, output.identity, args.resume)
+        )
+        if finished:
+            return workers.from_first(lambda: finished_result(folder, datasets['test']))
+        history, position = output.begin(saved)
         if workers.is_first:
-            log_to_file(memory, folder / 'inference.log')
+            log_to_file(memory, folder / LOG, append=bool(saved))
+        train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        return {'epochs': [], 'best_epoch': None, 'test': predicted}
-    output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
-    finished, saved = workers.from_first(lambda: choose_start(folder, output.identity, args.resume))
-    if finished:
-        return workers.from_first(lambda: finished_result(folder, datasets['test']))
-    history, position = output.begin(saved)
-    if workers.is_first:
-        log_to_file(memory, folder / LOG, append=bool(saved))
-    train(model, datasets, task, contexts, workers, output, history, position, args)
-    predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-    output.close(history)
+        output.close(history)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 
 
@@ -166,6 +168,8 @@ def build_model(files, task, contexts, args):
             f'--max_len {args.max_len} is more than the {bert.settings["max_length"]} positions '
             'of this model'
         )
+    if task.has_pairs:
+        check_segments(bert.settings, files.model.folder)
     if weights is None:
         reading.check_vocab(files.weights, vocab)
         weights = reading.read_weights(files.weights)
@@ -402,7 +406,7 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
         outputs[dataset.test_name] = values
         if workers.is_first:
-            write_test_predictions(folder, dataset.split, values, task)
+            write_test_predictions(folder, dataset.split, values, task, dataset.cells)
     if workers.is_first:
         write_outputs(folder, outputs, task.labels)
     return [predictions_path(folder, dataset.split).name for dataset in datasets['test']]

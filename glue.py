@@ -214,7 +214,7 @@ def run_tasks(args, passed, command):
     start = time.time()
     data = files.glue_folder()
     planned = {
-        task: plans.make_plan(SCRIPT, words, vars(values), data, args.jobs)
+        task: plans.make_plan(SCRIPT, task, words, vars(values), data, args.jobs)
         for task, (words, values) in passed.items()
     }
     check_needs(args, planned, data)

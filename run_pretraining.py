@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bert.checkpoints import reading
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
@@ -18,13 +19,13 @@ from bert.pretraining.flags import (
     parse_args,
     recipe_of,
 )
-from bert.pretraining.sources import Shards, Text
+from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
 from bert.training import devices, schedule
 from bert.training.failures import naming_step
-from bert.training.folder import add_line
+from bert.training.folder import add_line, held
 from bert.training.run import started, stop_signal
 
 # The original optimizer's.
@@ -58,34 +59,36 @@ def pretrain(args, memory, workers):
     location = find_model(args)
     model, vocab = build_model(location, contexts, args)
     sources = {
-        name: open_source(patterns, location, model.settings['max_length'], vocab, args)
+        name: open_source(patterns, location, model.settings, vocab, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
     by_worker = build_flags().with_role('by_worker')
     workers.check_same('flags', {n: v for n, v in vars(args).items() if n not in by_worker})
+    log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder = Path(args.ckpt_dir)
     if start and not args.do_training:
         workers.from_first(lambda: states.load_parameters(folder, start, model))
     workers.broadcast_parameters(model)
     result = {'step': start, 'train': None, 'eval': None}
-    if args.do_training:
-        if workers.is_first:
-            open_folder(folder, start, saved)
-            log_to_file(memory, folder / LOG, append=start > 0)
-        result['train'] = train(model, sources['train'], start, contexts, workers, args)
-        result['step'] = args.num_steps
-        if workers.is_first:
-            lower = choose_casing(location, vocab, args, sources['train'])
-            save_huggingface(folder / 'model', model, vocab, lower)
-            logging.info('the trained model is in %s', folder / 'model')
-    if args.do_eval:
-        start = time.time()
-        result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-        report_evaluation(result['eval'], time.time() - start)
-        if args.do_training and workers.is_first:
-            add_line(folder, {'step': result['step'], 'eval': result['eval']})
+    with held(folder, workers) if args.do_training else contextlib.nullcontext():
+        if args.do_training:
+            if workers.is_first:
+                open_folder(folder, start, saved)
+                log_to_file(memory, folder / LOG, append=start > 0)
+            result['train'] = train(model, sources['train'], start, contexts, workers, args)
+            result['step'] = args.num_steps
+            if workers.is_first:
+                lower = choose_casing(location, vocab, args, sources['train'])
+                save_huggingface(folder / 'model', model, vocab, lower)
+                logging.info('the trained model is in %s', folder / 'model')
+        if args.do_eval:
+            start = time.time()
+            result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
+            report_evaluation(result['eval'], time.time() - start)
+            if args.do_training and workers.is_first:
+                add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
 
 
@@ -111,6 +114,13 @@ def choose_start(args):
         raise UsageError(
             f'{args.ckpt_dir} holds step {start}, which is after the last one, '
             f'--num_steps {args.num_steps}'
+        )
+    had = bool(saved and saved.get('no_nsp'))
+    if start and args.do_training and had != args.no_nsp:
+        raise UsageError(
+            f'--start_step: the run in {args.ckpt_dir} was {"with" if had else "without"} --no_nsp '
+            f'and is {"without" if had else "with"} it now; use the same, or start over without '
+            '--start_step'
         )
     return start, saved
 
@@ -157,7 +167,7 @@ def build_model(location, contexts, args):
     return model, vocab
 
 
-def open_source(patterns, location, max_length, vocab, args):
+def open_source(patterns, location, settings, vocab, args):
     """Open the data that a flag names.
 
     Returns
@@ -165,6 +175,9 @@ def open_source(patterns, location, max_length, vocab, args):
     bert.pretraining.sources.Shards or bert.pretraining.sources.Text
     """
     plain = plain_vocab(vocab)
+    if not args.no_nsp:
+        check_segments(settings, location.folder)
+    max_length = settings['max_length']
     if not args.raw:
         return Shards(patterns, plain, max_length, args.no_nsp)
     if args.max_seq_length > max_length:

@@ -380,7 +380,7 @@ def children(process):
 def look(output):
     """Return the sizes of the files in a folder, including those being written."""
     found = {}
-    for root in (output, output.with_name(f'.{output.name}.new.tmp')):
+    for root in (output, output.with_name(f'.{output.name}.new.bert.tmp')):
         for path, _, names in os.walk(root):
             for name in names:
                 with contextlib.suppress(OSError):

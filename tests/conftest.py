@@ -275,3 +275,15 @@ def failure(function, *args, **kwargs):
         function(*args, **kwargs)
     assert '\n' not in str(caught.value)
     return str(caught.value)
+
+
+def spoil_array(path):
+    """Change one bit of the data of the last array of an uncompressed ``.npz`` file."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        member = archive.infolist()[-1]
+    data = bytearray(path.read_bytes())
+    # After the member's header, its name, what else there is of it and most of the array.
+    data[member.header_offset + 30 + len(member.filename) + member.file_size] ^= 1
+    path.write_bytes(data)

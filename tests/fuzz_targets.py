@@ -158,7 +158,7 @@ def own_target(suffix):
                 check_examples(files.read_own(task, split), task)
         rows = files.read_rows(path)
         out = path.parent / f'out{suffix}'
-        files.write_predictions(out, path, ['yes'] * len(rows))
+        files.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
         written = files.read_rows(out)
         assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
 

@@ -377,10 +377,14 @@ def test_paths_for_other_machines_are_absolute(here, monkeypatch):
 
 def test_leftovers_of_killed_processes(here):
     Path('d').mkdir()
-    for name in ('.part-000.npz.abc.tmp', '.part-001.idx.abc.tmp', '.part-002.npz.abc.tmp'):
+    for name in (
+        '.part-000.npz.abc.bert.tmp',
+        '.part-001.idx.abc.bert.tmp',
+        '.part-002.npz.abc.bert.tmp',
+    ):
         Path('d', name).write_text('half')
     make('--output_dir=d', '--num_outputs=2', '--dupe_factor=1')
-    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.tmp', 'part-000.npz', 'part-001.npz']
+    assert sorted(os.listdir('d')) == ['.part-002.npz.abc.bert.tmp', 'part-000.npz', 'part-001.npz']
 
 
 def start_slow(here):
@@ -409,6 +413,7 @@ def test_a_killed_worker_process(here):
 
 def test_progress_ends_at_all(here):
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_dir=d']
+    Path('d').mkdir()
     bar = Bar()
     create_pretraining_data.make_here(plan(*flags, '--num_outputs=2'), 1, bar)
     assert bar.n == 200
@@ -771,6 +776,25 @@ def test_no_next_sentences(here, capsys, flags):
         found.append(' '.join(words[1:-1]))
     pairs = [' '.join(text[i : i + 2]) for i in range(0, len(text), 2)]
     assert sorted(found) == sorted(pairs * (len(found) // len(pairs)))
+
+
+def test_text_without_documents_makes_many_outputs(here, monkeypatch):
+    """Outputs and the parts of one are cut at line ends; all text is there, dupe_factor times."""
+    monkeypatch.setattr(generation, 'CORPUS_TOKENS', 200)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    text = [' '.join(WORDS[i % 5 : 3 + i % 9]) for i in range(2, 1000) if i % 9 > 4]
+    Path('one.txt').write_text('\n'.join(text))
+    flags = ['--output_dir=d', '--num_outputs=4', '--num_workers=1', '--no_nsp', '--dupe_factor=3']
+    summary = make(*flags, inputs='one.txt')
+    assert len(summary['files']) == 4
+    vocab = load_vocab('vocab.txt')
+    found = []
+    for path in summary['files']:
+        arrays = read_shard(path, vocab)
+        words = [vocab.idx_to_token[i] for ids in unmasked(arrays) for i in ids[1:-1]]
+        assert len(words) > 3 * 700
+        found += words
+    assert sorted(found) == sorted(' '.join(text * 3).split())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')

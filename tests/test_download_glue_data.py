@@ -313,6 +313,24 @@ def test_second_run_fetches_nothing_and_writes_nothing(site, tmp_path, capsys):
     assert f'CoLA: verified, nothing to fetch in {tmp_path}/CoLA\n' in capsys.readouterr().out
 
 
+def test_two_runs_do_not_fetch_the_same_task(site, tmp_path, capsys):
+    """The second leaves the first one's download alone."""
+    table = serve(site, 'CoLA', make_zip(splits('CoLA/')))
+    part = tmp_path / glue.WORK / 'CoLA' / 'CoLA.zip.part'
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b'half')
+    held = os.open(part.parent, os.O_RDONLY)
+    try:
+        assert glue.hold(held)
+        assert run(site, tmp_path, table) == 1
+    finally:
+        os.close(held)
+    assert 'CoLA: another run is fetching it; run again when' in capsys.readouterr().err
+    assert site.log == [] and part.read_bytes() == b'half'
+    part.unlink()
+    assert run(site, tmp_path, table) == 0
+
+
 def edit(folder):
     (folder / 'dev.tsv').write_text('dev\ty\n')  # as long as before
 

@@ -19,6 +19,7 @@ import run_pretraining
 from bert.cli.program import run
 from bert.convert import __main__ as convert
 from bert.pretraining import generation
+from bert.system.processes import alone
 from bert.training import update
 
 pytestmark = pytest.mark.usefixtures('root_logger')
@@ -114,6 +115,31 @@ def test_a_download_to_a_folder_that_can_only_be_read(small_disk, capsys):
     subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
     assert download_glue_data.main(['--data_dir', str(small_disk), '--tasks', 'AX']) == 1
     assert 'Read-only file system' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_two_programs_do_not_write_to_one_place(programs, tmp_path, capsys, name):
+    """The second is refused, and leaves everything to the first."""
+    made = {'generate': 'made.npz', 'convert': 'made'}
+    place = tmp_path / made.get(name, '')
+    (tmp_path / '.made.npz.first.bert.tmp').write_text('half')
+    with alone(place):
+        before = sorted(os.listdir(tmp_path))
+        sentence = complaint(programs[name], tmp_path, capsys)
+        assert sentence == f'{place}: another program is writing there: wait until it has ended'
+        assert sorted(os.listdir(tmp_path)) == before
+    programs[name](tmp_path)
+    assert not list(tmp_path.glob('.*.lock'))
+
+
+def test_two_programs_do_not_generate_to_one_folder(tmp_path, capsys):
+    def generate(folder):
+        create_pretraining_data.main([*SAMPLE, *VOCABULARY, '--output_dir', str(folder)])
+
+    with alone(tmp_path):
+        sentence = complaint(generate, tmp_path, capsys)
+    assert sentence == f'{tmp_path}: another program is writing there: wait until it has ended'
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('name', NAMES[:3])

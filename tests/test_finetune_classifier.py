@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, need_bfloat16
+from conftest import ROOT, WORDS, need_bfloat16, spoil_array
 
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
+from bert import embed, ops
 from bert.checkpoints import reading
 from bert.experiments import logs
 from bert.finetuning import evaluation
@@ -1124,7 +1125,7 @@ def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task,
         )
         assert stopped.value.status == 128 + number
         pair = [f'{step:07d}.params', f'{step:07d}.states']
-        assert sorted(os.listdir(tmp_path / 'parts' / 'resume')) == pair
+        assert sorted(os.listdir(tmp_path / 'parts' / 'resume'))[-2:] == pair
         saved = states.read_progress(tmp_path / 'parts' / 'resume', step)
         names = ('finetune.log', 'metrics.jsonl')
         assert saved['logs'] == {n: (tmp_path / 'parts' / n).stat().st_size for n in names}
@@ -1192,7 +1193,9 @@ def test_a_killed_run_goes_on_after_its_last_epoch(
     with monkeypatch.context() as patch, pytest.raises(OSError):
         fail_at(patch, 17)
         finetune(parts, *flags)
-    assert sorted(os.listdir(parts / 'resume')) == ['0000012.params', '0000012.states']
+    assert sorted(os.listdir(parts / 'resume')) == [
+        f'00000{step}.{kind}' for step in ('06', '12') for kind in ('params', 'states')
+    ]
     assert len(lines_of(parts)) == 10  # two of the third epoch
     capsys.readouterr()
     result = finetune(parts, *flags, '--resume')
@@ -1295,3 +1298,135 @@ def test_other_optimizers_are_not_resumed(glue_dir, tiny_bert, tmp_path, monkeyp
         f'far is in {tmp_path}/model_bert_MRPC_0.params'
     )
     assert not (tmp_path / 'resume').exists()
+
+
+def test_resuming_from_the_state_before_the_last(glue_dir, tiny_bert, tmp_path, monkeypatch):
+    """Where an array of the newest state is damaged, with all bits of one run."""
+    flags = ['--bert_model', tiny_bert, *SMALL]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    finetune(whole, *flags)
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        fail_at(patch, 17)
+        finetune(parts, *flags)
+    spoil_array(parts / 'resume' / '0000012.states')
+    finetune(parts, *flags, '--resume')
+    assert_same_bits(whole, parts)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'run': []},
+        {'epochs': 5},
+        {'epochs': [{}]},
+        {'seconds': 'x'},
+        {'seen': [1]},
+        {'seen': {'loss': 'x', 'rows': 1, 'labels': [], 'predictions': []}},
+    ],
+)
+def test_a_state_that_says_something_else(
+    glue_dir, tiny_bert, tmp_path, monkeypatch, unfinished, change
+):
+    shutil.copytree(unfinished, tmp_path / 'out')
+    newest = states.newest
+    monkeypatch.setattr(
+        states, 'newest', lambda folder: (newest(folder)[0], {**newest(folder)[1], **change})
+    )
+    with pytest.raises(ToolkitError, match='0000006.states: not a checkpoint of this program$'):
+        finetune(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL, '--resume')
+
+
+@pytest.fixture(scope='module')
+def unfinished(glue, tiny_bert, tmp_path_factory):
+    """Return the output directory of a run that was stopped after its first epoch."""
+    output = tmp_path_factory.mktemp('unfinished') / 'out'
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setenv('GLUE_DIR', str(glue))
+        stop_at(patch, 6)
+        finetune(output, '--bert_model', tiny_bert, *SMALL)
+    return output
+
+
+@pytest.mark.parametrize('logs', [{'../PLANTED': 'text', 'finetune.log': 'text\n'}, ['x'], 5])
+def test_a_state_writes_no_file_but_the_logs(
+    glue_dir, tiny_bert, tmp_path, monkeypatch, unfinished, logs
+):
+    if isinstance(logs, dict):
+        logs[str(tmp_path / 'ABSOLUTE')] = 'text'
+    shutil.copytree(unfinished, tmp_path / 'out')
+    newest = states.newest
+    monkeypatch.setattr(
+        states, 'newest', lambda folder: (newest(folder)[0], {**newest(folder)[1], 'logs': logs})
+    )
+    finetune(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL, '--resume')
+    assert os.listdir(tmp_path) == ['out']
+    assert not list((tmp_path / 'out').rglob('*PLANTED'))
+
+
+def test_other_operators_are_not_mixed(glue_dir, tiny_bert, tmp_path, monkeypatch, unfinished):
+    """The two kinds differ in the last bits."""
+    if not ops.available():
+        pytest.skip('the fused operators cannot be built here')
+    shutil.copytree(unfinished, tmp_path / 'out')
+    flags = ['--bert_model', tiny_bert, *SMALL, '--resume']
+    with monkeypatch.context() as patch, pytest.raises(UsageError) as caught:
+        patch.setattr(ops, 'available', lambda: False)
+        finetune(tmp_path / 'out', *flags)
+    assert str(caught.value).startswith(
+        f"--resume: the operators were fused in the run in {tmp_path}/out and are MXNet's own now ("
+    )
+    finetune(tmp_path / 'out', *flags)
+
+
+def test_other_programs_half_written_files_stay(glue_dir, tiny_bert, tmp_path, unfinished):
+    shutil.copytree(unfinished, tmp_path / 'out')
+    for name in ('.notes.tmp', '.MRPC.tsv.x1.bert.tmp'):
+        (tmp_path / 'out' / name).write_text('')
+    finetune(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL, '--resume')
+    assert [path.name for path in (tmp_path / 'out').glob('.*')] == ['.notes.tmp']
+
+
+def test_a_test_file_that_changes_during_the_training(tiny_bert, tmp_path, monkeypatch):
+    """The predictions stand beside the rows that they are for."""
+    train, test = (
+        write_own(tmp_path / f'{name}.csv', sentences(12, seed), with_label=name == 'train')
+        for seed, name in enumerate(['train', 'test'])
+    )
+    before = test.read_text()
+    seed_step = update.seed_step
+
+    def seed_and_change(seed, step, rank=0):
+        seed_step(seed, step, rank)
+        if step == 2:
+            write_own(test, sentences(7, 5), with_label=False)
+
+    monkeypatch.setattr(update, 'seed_step', seed_and_change)
+    files = ['--train_file', train, '--test_file', test, *OWN]
+    finetune(tmp_path / 'out', *files, '--bert_model', tiny_bert, '--epochs', '1', *SMALL)
+    assert test.read_text() != before
+    lines = (tmp_path / 'out' / 'test_predictions.csv').read_text().splitlines()
+    assert [line.rpartition(',')[0] for line in lines] == before.splitlines()
+
+
+def test_pairs_need_a_second_segment(glue_dir, folder, change, tmp_path):
+    """A model with one segment takes single sentences."""
+
+    def narrow(tensors):
+        name = 'embeddings.token_type_embeddings.weight'
+        return {**tensors, name: tensors[name][:1]}
+
+    change(narrow)
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, 'type_vocab_size': 1}))
+    flags = ['--bert_model', folder, '--epochs', '1', *SMALL]
+    with pytest.raises(ToolkitError) as caught:
+        finetune(tmp_path / 'out', *flags)
+    assert str(caught.value) == (
+        f'{folder}: type_vocab_size is 1, so this model takes single texts, and not pairs'
+    )
+    assert not (tmp_path / 'out').exists()
+    finetune(tmp_path / 'out', *flags, '--task_name', 'CoLA')
+    embedder = embed.load(folder)
+    assert embedder(['one text']).shape == (1, 16)
+    with pytest.raises(ToolkitError, match='^the model: type_vocab_size is 1, so'):
+        embedder([('one text', 'another')])

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, need_bfloat16
+from conftest import ROOT, need_bfloat16, spoil_array
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
@@ -395,7 +396,35 @@ def test_damaged_checkpoint_is_passed_over(train, tmp_path):
         train(name='run', start_step=6)
     with pytest.raises(ToolkitError, match='0000003.params: there is no such checkpoint file'):
         train(name='run', start_step=3)
+    # One bit of an array: everything else about the file is as it should be.
+    spoil_array(folder / '0000002.states')
+    assert training_states.newest(folder) == (0, None)
+    with pytest.raises(ToolkitError, match='0000002.states: .* is missing or damaged'):
+        train(name='run', start_step=2)
     assert training_states.newest(tmp_path / 'nowhere')[0] == 0
+
+
+def test_a_run_goes_on_from_an_older_state(train, tmp_path, capsys):
+    """If an array of the newest is damaged, with the bits of an undisturbed run."""
+    train(name='whole', num_steps=8, ckpt_interval=2)
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'parts')
+    path = tmp_path / 'parts' / '0000008.states'
+    spoil_array(path)
+    train(name='parts', num_steps=8, ckpt_interval=2, start_step='auto')
+    printed = capsys.readouterr().err
+    assert f'passed over: {path}: ' in printed and '--start_step auto: step 6' in printed
+    for name in ('0000008.params', '0000008.states'):
+        assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
+
+
+def assert_same_arrays(one, other):
+    if one.suffix == '.params':
+        assert one.read_bytes() == other.read_bytes()
+        return
+    with np.load(one) as left, np.load(other) as right:
+        assert set(left) == set(right) > {'progress'}
+        for name in set(left) - {'progress'}:
+            assert np.array_equal(left[name], right[name]), name
 
 
 @pytest.mark.parametrize(
@@ -576,6 +605,23 @@ def test_text_units(folder, monkeypatch):
         edges = [(span.start, span.stop) for span in spans if span.path == path]
         assert edges[0][0] == 0 and edges[-1][1] == os.path.getsize(path)
         assert all(stop == start for (_, stop), (start, _) in zip(edges, edges[1:]))
+
+
+def test_units_of_text_without_documents(folder, tmp_path, monkeypatch):
+    """Without next sentences one document makes several units, and nothing is lost."""
+    text = (folder / '0.txt').read_text().replace('\n\n', '\n')
+    (tmp_path / 'one.txt').write_text(text)
+    monkeypatch.setattr(sources, 'TEXT_PER_UNIT', len(text) // 3)
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    counts = []
+    for no_nsp in (False, True):
+        recipe = Recipe(MAX_SEQ_LENGTH, 5, dupe_factor=1, no_nsp=no_nsp)
+        source = sources.Text(str(tmp_path / 'one.txt'), vocab, True, recipe, 1)
+        units = source.units(0, 0, rows=1)
+        counts.append(len(units))
+    assert counts == [1, 3]
+    lengths = np.concatenate([unit.load()['valid_lengths'] for unit in units]).astype(int)
+    assert (lengths - 2).sum() == len(text.split())
 
 
 def damage(path, how):
@@ -762,17 +808,22 @@ def test_long_instances(train, folder, tmp_path):
 
 
 def test_shards_of_the_original(train, folder, tmp_path, capsys):
-    """Without a description, in the original's types: the same losses, and one line about it."""
+    """Without a description, in the original's types: the same losses, and one line in all."""
     expected = train(name='ours')
     (tmp_path / 'original').mkdir()
     for path in (folder / 'shards').iterdir():
         with np.load(path) as arrays:
             np.savez(tmp_path / 'original' / path.name, **arrays)
     capsys.readouterr()
-    assert train(data=tmp_path / 'original' / '*.npz', name='original') == expected
-    printed = capsys.readouterr().err
-    assert printed.count('shards that do not say how they were made') == 1
+    theirs = tmp_path / 'original' / '*.npz'
+    assert train(data=theirs, name='original') == expected
     assert lines(tmp_path / 'original') == lines(tmp_path / 'ours')
+    (tmp_path / 'other.npz').write_bytes((tmp_path / 'original' / 'part-000.npz').read_bytes())
+    capsys.readouterr()
+    evaluation = f'--data_eval={tmp_path}/other.npz,{theirs}'
+    train('--do-eval', evaluation, data=theirs, name='original', num_steps=1)
+    (line,) = re.findall('.*does not say how it was made.*', capsys.readouterr().err)
+    assert line.startswith(f'INFO:root:{tmp_path}/original/part-000.npz (and 2 more): does not')
 
 
 @pytest.fixture(scope='module')
@@ -850,12 +901,42 @@ def test_a_run_without_next_sentences_is_resumed(train, runs, tmp_path):
     assert largest_difference(ours, theirs) == 0
 
 
-def test_next_sentences_cannot_be_added_on_the_way(train):
-    """The optimizer's states of their weights are missing; the other way round they do no harm."""
-    train('--no_nsp', num_steps=2)
-    with pytest.raises(ToolkitError, match='0000002.states: .*pooler'):
-        train('--start_step=auto', num_steps=4)
-    assert set(train('--no_nsp', '--start_step=auto', num_steps=4)['train']) == {
-        'mlm_loss',
-        'mlm_acc',
-    }
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [([], 'without --no_nsp and is with it'), (['--no_nsp'], 'with --no_nsp and is without it')],
+)
+def test_next_sentences_cannot_come_or_go_on_the_way(train, folder, tmp_path, flags, words):
+    """A state can still be evaluated either way."""
+    others = [] if flags else ['--no_nsp']
+    train(*flags, num_steps=2)
+    for start in ('auto', 2):
+        with pytest.raises(UsageError) as caught:
+            train(*others, f'--start_step={start}', num_steps=4)
+        assert str(caught.value) == (
+            f'--start_step: the run in {tmp_path}/run was {words} now; use the same, or start over '
+            'without --start_step'
+        )
+    assert saved_steps(tmp_path / 'run') == [2]
+    evaluation = f'--do-eval --data_eval={folder}/shards/part-000.npz --start_step=2'.split()
+    model = [f'--bert_model={folder}/tiny/config.json', f'--ckpt_dir={tmp_path}/run']
+    assert run_pretraining.main([*evaluation, *model, *others])['step'] == 2
+    assert train(*flags, '--start_step=auto', num_steps=4)['step'] == 4
+
+
+def test_states_say_so_only_without_next_sentences(train, tmp_path):
+    """Those of earlier versions are valid as they are."""
+    for name, flags in (('with', []), ('without', ['--no_nsp'])):
+        train(*flags, num_steps=1, name=name)
+        with np.load(tmp_path / name / '0000001.states', allow_pickle=False) as states:
+            assert json.loads(states['progress'].item()).get('no_nsp') == (True if flags else None)
+
+
+def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
+    write_model(tmp_path / 'narrow', type_vocab_size=1)
+    values = {'bert_model': tmp_path / 'narrow' / 'config.json', 'num_steps': 1}
+    with pytest.raises(ToolkitError) as caught:
+        train(**values)
+    assert str(caught.value) == (
+        f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
+    )
+    assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1

@@ -1,6 +1,7 @@
 """``config.json``: the sizes of a model, and the labels of a classifier, in Hugging Face's keys."""
 
 import re
+import unicodedata
 
 from bert.system.errors import ToolkitError
 
@@ -72,6 +73,21 @@ def parse_config(config, path):
     return settings
 
 
+def check_segments(settings, model):
+    """Refuse pairs of texts for a model that has no second segment.
+
+    Parameters
+    ----------
+    settings : dict
+    model : str or Path
+        For the error.
+    """
+    if settings['token_type_vocab_size'] < 2:
+        raise ToolkitError(
+            f'{model}: type_vocab_size is 1, so this model takes single texts, and not pairs'
+        )
+
+
 def count_parameters(settings):
     """Count the parameters of an encoder, without its heads."""
     units, hidden_size = settings['units'], settings['hidden_size']
@@ -117,7 +133,26 @@ def parse_labels(config, path, classes=2):
         raise ToolkitError(f'{path}: id2label does not map the ids from 0 on to names')
     labels = [str(table[str(i)]) for i in range(len(table))]
     # Without a problem_type, a single class means regression in transformers.
-    return labels if len(labels) > 1 else None
+    return check_labels(labels, path) if len(labels) > 1 else None
+
+
+def check_labels(labels, path):
+    """Return the labels of a classifier; refuse those that would spoil a file with its answers."""
+    for label in labels:
+        problem = find_label_problem(label)
+        if problem:
+            raise ToolkitError(f'{path}: the label {label!r} {problem}')
+    return labels
+
+
+def find_label_problem(label):
+    """Return why a text cannot be a label, a clause, or None."""
+    if not label.strip():
+        return 'is empty'
+    # Logs and TSV files have one row a line.
+    if any(unicodedata.category(character) == 'Cc' for character in label):
+        return 'has a line end, a tab or another control character'
+    return None
 
 
 def infer_settings(parameters, path):

@@ -10,6 +10,7 @@ from bert.checkpoints import huggingface, tensorflow
 from bert.checkpoints.config import (
     OTHER_SPELLINGS,
     architecture_of,
+    check_labels,
     infer_settings,
     parse_config,
     parse_labels,
@@ -237,6 +238,7 @@ def read_finetune_json(folder):
         isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     ):
         raise ToolkitError(f'{path}: labels is not a list of names')
+    check_labels(labels or (), path)
     if not isinstance(name, str) or Path(name).name != name or name in ('', '..') or '\0' in name:
         raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
     return {'flags': flags, 'labels': labels, 'parameters': folder / name}

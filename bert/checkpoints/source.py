@@ -4,12 +4,24 @@ A directory has Hugging Face's layout, Gluon's, or Google's with a TensorFlow ch
 output directory of this project.
 """
 
+import glob
 from pathlib import Path
 
 from bert.checkpoints import hub, zoo
-from bert.checkpoints.contents import PRETRAINED, Location
+from bert.checkpoints.contents import FINETUNED, PRETRAINED, Location
 from bert.checkpoints.reading import find_parts, find_vocab
+from bert.checkpoints.tensors import shard_names
 from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import read_json
+
+# Besides weights and vocabulary, what a model directory says of itself.
+DESCRIPTION_FILES = (
+    'config.json',
+    'bert_config.json',
+    'tokenizer_config.json',
+    'tokenizer.json',
+    FINETUNED,
+)
 
 
 def locate(source, dataset=None, with_weights=True):
@@ -61,6 +73,27 @@ def _fetch(source):
         return hub.fetch(source)
     except ToolkitError as error:
         raise ToolkitError(f'there is no directory {source}, and {error}') from None
+
+
+def list_files(location):
+    """List the files of a model, in a fixed order.
+
+    Parameters
+    ----------
+    location : Location
+
+    Returns
+    -------
+    list of Path
+        Weights, vocabulary, and what says how to use them.
+    """
+    paths = [location.weights, location.vocab]
+    if location.weights and location.weights.suffix == '.json':
+        paths += [location.folder / name for name in shard_names(read_json(location.weights))]
+    if location.weights and location.weights.suffix == '.index':
+        paths += sorted(location.folder.glob(f'{glob.escape(location.weights.stem)}.data-*'))
+    paths += [location.folder / name for name in DESCRIPTION_FILES]
+    return [path for path in dict.fromkeys(paths) if path and path.is_file()]
 
 
 def is_zoo_model(source):

@@ -51,6 +51,11 @@ def log_to_file(memory, path, append=False):
     logging.getLogger().addHandler(target)
 
 
+def first_of(paths):
+    """Name the first path and count the others, for a log line about all of them."""
+    return f'{paths[0]} (and {len(paths) - 1} more)' if len(paths) > 1 else str(paths[0])
+
+
 @contextlib.contextmanager
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.

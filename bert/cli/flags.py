@@ -31,6 +31,7 @@ class Parser(argparse.ArgumentParser):
             **keywords,
         )
         self.roles = {}
+        self.actions = {}
 
     def flag(self, group, *names, roles='', **keywords):
         """Add a flag to a group.
@@ -47,10 +48,48 @@ class Parser(argparse.ArgumentParser):
         """
         action = group.add_argument(*names, **keywords)
         self.roles[action.dest] = roles.split()
+        self.actions[action.dest] = action
 
     def with_role(self, role):
         """Return the names, in the parsed namespace, of the flags that have a role."""
         return [name for name, roles in self.roles.items() if role in roles]
+
+    def check(self, name, value):
+        """Return the value of a flag that a file remembers, if it could have been typed.
+
+        Parameters
+        ----------
+        name : str
+            In the parsed namespace.
+        value
+            As JSON holds it.
+
+        Raises
+        ------
+        ValueError
+            With a clause about the value.
+        """
+        action = self.actions[name]
+        if value == action.default and type(value) is type(action.default):
+            return value
+        if action.nargs == 0:
+            if value is True:
+                return value
+            raise ValueError('it is neither true nor false')
+        items = value if action.nargs == '+' else [value]
+        if not isinstance(items, list) or not items:
+            raise ValueError('it is not a list')
+        for item in items:
+            if isinstance(item, bool) or not isinstance(item, (int, float) if action.type else str):
+                raise ValueError('it is not of the type of this flag')
+            if action.choices is not None and item not in action.choices:
+                raise ValueError(f'{item!r} is not one of {", ".join(action.choices)}')
+            if action.type:
+                try:
+                    action.type(str(item))
+                except argparse.ArgumentTypeError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     def spellings(self):
         """Return all flags as they are typed, such as ``--lr``."""

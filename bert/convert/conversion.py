@@ -4,6 +4,7 @@ from bert.checkpoints import reading, writing
 from bert.convert import comparison, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
+from bert.system.processes import alone
 
 # By kind: a function that writes a directory, given the folder and the checkpoint; and one that
 # loads and runs it, given the folder, the checkpoint and a batch, and returns the name of the
@@ -36,7 +37,8 @@ def convert(contents, target, kind):
     model = witnesses.build(contents)
     batch = witnesses.make_batch(contents)
     expected = witnesses.run_gluon(model, batch)
-    with replacing_folder(target.absolute()) as temporary:
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with alone(target), replacing_folder(target.absolute()) as temporary:
         write(temporary, contents)
         if kind != 'onnx':
             written = reading.read(reading.find_parts(temporary))

@@ -1,24 +1,28 @@
 """Plan the runs of a task: their command, their folders, and comparable published runs."""
 
+import functools
 import hashlib
 import json
 import sys
 from pathlib import Path
 
+from bert.checkpoints.source import is_zoo_model, list_files, locate
 from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
 from bert.finetuning.parser import build_flags
+from bert.system.files import sha256
 from bert.tasks import files
 from bert.tasks.table import ALL_TASKS
 
 
-def make_plan(script, words, values, data, jobs):
+def make_plan(script, task, words, values, data, jobs):
     """Plan the runs of a task.
 
     Parameters
     ----------
     script : Path
         The path of finetune_classifier.py.
+    task : str
     words : list of str
         Flags for it, the same for all runs.
     values : dict
@@ -41,7 +45,8 @@ def make_plan(script, words, values, data, jobs):
     # The state of MXNet's own optimizers is not saved.
     resume = ['--resume'] if values['optimizer'].lower() == 'bertadam' else []
     command = [sys.executable, '-u', str(script), *resume, *words]
-    return Plan(command, collect_settings(values, data, count), devices)
+    settings = collect_settings(values, data, count)
+    return Plan(command, settings, hash_contents(values, ALL_TASKS[task], data), devices)
 
 
 def collect_settings(values, data, devices):
@@ -70,9 +75,46 @@ def collect_settings(values, data, devices):
     return {**settings, 'GLUE_DIR': str(data.resolve()), 'devices': devices}
 
 
-def digest(settings):
-    """Return a short hash of the settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+def hash_contents(values, task, data):
+    """Hash what the files hold that a run reads, wherever they are.
+
+    Parameters
+    ----------
+    values : dict
+        The flags of finetune_classifier.py.
+    task : bert.tasks.table.Task
+    data : Path
+
+    Returns
+    -------
+    dict of str to str
+        By the name of a flag that names a model, and under ``GLUE_DIR``.
+    """
+    paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
+    contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
+    for name in build_flags().with_role('source'):
+        # The models of the zoo never change.
+        if values[name] and not is_zoo_model(values[name]):
+            contents[name] = hash_model(values[name])
+    return contents
+
+
+@functools.lru_cache(maxsize=None)
+def hash_model(source):
+    """Hash the files of a model; those of a model on the Hub are fetched."""
+    return hash_files(list_files(locate(source)))
+
+
+def hash_files(paths):
+    """Hash the names and the contents of some files."""
+    found = [[path.name, sha256(path)] for path in paths]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def digest(plan):
+    """Return a short hash of everything that the results of a plan's runs depend on."""
+    identity = {**plan.settings, **plan.contents}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def list_runs(output, plans, seeds):
@@ -90,7 +132,7 @@ def list_runs(output, plans, seeds):
     list of Run
     """
     return [
-        Run(task, seed, output / task / f'seed-{seed}-{digest(plan.settings)}')
+        Run(task, seed, output / task / f'seed-{seed}-{digest(plan)}')
         for task, plan in plans.items()
         for seed in seeds
     ]

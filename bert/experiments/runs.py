@@ -1,7 +1,6 @@
 """Run finetune_classifier.py many times: several processes at once, and no run twice."""
 
 import contextlib
-import fcntl
 import logging
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from bert.experiments.results import format_cell, measures
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 from bert.system.machine import describe
-from bert.system.processes import POLL, child_environment, kill_with_parent
+from bert.system.processes import POLL, child_environment, kill_with_parent, lock
 
 RECORD = 'result.json'  # in the folder of a finished run: its results
 LOG = 'run.log'  # beside it: everything that the run printed
@@ -37,7 +36,8 @@ class Plan(NamedTuple):
     """The way to run a task."""
 
     command: list  # of a run, without its task, seed and folder
-    settings: dict  # what the results depend on besides task and seed
+    settings: dict  # what the results depend on besides task and seed, as it was given
+    contents: dict  # hashes of the files that it names
     devices: list  # GPUs: a run alone has them all, simultaneous runs one each; [] is the CPU
 
 
@@ -139,8 +139,10 @@ def begin(current, plan, slot, jobs):
     log = None
     try:
         current.folder.mkdir(parents=True, exist_ok=True)
-        log = lock(current.folder / LOG)
-        if log is None:
+        log = open(current.folder / LOG, 'ab')  # noqa: SIM115
+        # The child process holds the lock too, until it ends.
+        if not lock(log):
+            log.close()
             return None
         if (current.folder / RECORD).is_file():
             record = read_json(current.folder / RECORD)
@@ -167,20 +169,6 @@ def begin(current, plan, slot, jobs):
     return Started(current, process, log, time.time(), slot, variables['OMP_NUM_THREADS'])
 
 
-def lock(path):
-    """Open a file for appending and lock it, or return None if another process has the lock.
-
-    A child process that writes to the file holds the lock too, until it ends.
-    """
-    file = open(path, 'ab')  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
 def finish(started, plan, machine):
     """Record the results of a run whose process has ended.
 
@@ -201,6 +189,7 @@ def finish(started, plan, machine):
             'task': started.run.task,
             'seed': started.run.seed,
             'settings': plan.settings,
+            'contents': plan.contents,
             'epochs': finetuned['epochs'],
             'best_epoch': finetuned['best_epoch'],
             # After a kill, the last process has done only a part of the run.

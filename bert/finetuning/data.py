@@ -19,6 +19,7 @@ class Dataset(NamedTuple):
     split: Split
     encoded: Encoded
     labels: Optional[np.ndarray]  # (N,)
+    cells: Optional[list] = None  # see bert.tasks.files.Examples
 
     @property
     def test_name(self):
@@ -89,7 +90,7 @@ def encode_datasets(examples, vocab, lower, max_len):
     tokenizer = build_tokenizer(vocab, lower)
     return {
         name: [
-            Dataset(split, encode(rows.texts, tokenizer, vocab, max_len), rows.labels)
+            Dataset(split, encode(rows.texts, tokenizer, vocab, max_len), rows.labels, rows.cells)
             for split, rows in sets
         ]
         for name, sets in examples.items()

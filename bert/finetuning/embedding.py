@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from bert.checkpoints.config import check_segments
 from bert.checkpoints.reading import read_casing
 from bert.checkpoints.sentences import MODULES, SENTENCE, read_max_len, read_sentence_vector
 from bert.cli.console import progress
@@ -82,6 +83,8 @@ class Embedder:
         def encoded_windows():
             nonlocal total, cut
             for rows in windows(map(as_tuple, texts), self._window_size()):
+                if any(len(row) == 2 for row in rows):
+                    check_segments(self.model.bert.settings, 'the model')
                 encoded = encode_mixed(rows, self.tokenizer, self.vocab, self.max_len)
                 total, cut = total + len(rows), cut + encoded.cut
                 yield encoded

@@ -1,10 +1,11 @@
 """The flags of finetune_classifier.py: which combinations are allowed, and what they imply."""
 
+from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.source import is_zoo_model
 from bert.cli.flags import check_dtype
 from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
-from bert.system.errors import UsageError
+from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
 
 INFERENCE_ON_OWN_DATA = (
@@ -45,8 +46,7 @@ def recall(argv, args, finetuned):
         refuse_without_finetuned(args)
     else:
         parser = build_flags()
-        flags = finetuned['flags']
-        remembered = {n: flags[n] for n in parser.with_role('remembered') if n in flags}
+        remembered = check_remembered(parser, finetuned['flags'], args.bert_model)
         if args.task_name:
             # The task may differ from the one it was trained on: only the length still applies.
             remembered = {n: value for n, value in remembered.items() if n == 'max_len'}
@@ -61,6 +61,29 @@ def recall(argv, args, finetuned):
         args = parser.parse_args(argv)
     complete(args)
     return args
+
+
+def check_remembered(parser, flags, model):
+    """Return those flags that a model may remember, each checked as if it had been typed.
+
+    Parameters
+    ----------
+    parser : bert.cli.flags.Parser
+    flags : dict
+        From a file that may be a stranger's.
+    model : str
+        The name of the model, for the error.
+    """
+    remembered = {}
+    for name in parser.with_role('remembered'):
+        if name in flags:
+            try:
+                remembered[name] = parser.check(name, flags[name])
+            except ValueError as error:
+                raise ToolkitError(
+                    f'{model}: {FINETUNED} says that {name} is {flags[name]!r}: {error}'
+                ) from None
+    return remembered
 
 
 def fixed_flags(args):
@@ -153,6 +176,8 @@ def check_own_data(args):
         raise UsageError('own data needs --text_columns with one or two names')
     if not args.label_column and (args.train_file or args.dev_file):
         raise UsageError('--train_file and --dev_file need --label_column')
+    if args.label_column in args.text_columns:
+        raise UsageError(f'--label_column {args.label_column} is one of the --text_columns too')
     if args.only_inference:
         return
     if not args.train_file:

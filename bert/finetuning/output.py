@@ -5,10 +5,12 @@ import logging
 import shutil
 import time
 
+import numpy as np
+
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import write_description
-from bert.finetuning.progress import History, Position
+from bert.finetuning.progress import EpochProgress, History, Position
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
@@ -21,14 +23,17 @@ from bert.training import folder, states
 STATES = 'resume'
 LOG = 'finetune.log'
 LOGS = (LOG, folder.METRICS_FILE)
+# The second is for the case that the first gets damaged.
+KEPT_STATES = 2
 
 
-def choose_start(output, identity, resume):
+def choose_start(output, task, identity, resume):
     """Find out where to begin, and log what the folder holds from an earlier run.
 
     Parameters
     ----------
     output : Path
+    task : bert.tasks.table.Task
     identity : dict
         See :func:`bert.training.folder.identify`.
     resume : bool
@@ -61,6 +66,7 @@ def choose_start(output, identity, resume):
         elif earlier.get('epochs'):
             logging.info('the fine-tuned model in %s is replaced', output)
         return False, None
+    _check_saved(saved, task, states.states_path(output / STATES, step))
     if resume:
         folder.require_same(saved['run'], identity, output)
     epochs = len(saved['epochs'])
@@ -71,6 +77,17 @@ def choose_start(output, identity, resume):
         '' if resume else ', but without it this run starts anew',
     )
     return False, saved if resume else None
+
+
+def _check_saved(saved, task, path):
+    """Refuse a training state that lacks what :meth:`Output.save_state` saves."""
+    try:
+        is_sound = isinstance(saved['run'], dict) and History(task, saved['epochs']).best_epoch >= 0
+        EpochProgress(task, 1, np.float32, Position(0, saved['seconds'], saved['seen']), devices=1)
+    except (KeyError, TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise ToolkitError(f'{path}: not a checkpoint of this program')
 
 
 def finished_result(output, test):
@@ -166,6 +183,7 @@ class Output:
             if not best.is_file():
                 raise ToolkitError(f'{best}: was removed, so --resume cannot go on')
             self._write_finetuned(history)
+        states.set_aside_later(self.path / STATES, saved['step'])
         folder.move_logs(self.path / STATES, self.path, LOGS, replace=True)
         folder.cut_logs(self.path, LOGS, saved['logs'])
 
@@ -218,7 +236,7 @@ class Output:
             'logs': folder.log_sizes(self.path, LOGS),
         }
         (self.path / STATES).mkdir(exist_ok=True)
-        updater.save(self.path / STATES, position.step, state, keep=1, written=written)
+        updater.save(self.path / STATES, position.step, state, keep=KEPT_STATES, written=written)
 
     def stop_in_epoch(self, signum, updater, seen, history):
         """Save the epoch so far, and end the program as a signal requested."""

@@ -80,7 +80,7 @@ class EpochProgress:
         self.start = time.time() - position.seconds
         self.late = Late(self.read, IN_FLIGHT * devices)
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
-        self.loss, self.rows = saved['loss'], saved['rows']
+        self.loss, self.rows = float(saved['loss']), int(saved['rows'])
         self.labels = [np.array(saved['labels'], dtype)]
         kind = np.float32 if task.is_regression else np.int64
         self.predictions = [np.array(saved['predictions'], kind)]

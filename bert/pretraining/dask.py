@@ -15,6 +15,7 @@ from importlib import metadata
 
 import bert
 from bert.system.errors import ToolkitError
+from bert.system.files import HALF_WRITTEN
 
 CONNECT_SECONDS = 15
 # Workers that start along with the scheduler, or restart after a crash, take some seconds.
@@ -58,7 +59,9 @@ def dask_executor(address, output, inputs):
         output.parent.mkdir(parents=True, exist_ok=True)
         # Named like a half-written output: if this process is killed, it is removed like one.
         beacon = stack.enter_context(
-            tempfile.NamedTemporaryFile(dir=output.parent, prefix=f'.{output.name}.', suffix='.tmp')
+            tempfile.NamedTemporaryFile(
+                dir=output.parent, prefix=f'.{output.name}.', suffix=HALF_WRITTEN
+            )
         ).name
         check_workers = _WorkerCheck(client, address)
         check_workers.wait_for_first()

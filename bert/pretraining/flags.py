@@ -66,7 +66,8 @@ def add_recipe_flags(parser, group, raw=False):
     add('max_seq_length', length, type=positive_int)
     add('max_predictions_per_seq', 'most masked tokens in an instance', type=positive_int)
     add('masked_lm_prob', 'masked share of the tokens', type=fraction)
-    add('short_seq_prob', 'share of documents that are cut into shorter instances', type=fraction)
+    short = 'share of documents that are cut into shorter instances; of instances, with --no_nsp or'
+    add('short_seq_prob', f'{short} a single document', type=fraction)
     if not raw:
         passes = 'passes over the text, with different pairs and masks'
         add('dupe_factor', passes, type=positive_int)

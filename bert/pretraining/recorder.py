@@ -29,7 +29,6 @@ def open_folder(folder, start, saved):
     saved : dict or None
         The ``progress`` of the training state of that step.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     states.set_aside_later(folder, start, *([] if start else LOGS))
     if start:
         # Older states do not have the sizes of the logs.
@@ -175,6 +174,8 @@ class Recorder:
                 'sums': self.tally.sums.tolist(),
                 'logs': log_sizes(self.folder, LOGS),
             }
+            if self.no_nsp:  # added later
+                state['no_nsp'] = True
             updater.save(self.folder, self.step, state, self.keep)
         self.saved_step = self.step
         self.workers.remember_saved(self.describe_saved())

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from bert.system.errors import ToolkitError
 
+# Ends the names of half-written files, so that no other program's are taken for them.
+HALF_WRITTEN = '.bert.tmp'
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -23,7 +26,9 @@ def replacing(path):
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f'.{path.name}.', suffix=HALF_WRITTEN, dir=path.parent
+        )
     except OSError as error:
         raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
     os.close(handle)
@@ -46,15 +51,16 @@ def replacing(path):
             temporary.unlink()
 
 
-def remove_leftovers(path):
-    """Remove the temporary files that killed processes left beside ``path``.
+def remove_leftovers(path, keep=None):
+    """Remove the temporary files that killed processes left beside ``path``, but not ``keep``.
 
     Call it only while no other process is writing ``path`` with :func:`replacing`.
     """
     path = Path(path)
-    for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*.tmp'):
+    for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*{HALF_WRITTEN}'):
         with contextlib.suppress(FileNotFoundError):
-            leftover.unlink()
+            if str(leftover) != keep:
+                leftover.unlink()
 
 
 @contextlib.contextmanager
@@ -94,7 +100,9 @@ def replacing_folder(path):
     neither exists, and the caller has to make it again. A missing parent folder is created.
     """
     path = Path(path)
-    temporary, old = (path.with_name(f'.{path.name}.{kind}.tmp') for kind in ('new', 'old'))
+    temporary, old = (
+        path.with_name(f'.{path.name}.{kind}{HALF_WRITTEN}') for kind in ('new', 'old')
+    )
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:

@@ -1,11 +1,16 @@
-"""Child processes: their signals, their environment, and their end with their parent."""
+"""Processes beside this one: children, and others that write to the same place."""
 
+import contextlib
 import ctypes
+import fcntl
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
+
+from bert.system.errors import ToolkitError
 
 POLL = 0.05  # seconds between two checks of running programs
 PR_SET_PDEATHSIG = 1  # Linux's prctl: choose the signal that is sent when the parent has ended
@@ -76,6 +81,54 @@ def kill_with_parent():
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def lock(file):
+    """Lock an open file, or folder, until it is closed; return False if another process has it.
+
+    A process that was forked or started with the open file has the lock too.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
+
+
+@contextlib.contextmanager
+def alone(path):
+    """Refuse to write to a folder, or a file, to which another program of this toolkit writes.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder that exists, or a file that may exist; a hidden file beside it stands for it.
+
+    Raises
+    ------
+    ToolkitError
+    """
+    path = Path(path)
+    is_folder = path.is_dir()
+    name = path if is_folder else path.with_name(f'.{path.name}.lock')
+    try:
+        file = os.open(name, os.O_RDONLY | (0 if is_folder else os.O_CREAT), 0o666)
+    except OSError as error:
+        raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
+    try:
+        # Without links, it has just been removed by a program that has finished.
+        if not lock(file) or not os.fstat(file).st_nlink:
+            raise ToolkitError(f'{path}: another program is writing there: wait until it has ended')
+        try:
+            yield
+        finally:
+            if not is_folder:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+    finally:
+        os.close(file)
 
 
 def leave_at_once(status):

@@ -12,6 +12,7 @@ from typing import List, NamedTuple, Optional
 
 import numpy as np
 
+from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import parse_json, read_text, write_text
 
@@ -25,6 +26,7 @@ class Examples(NamedTuple):
 
     texts: List[tuple]  # (text,) or (first, second)
     labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, or None
+    cells: Optional[List[dict]] = None  # the whole rows of a user's file that is to be predicted
 
 
 class Row(NamedTuple):
@@ -86,7 +88,10 @@ def read_own(task, split):
     """Read one of the user's own files, in the format of its extension; return Examples."""
     path = Path(split.path)
     rows = read_rows(path)
-    return _examples(path, rows, split, task.labels)
+    examples = _examples(path, rows, split, task.labels)
+    if split.label_column is None:
+        return examples._replace(cells=[row.cells for row in rows])
+    return examples
 
 
 def find_labels(path, column):
@@ -96,7 +101,13 @@ def find_labels(path, column):
     -------
     list of str
     """
-    found = {_cell(path, row, column) for row in read_rows(path)}
+    found = set()
+    for row in read_rows(path):
+        label = _cell(path, row, column)
+        problem = find_label_problem(label)
+        if problem:
+            raise ToolkitError(f'{path}:{row.line}: the label {label!r} {problem}')
+        found.add(label)
     try:
         labels = sorted(found, key=int)
     except ValueError:
@@ -127,23 +138,22 @@ def read_rows(path):
     return rows
 
 
-def write_predictions(path, source, predictions):
-    """Write the rows of ``source`` with an added column, ``prediction``, in the same format.
+def write_predictions(path, cells, predictions):
+    """Write rows with an added column, ``prediction``, in the format of the path's extension.
 
     Parameters
     ----------
-    path, source : path-like
-        With the same extension.
+    path : path-like
+    cells : list of dict
+        The rows as they were read, which need not be what the file holds now.
     predictions : list of str
         One for each row.
     """
-    rows = [
-        {**row.cells, 'prediction': prediction}
-        for row, prediction in zip(read_rows(source), predictions)
-    ]
-    if Path(source).suffix.lower() == '.jsonl':
+    rows = [{**row, 'prediction': prediction} for row, prediction in zip(cells, predictions)]
+    suffix = Path(path).suffix.lower()
+    if suffix == '.jsonl':
         text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    elif Path(source).suffix.lower() == '.tsv':
+    elif suffix == '.tsv':
         # Without the csv module, which refuses some characters when it may not quote.
         lines = [list(rows[0]), *(row.values() for row in rows)]
         text = ''.join('\t'.join(cells) + '\n' for cells in lines)
@@ -271,7 +281,7 @@ def _cell(path, row, column):
     if isinstance(cell, str):
         return cell
     # JSON has other types: a number may be a label, but a list or an object is a mistake.
-    if isinstance(cell, (int, float)):
+    if isinstance(cell, (int, float)) and math.isfinite(cell):
         return json.dumps(cell)
     raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
 

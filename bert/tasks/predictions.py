@@ -47,7 +47,7 @@ def predictions_path(folder, split):
     return folder / (split.submission or f'{source.stem}_predictions{source.suffix}')
 
 
-def write_test_predictions(folder, split, outputs, task):
+def write_test_predictions(folder, split, outputs, task, cells=None):
     """Write the predictions for a test set.
 
     Those for GLUE are in its server's format; others go beside the rows of the user's file.
@@ -58,11 +58,13 @@ def write_test_predictions(folder, split, outputs, task):
     split : bert.tasks.table.Split
     outputs : (N, classes) array
     task : bert.tasks.table.Task
+    cells : list of dict, optional
+        The rows of the user's own file.
     """
     predictions = label_names(outputs, task)
     path = predictions_path(folder, split)
     if task.is_own:
-        files.write_predictions(path, Path(split.path), predictions)
+        files.write_predictions(path, cells, predictions)
     else:
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
         write_text(path, 'index\tprediction\n' + ''.join(lines))

@@ -57,6 +57,12 @@ class Task:
         return None if self.labels is None else len(self.labels)
 
     @property
+    def has_pairs(self):
+        """True if a row has two texts."""
+        splits = [*filter(None, [self.train]), *self.dev, *self.test]
+        return len(splits[0].text_columns) == 2
+
+    @property
     def is_own(self):
         """True if the files are the user's own."""
         return self.name == OWN

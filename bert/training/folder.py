@@ -1,16 +1,39 @@
 """The folder of a training run: its logs, and the files that an earlier run left there."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
+from bert import ops
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import append_line, parse_json, write_text
+from bert.system.files import HALF_WRITTEN, append_line, parse_json, write_text
+from bert.system.processes import alone
 
 # The machine-readable log, in the folder of a fine-tuning or a pre-training.
 METRICS_FILE = 'metrics.jsonl'
 # The subfolder for the files of an earlier run.
 EARLIER = 'earlier'
+
+
+@contextlib.contextmanager
+def held(folder, workers):
+    """Make the folder of a run, and keep other programs from writing there until the block ends.
+
+    Parameters
+    ----------
+    folder : Path
+    workers : bert.distributed.workers.Workers
+        Only worker 0 has the folder; where it is refused, all fail.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold():
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(folder))
+
+        workers.from_first(hold)
+        yield
 
 
 def add_line(folder, values):
@@ -35,7 +58,7 @@ def cut_logs(folder, names, sizes):
         See :func:`log_sizes`; older training states have the texts instead of the sizes. A file
         without an entry stays as it is.
     """
-    for name in names:
+    for name in names if isinstance(sizes, dict) else ():
         path, size = Path(folder) / name, sizes.get(name)
         if isinstance(size, str):
             write_text(path, size)
@@ -77,7 +100,7 @@ def size_up_to(path, step):
 
 def remove_half_written(folder):
     """Remove a killed run's half-written files; only one run at a time writes to a folder."""
-    for leftover in Path(folder).glob('.*.tmp'):
+    for leftover in Path(folder).glob(f'.*{HALF_WRITTEN}'):
         if leftover.is_file():
             leftover.unlink()
 
@@ -119,12 +142,19 @@ def identify(flags, contexts, data, weights, worker_count):
     Returns
     -------
     dict
-        ``flags``, ``devices``, ``data`` and ``weights``, as JSON can hold them.
+        ``flags``, ``devices``, ``operators``, ``data`` and ``weights``, as JSON can hold them.
     """
     # Batches in an update per device; over how many workers they are spread does not matter.
     flags = {**flags, 'accumulate': flags['accumulate'] * worker_count}
     devices = [str(context) for context in contexts]
-    return {'flags': flags, 'devices': devices, 'data': data, 'weights': weights}
+    operators = 'fused' if ops.serve_on(contexts) else "MXNet's own"
+    return {
+        'flags': flags,
+        'devices': devices,
+        'operators': operators,
+        'data': data,
+        'weights': weights,
+    }
 
 
 def require_same(found, identity, output):
@@ -132,6 +162,14 @@ def require_same(found, identity, output):
     identity = json.loads(json.dumps(identity))
     flags = {name: (found['flags'].get(name), now) for name, now in identity['flags'].items()}
     flags['devices'] = (found['devices'], identity['devices'])
+    # The two kinds differ in the last bits. Earlier versions did not record the kind.
+    before, now = found.get('operators'), identity['operators']
+    if before not in (None, now):
+        raise UsageError(
+            f'--resume: the operators were {before} in the run in {output} and are {now} now '
+            '(compiled, unless the variable BERT_STOCK_OPS is set); use the same, or start over '
+            'without --resume'
+        )
     for name, (before, now) in flags.items():
         if before != now:
             flag = name if name == 'devices' else f'--{name}'

@@ -50,7 +50,9 @@ def newest(folder):
     """
     for step in reversed(saved_steps(folder)):
         try:
-            return step, read_progress(folder, step)
+            progress = read_progress(folder, step)
+            _check_arrays(folder, step)
+            return step, progress
         except ToolkitError as error:
             logging.warning('passed over: %s', error)
     return 0, None
@@ -183,6 +185,14 @@ def set_aside_later(folder, step, *others):
     logging.info(
         'moved the checkpoints of an earlier run, up to step %d, to %s', steps[-1], earlier
     )
+
+
+def _check_arrays(folder, step):
+    """Raise ToolkitError if an array of a ``.states`` file cannot be read."""
+    path = states_path(folder, step)
+    with _opened(path) as states:
+        for name in states.names:
+            _read_array(states, name, path)
 
 
 def _indices(model, trainer):

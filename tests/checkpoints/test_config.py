@@ -1,12 +1,13 @@
 """``config.json``: sizes, activations and labels, good and bad."""
 
 import doctest
+import json
 
 import numpy as np
 import pytest
 from conftest import failure
 
-from bert.checkpoints import config
+from bert.checkpoints import config, reading
 from bert.checkpoints import config as checkpoints_config
 from bert.checkpoints.config import (
     count_parameters,
@@ -162,3 +163,19 @@ def test_sizes_of_a_file_without_a_configuration():
     )
     sentence = failure(checkpoints_config.infer_settings, {}, 'file')
     assert sentence.startswith('file: lacks word_embed.0.weight, encoder.position_weight, ')
+
+
+@pytest.mark.parametrize(
+    ('label', 'problem'),
+    [('', 'is empty'), ('a\nINFO:root:b', 'has a line end'), ('a\tb', 'has a line end, a tab')],
+)
+def test_labels_that_would_spoil_the_answers(tmp_path, label, problem):
+    """In either file that a stranger's model names them in."""
+    table = {'id2label': {'0': 'yes', '1': label}}
+    sentence = failure(checkpoints_config.parse_labels, table, 'config.json')
+    assert sentence.startswith(f'config.json: the label {label!r} {problem}')
+    content = {'flags': {}, 'labels': ['yes', label], 'parameters': 'a.params'}
+    path = tmp_path / 'finetune.json'
+    path.write_text(json.dumps(content))
+    sentence = failure(reading.read_finetune_json, tmp_path)
+    assert sentence.startswith(f'{path}: the label {label!r} {problem}')

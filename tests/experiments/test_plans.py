@@ -1,9 +1,10 @@
 """Plans of runs: their commands and settings, and the published figures to compare with."""
 
+import os
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_tiny_bert
 
 from bert.experiments import plans, recipes
 from bert.finetuning.parser import build_flags
@@ -12,17 +13,20 @@ from bert.tasks.table import TASKS
 SHORT = ('--epochs', '3', '--lr', '2e-5')  # the recipe 2019-01 for MRPC and RTE
 
 
-def plan(*words, data='.', jobs=1):
+def plan(*words, task='MRPC', data='.', jobs=1):
     values = vars(build_flags().parse_args(words))
-    return plans.make_plan(Path('script.py'), list(words), values, Path(data), jobs)
+    return plans.make_plan(Path('script.py'), task, list(words), values, Path(data), jobs)
 
 
 def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'model').mkdir()
+    write_tiny_bert(tmp_path / 'model')
+    for folder in ('one/MRPC', 'two/MRPC'):
+        os.makedirs(folder)
+        Path(folder, 'train.tsv').write_text(folder)
 
     def name(*words, **keywords):
-        return plans.digest(plan(*words, **keywords).settings)
+        return plans.digest(plan(*words, **keywords))
 
     plain = name()
     assert name('--lr', '5e-5', '--task_name', 'RTE', '--seed', '9', '--output_dir', 'x') == plain
@@ -32,11 +36,45 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     gpu = name('--gpu')
     assert name('--gpus', '1') == gpu
     assert name('--gpus', '3,1', jobs=2) == gpu
-    others = [name('--lr', '6e-5'), name('--bias_correction'), name(data='model')]
-    assert len({plain, gpu, name('--gpus', '0,1'), *others}) == 6
+    others = [name('--lr', '6e-5'), name('--bias_correction'), name(data='one'), name(data='two')]
+    assert len({plain, gpu, name('--gpus', '0,1'), *others}) == 7
     # The same settings from a recipe and by hand.
     by_hand = name('--epochs', '3', '--lr', '2e-5', '--batch_size', '32')
     assert name(*recipes.flags_of('2019-01', 'RTE')) == by_hand
+
+
+def test_the_hash_follows_what_the_files_hold(tmp_path):
+    """And not where they lie."""
+    flags = ['--bert_model', str(write_tiny_bert(tmp_path / 'model'))]
+    data = tmp_path / 'data'
+    for task in ('MRPC', 'RTE'):
+        (data / task).mkdir(parents=True)
+        for split in ('train', 'dev', 'test'):
+            (data / task / f'{split}.tsv').write_text(f'{task} {split} 1')
+    before = plans.digest(plan(*flags, data=data))
+
+    def changed(path, change):
+        """Return whether a change of a file changes the hash."""
+        content = path.read_bytes()
+        path.write_bytes(change(content))
+        plans.hash_model.cache_clear()
+        after = plans.digest(plan(*flags, data=data))
+        path.write_bytes(content)
+        plans.hash_model.cache_clear()
+        return after != before
+
+    weights = tmp_path / 'model' / 'model.safetensors'
+    # One bit of the last weight; one word of a row.
+    assert changed(weights, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    assert changed(tmp_path / 'model' / 'vocab.txt', lambda content: content.upper())
+    for split in ('train', 'dev', 'test'):
+        path = data / 'MRPC' / f'{split}.tsv'
+        assert changed(path, lambda content: content.replace(b'1', b'2'))
+    assert not changed(data / 'RTE' / 'train.tsv', lambda content: b'')
+    for name in ('model', 'data'):
+        (tmp_path / name).rename(tmp_path / f'moved_{name}')
+    flags = ['--bert_model', str(tmp_path / 'moved_model')]
+    assert plans.digest(plan(*flags, data=tmp_path / 'moved_data')) == before
 
 
 def test_folders():
@@ -47,7 +85,7 @@ def test_folders():
         ('MRPC', 3),
         ('MRPC', 1),
     ]
-    assert runs[0].folder == Path(f'out/RTE/seed-3-{plans.digest(plan().settings)}')
+    assert runs[0].folder == Path(f'out/RTE/seed-3-{plans.digest(plan())}')
 
 
 def test_devices_of_jobs():
@@ -84,7 +122,8 @@ def test_published_figures_only_for_the_published_settings(monkeypatch, tmp_path
     # Two devices make batches of 64.
     assert reasons(*SHORT, '--gpus', '0,1')['2019-01'] == 'other recipe'
     assert reasons(*SHORT, '--bias_correction')['2019-01'] == 'other recipe'
-    for model in (['--bert_model', str(tmp_path)], ['--bert_dataset', 'wiki_cn']):
+    own = str(write_tiny_bert(tmp_path / 'model'))
+    for model in (['--bert_model', own], ['--bert_dataset', 'wiki_cn']):
         assert set(reasons(*SHORT, *model).values()) == {'other model'}
     # The result does not depend on it.
     assert reasons(*SHORT, '--log_interval', '50')['2019-01'] is None

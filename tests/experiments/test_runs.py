@@ -52,7 +52,9 @@ def make(script, *flags, seeds=(1, 2), devices=()):
     """Make runs of a task, and its plan."""
     folder = script.parent / 'out'
     made = [runs.Run('X', seed, folder / f'seed-{seed}') for seed in seeds]
-    return made, {'X': runs.Plan([sys.executable, str(script), *flags], {'lr': 1}, list(devices))}
+    return made, {
+        'X': runs.Plan([sys.executable, str(script), *flags], {'lr': 1}, {}, list(devices))
+    }
 
 
 def seen(run):
@@ -189,7 +191,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bert.experiments import runs
-plan = runs.Plan([sys.executable, sys.argv[2], '--wait', '/nonexistent'], {}, [])
+plan = runs.Plan([sys.executable, sys.argv[2], '--wait', '/nonexistent'], {}, {}, [])
 folder = Path(sys.argv[3])
 runs.do_runs([runs.Run('X', n, folder / str(n)) for n in (1, 2)], {'X': plan}, 2)
 """
@@ -225,4 +227,5 @@ def test_a_damaged_record_is_reported(script):
     assert isinstance(error, ToolkitError)
     assert str(error).endswith('result.json: not a JSON object')
     # The lock is free again.
-    assert runs.lock(made[0].folder / 'run.log') is not None
+    with open(made[0].folder / 'run.log', 'ab') as log:
+        assert runs.lock(log)

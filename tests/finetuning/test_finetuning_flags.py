@@ -1,12 +1,14 @@
 """The flags of fine-tuning: parsing them reads nothing, and each has its roles."""
 
 import builtins
+import json
 
 import pytest
 
 from bert.checkpoints import hub, zoo
 from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
 from bert.finetuning.parser import build_flags
+from bert.system.errors import ToolkitError, UsageError
 
 
 def test_parsing_reads_no_model_and_fetches_nothing(monkeypatch, tiny_bert, tmp_path):
@@ -62,3 +64,55 @@ def test_sst_is_sst_2():
     assert fixed_flags(one) == fixed_flags(other)
     assert remembered_flags(one) == remembered_flags(other)
     assert remembered_flags(one)['task_name'] == 'SST-2'
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('max_len', None, 'it is not of the type of this flag'),
+        ('max_len', [1], 'it is not of the type of this flag'),
+        ('max_len', 7.5, "'7.5' is not a whole number of at least 1"),
+        ('max_len', -5, "'-5' is not a whole number of at least 1"),
+        ('max_len', True, 'it is not of the type of this flag'),
+        ('max_len', '64', 'it is not of the type of this flag'),
+        ('task_name', ['MRPC'], 'it is not of the type of this flag'),
+        ('task_name', 'COLA', "'COLA' is not one of CoLA, SST-2, "),
+        ('text_columns', 5, 'it is not a list'),
+        ('text_columns', [], 'it is not a list'),
+        ('text_columns', 'text', 'it is not a list'),
+        ('text_columns', ['a', 5], 'it is not of the type of this flag'),
+        ('label_column', ['a'], 'it is not of the type of this flag'),
+        ('regression', 'yes', 'it is neither true nor false'),
+        ('regression', 1, 'it is neither true nor false'),
+        ('metric', ['accuracy', 'x'], "'x' is not one of accuracy, "),
+        ('metric', 'f1', 'it is not a list'),
+    ],
+)
+def test_what_a_model_remembers_is_checked_like_what_is_typed(name, value, reason):
+    argv = ['--only_inference', '--bert_model', 'folder', '--test_file', 'new.csv']
+    with pytest.raises(ToolkitError) as caught:
+        recall(argv, parse_args(argv), {'flags': {'text_columns': ['text'], name: value}})
+    start = f'folder: finetune.json says that {name} is {value!r}: {reason}'
+    assert str(caught.value).startswith(start)
+
+
+def test_everything_that_can_be_typed_is_remembered():
+    typed = """--train_file a.csv --text_columns a b --label_column c --regression --max_len 7
+        --metric pearsonr spearmanr""".split()
+    remembered = json.loads(json.dumps(remembered_flags(parse_args(typed))))
+    argv = ['--only_inference', '--bert_model', 'folder', '--test_file', 'new.csv']
+    recalled = recall(argv, parse_args(argv), {'flags': remembered})
+    assert remembered_flags(recalled) == {**remembered, 'task_name': None}
+    assert recalled.text_columns == ['a', 'b'] and recalled.regression
+
+
+def test_other_flags_are_not_taken_from_a_model():
+    argv = ['--only_inference', '--bert_model', 'folder']
+    flags = {'task_name': 'RTE', 'output_dir': '/', 'dev_batch_size': -5, 'resume': True, 'x': 1}
+    recalled = recall(argv, parse_args(argv), {'flags': flags})
+    assert vars(recalled) == {**vars(parse_args(argv)), 'task_name': 'RTE'}
+
+
+def test_a_label_is_not_read_as_text():
+    with pytest.raises(UsageError, match='^--label_column a is one of the --text_columns too$'):
+        parse_args(['--train_file', 'a.csv', '--text_columns', 'b', 'a', '--label_column', 'a'])

@@ -123,7 +123,7 @@ def wait_for(condition, seconds=60):
 
 
 def half_written():
-    return list(Path('d').glob('.part-*.tmp')) if Path('d').exists() else []
+    return list(Path('d').glob('.part-*.bert.tmp')) if Path('d').exists() else []
 
 
 # The same files.
@@ -187,10 +187,10 @@ def test_interrupted(here, cluster):
 
 def test_leftovers_of_an_earlier_run_are_removed(here, cluster):
     Path('d').mkdir()
-    for name in ('.part-000.npz.abc.tmp', '.other.npz.abc.tmp'):
+    for name in ('.part-000.npz.abc.bert.tmp', '.other.npz.abc.bert.tmp'):
         Path('d', name).write_text('half')
     main('--output_dir=d', '--scheduler', cluster)
-    assert sorted(os.listdir('d')) == ['.other.npz.abc.tmp', 'part-000.npz']
+    assert sorted(os.listdir('d')) == ['.other.npz.abc.bert.tmp', 'part-000.npz']
 
 
 # What can fail.

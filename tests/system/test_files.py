@@ -58,12 +58,18 @@ def test_the_file_has_the_mode_that_open_would_have_given(tmp_path, umask, mode)
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     path = tmp_path / 'a[1].txt'
-    for name in ('a[1].txt', 'other', '.a[1].txt.swp', '.a1.txt.x.tmp'):
+    for name in ('a[1].txt', 'other', '.a[1].txt.swp', '.a1.txt.x.bert.tmp', '.a[1].txt.x.tmp'):
         (tmp_path / name).write_text('')
-    (tmp_path / '.a[1].txt.x1_y.tmp').write_text('half')
+    (tmp_path / '.a[1].txt.x1_y.bert.tmp').write_text('half')
     files.remove_leftovers(path)
     files.remove_leftovers(tmp_path / 'no folder' / 'file')
-    assert sorted(os.listdir(tmp_path)) == ['.a1.txt.x.tmp', '.a[1].txt.swp', 'a[1].txt', 'other']
+    assert sorted(os.listdir(tmp_path)) == [
+        '.a1.txt.x.bert.tmp',
+        '.a[1].txt.swp',
+        '.a[1].txt.x.tmp',
+        'a[1].txt',
+        'other',
+    ]
 
 
 def test_write_text_writes_utf8_as_it_is(tmp_path):
@@ -114,7 +120,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     rename = Path.rename
 
     def fail_for_the_new_one(self, other):
-        if self.name.endswith('.new.tmp'):
+        if self.name.endswith('.new.bert.tmp'):
             raise OSError(5, 'Input/output error')
         return rename(self, other)
 

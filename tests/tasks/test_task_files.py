@@ -295,7 +295,7 @@ def test_chinese_tasks_in_the_layout_of_gluonnlp(tmp_path):
         assert examples.texts == [('他说', '妈妈')[: 1 + pair], ('嗯', '我')[: 1 + pair]]
         labels = [task.labels[number] for number in examples.labels]
         assert labels == (['contradiction', 'entailment'] if name == 'XNLI' else ['1', '0'])
-        assert files.read_glue(tmp_path, task, task.test[0]) == (examples.texts, None)
+        assert files.read_glue(tmp_path, task, task.test[0]) == (examples.texts, None, None)
 
 
 XNLI_HEADER = (
@@ -411,6 +411,8 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
         ('d.jsonl', '[' * 100000, ':1: not a JSON object'),
         ('d.jsonl', '{"text": ["a"], "label": "a"}\n', ":1: 'text' is neither text nor a number"),
         ('d.jsonl', '{"text": null, "label": "a"}\n', ":1: 'text' is neither text nor a number"),
+        ('d.jsonl', '{"text": "a", "label": NaN}\n', ":1: 'label' is neither text nor a number"),
+        ('d.jsonl', '{"text": 1e999, "label": "a"}\n', ":1: 'text' is neither text nor a number"),
         ('d.tsv', 'text\tlabel\none\tc\n', ":2: the label 'c' is not one of a, b"),
         ('d.csv', b'text,label\n\xff,a\n', ':2: not valid UTF-8'),
         ('d.jsonl', b'{"text": "\xff"}\n', ':1: not valid UTF-8'),
@@ -456,7 +458,28 @@ def test_numbers_in_a_label_column(tmp_path, label, bad):
 
 def test_a_file_without_labels(tmp_path):
     path = write(tmp_path / 'd.csv', 'text\none\n')
-    assert own(path, label=None) == ([('one',)], None)
+    assert own(path, label=None) == ([('one',)], None, [{'text': 'one'}])
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'sentence'),
+    [
+        ('d.csv', 'text,label\none,a\ntwo,\n', ":3: the label '' is empty"),
+        ('d.tsv', 'text\tlabel\none\t \n', ":2: the label ' ' is empty"),
+        ('d.csv', 'text,label\none,"a\nb"\n', ":2: the label 'a\\nb' has a line end, "),
+        ('d.csv', 'text,label\none,a\ttab\n', ":2: the label 'a\\ttab' has a line end, a tab"),
+        (
+            'd.jsonl',
+            '{"text": "one", "label": "\\u001b[31m"}\n',
+            ":1: the label '\\x1b[31m' has a line end, a tab or another control character",
+        ),
+    ],
+)
+def test_cells_that_cannot_be_labels(tmp_path, name, content, sentence):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ToolkitError) as caught:
+        files.find_labels(path, 'label')
+    assert str(caught.value).startswith(f'{path}{sentence}')
 
 
 def test_extension_and_existence(tmp_path):
@@ -509,7 +532,8 @@ def test_predictions_beside_the_rows(tmp_path, extension):
             writer.writerows(ROWS)
         else:
             file.write('id\ttext\n' + ''.join(f'{row["id"]}\t{row["text"]}\n' for row in ROWS))
-    files.write_predictions(path, source, ['a', 'b', 'c,"'])
+    cells = [row.cells for row in files.read_rows(source)]
+    files.write_predictions(path, cells, ['a', 'b', 'c,"'])
     expected = [{**row, 'prediction': label} for row, label in zip(ROWS, ['a', 'b', 'c,"'])]
     assert [row.cells for row in files.read_rows(path)] == expected
     if extension == 'csv':
@@ -531,7 +555,7 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
     source = write(tmp_path / name, f'text\n{cell}\nlast\n')
     assert files.read_rows(source)[0].cells == {'text': text}
     path = tmp_path / f'done_{name}'
-    files.write_predictions(path, source, ['x', 'y'])
+    files.write_predictions(path, [row.cells for row in files.read_rows(source)], ['x', 'y'])
     assert [row.cells for row in files.read_rows(path)] == [
         {'text': text, 'prediction': 'x'},
         {'text': 'last', 'prediction': 'y'},
@@ -539,6 +563,6 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
 
 
 def test_a_column_named_prediction_is_replaced(tmp_path):
-    source = write(tmp_path / 'd.csv', 'prediction,text\nold,one\n')
-    files.write_predictions(tmp_path / 'done.csv', source, ['new'])
+    row = {'prediction': 'old', 'text': 'one'}
+    files.write_predictions(tmp_path / 'done.csv', [row], ['new'])
     assert (tmp_path / 'done.csv').read_text() == 'prediction,text\nnew,one\n'
