@@ -22,7 +22,6 @@ from bert.checkpoints.tensors import shard_names
 from bert.system.errors import ToolkitError
 from bert.system.files import (
     hash_file,
-    locked,
     parse_json,
     read_json,
     remove_leftovers,
@@ -30,6 +29,7 @@ from bert.system.files import (
     sha256,
     write_text,
 )
+from bert.system.processes import locked
 
 DESCRIPTION = (
     'config.json',

@@ -21,12 +21,12 @@ from bert.checkpoints.writing import write_gluon
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import (
     hash_file,
-    locked,
     remove_leftovers,
     replacing,
     replacing_folder,
     write_json,
 )
+from bert.system.processes import locked
 from bert.text.vocab import load_vocab
 
 # The Hub's repository with the same weights, by model and data set.

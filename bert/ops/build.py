@@ -21,7 +21,8 @@ from pathlib import Path
 
 from bert.system import machine
 from bert.system.errors import ToolkitError
-from bert.system.files import locked, sha256
+from bert.system.files import sha256
+from bert.system.processes import locked
 
 SOURCES = Path(__file__).parent
 # -march=native: a library built for another processor is not loaded, see `cache_key`.

@@ -64,35 +64,6 @@ def remove_leftovers(path, keep=None):
 
 
 @contextlib.contextmanager
-def locked(path):
-    """Hold a lock while the block runs, so that one process at a time does.
-
-    The lock is a file that exists only while a process holds it or waits for it, or after one was
-    killed with it. A missing folder is created; an error of the folder names ``path``.
-    """
-    import fcntl
-
-    path = Path(path)
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(path, 'w'))
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                raise ToolkitError(f'{path}: could not be locked ({error.strerror})') from None
-            # The process that held this lock has removed the file, and another may hold a new one.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    break
-        try:
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-
-
-@contextlib.contextmanager
 def replacing_folder(path):
     """Yield a new folder beside ``path`` that becomes ``path`` when the block succeeds.
 

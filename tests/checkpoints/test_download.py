@@ -19,6 +19,7 @@ from bert.checkpoints import download as module
 from bert.checkpoints import zoo
 from bert.checkpoints.download import DownloadError, download, read_member
 from bert.system.errors import ToolkitError
+from bert.system.files import HALF_WRITTEN
 
 CONTENT = os.urandom(200000)
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
@@ -302,7 +303,7 @@ def test_a_damaged_file_is_fetched_again_and_other_members_stay_inside(model, mo
     files[address] = buffer.getvalue()
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT[1:])
-    path.with_name(f'.{path.name}.0.tmp').touch()  # of a process that was killed
+    path.with_name(f'.{path.name}.0{HALF_WRITTEN}').touch()  # of a process that was killed
     monkeypatch.setattr(zoo, 'zoo_vocab_path', lambda data_set: data_set)
     assert fetch_weights() == (path, 'wiki_cn_cased')
     assert path.read_bytes() == CONTENT

@@ -5,12 +5,9 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from bert.system import files
 from bert.system.errors import ToolkitError
@@ -185,39 +182,3 @@ def test_copy_file(tmp_path, monkeypatch, can_link):
     assert copy.read_text() == 'one'
     files.write_text(source, 'two')
     assert copy.read_text() == 'one' and len(os.listdir(tmp_path)) == 2
-
-
-# --- locks
-
-LOCK = """
-import os, sys, time
-from bert.system.files import locked
-for _ in range(20):
-    with locked(sys.argv[1] + '/lock'):
-        open(sys.argv[1] + '/only', 'x').close()
-        time.sleep(0.001)
-        os.unlink(sys.argv[1] + '/only')
-"""
-
-
-def test_one_process_at_a_time_holds_a_lock_and_none_leaves_it(tmp_path):
-    processes = [
-        subprocess.Popen([sys.executable, '-c', LOCK, str(tmp_path)], cwd=ROOT) for _ in range(4)
-    ]
-    assert [process.wait() for process in processes] == [0] * 4
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_lock_left_by_a_killed_process_is_free(tmp_path):
-    (tmp_path / 'lock').touch()
-    with pytest.raises(KeyboardInterrupt), files.locked(tmp_path / 'lock'):
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_lock_that_cannot_be_made(tmp_path):
-    path = tmp_path / 'folder' / 'lock'
-    path.mkdir(parents=True)
-    with pytest.raises(ToolkitError) as caught, files.locked(path):
-        pass
-    assert str(caught.value) == f'{path}: could not be locked (Is a directory)'
