@@ -4,8 +4,10 @@ The server is the standard library's and the archives are made here, so the test
 Only one test needs the real MRPC files, and is skipped if they are absent.
 """
 
+import contextlib
 import doctest
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -855,6 +857,80 @@ def test_server_errors_are_tried_again(site, tmp_path):
     site.faults['/glue/data/AX.tsv'] = [status(500), status(503), status(429)]
     assert run(site, tmp_path, table) == 0
     assert len(site.log) == 4
+
+
+def redirect(location):
+    def answer(handler, body):
+        handler.send_response(302)
+        handler.send_header('Location', location)
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    'location, reason',
+    [
+        ('http://[::1/', 'Invalid IPv6 URL'),
+        (f'http://{"a" * 300}.org/', 'label'),
+        ('/glue/data/AX.tsv', 'Exceeded 30 redirects.'),
+        ('file:///etc/passwd', 'No connection adapters were found'),
+    ],
+)
+@pytest.mark.parametrize('name, file', [('AX', 'AX.tsv'), ('ChnSentiCorp', 'task_data_zh.tgz')])
+def test_redirects_that_lead_nowhere(site, tmp_path, capsys, name, file, location, reason):
+    """Of a file, and of the question for a size."""
+    path = '/glue/data/AX.tsv' if name == 'AX' else f'/{file}'
+    location = location.replace('/glue/data/AX.tsv', path)
+    table = serve(site, name, TEXT) if name == 'AX' else {name: glue.TASKS[name]}
+    site.faults[path] = [redirect(location)] * 40
+    assert run(site, tmp_path, table, '--tasks', name) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'{name}: {site.url}{path} cannot be fetched: ')
+    assert reason in err and err.count('\n') == 1
+
+
+def test_mirror_whose_name_is_too_long(tmp_path, capsys):
+    url = f'http://{"a" * 300}.org'
+    assert glue.main(['--data_dir', str(tmp_path), '--tasks', 'AX', '--base_url', url]) == 1
+    assert capsys.readouterr().err.startswith(f'AX: {url}/glue/data/AX.tsv cannot be fetched: ')
+
+
+@pytest.mark.parametrize('status', [302, 503])
+def test_bodies_of_redirects_and_errors_are_not_read(site, tmp_path, status):
+    """They may be without end; requests and urllib3 would read them."""
+    table = serve(site, 'AX', TEXT)
+    site.files['/elsewhere'] = TEXT
+    sent = []
+
+    def answer(handler, body):
+        handler.send_response(status)
+        handler.send_header('Location', '/elsewhere')
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(bytes(2**20))
+                sent.append(2**20)
+
+    site.faults['/glue/data/AX.tsv'] = [answer]
+    assert run(site, tmp_path, table) == 0
+    assert sum(sent) < ENOUGH
+
+
+def test_nothing_is_decompressed_on_the_way(site, tmp_path, capsys):
+    """The size counts the bytes that the server sends."""
+    table = serve(site, 'AX', TEXT)
+    packed = gzip.compress(TEXT)
+
+    def answer(handler, body):
+        handler.send_response(200)
+        handler.send_header('Content-Encoding', 'gzip')
+        handler.end_headers()
+        handler.wfile.write(packed)
+
+    site.faults['/glue/data/AX.tsv'] = [answer]
+    assert run(site, tmp_path, table) == 0
+    assert site.log[1] == ('/glue/data/AX.tsv', f'bytes={len(packed)}-')
 
 
 def test_server_error_that_lasts(site, tmp_path, capsys):

@@ -66,7 +66,8 @@ def first_of(paths):
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.
 
-    It is hidden if stderr is not a terminal or log lines are disabled.
+    It is hidden if stderr is not a terminal or log lines are disabled. Bytes, of the unit B, are
+    shown as kB, MB and so on.
 
     Yields
     ------
@@ -81,6 +82,7 @@ def progress(total, description, unit):
         total=total,
         desc=escape(description),
         unit=unit,
+        unit_scale=unit == 'B',
         disable=hidden,
         leave=False,
         dynamic_ncols=True,

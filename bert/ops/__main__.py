@@ -14,7 +14,7 @@ def main():
     environment.check_mxnet()
     try:
         show(str(build.build()))
-    except build.BuildError as error:
+    except ToolkitError as error:
         raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
 
 

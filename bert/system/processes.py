@@ -120,13 +120,14 @@ def kill_with_parent():
     return follow
 
 
-def lock(file):
+def lock(file, wait=False):
     """Lock an open file, or folder, until it is closed; return False if another process has it.
 
-    A process that was forked or started with the open file has the lock too.
+    A process that was forked or started with the open file has the lock too. With ``wait``, the
+    lock is waited for.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
@@ -166,6 +167,33 @@ def alone(path):
                     os.unlink(name)
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Hold a lock while the block runs, so that one process at a time does; the others wait.
+
+    The lock is a file that exists only while a process holds it or waits for it, or after one was
+    killed with it. A missing folder is created; an error of the folder names ``path``.
+    """
+    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(path, 'w'))
+            except OSError as error:
+                raise ToolkitError(f'{path}: could not be locked ({error.strerror})') from None
+            lock(file, wait=True)
+            # The process that held this lock has removed the file, and another may hold a new one.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
 
 
 def leave_at_once(status):

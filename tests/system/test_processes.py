@@ -12,11 +12,11 @@ from conftest import ROOT
 
 from bert.system import processes
 from bert.system.errors import ToolkitError
-from bert.system.processes import alone
+from bert.system.processes import alone, locked
 
 HOLD = """
 import sys
-from bert.system.processes import alone
+from bert.system.processes import alone, locked
 with alone(sys.argv[1]):
     print('held', flush=True)
     sys.stdin.read()
@@ -146,3 +146,39 @@ def test_an_orphan_does_not_begin():
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ('generation 0\n', '')
+
+
+# --- locks
+
+LOCK = """
+import os, sys, time
+from bert.system.processes import locked
+for _ in range(20):
+    with locked(sys.argv[1] + '/lock'):
+        open(sys.argv[1] + '/only', 'x').close()
+        time.sleep(0.001)
+        os.unlink(sys.argv[1] + '/only')
+"""
+
+
+def test_one_process_at_a_time_holds_a_lock_and_none_leaves_it(tmp_path):
+    processes = [
+        subprocess.Popen([sys.executable, '-c', LOCK, str(tmp_path)], cwd=ROOT) for _ in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_left_by_a_killed_process_is_free(tmp_path):
+    (tmp_path / 'lock').touch()
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / 'lock'):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_cannot_be_made(tmp_path):
+    path = tmp_path / 'folder' / 'lock'
+    path.mkdir(parents=True)
+    with pytest.raises(ToolkitError) as caught, locked(path):
+        pass
+    assert str(caught.value) == f'{path}: could not be locked (Is a directory)'
