@@ -29,7 +29,7 @@ from bert.pretraining import batches, corpus, sources
 from bert.pretraining.shards import write_npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
-from bert.tasks import files, submission
+from bert.tasks import files, predictions, submission
 from bert.tasks.table import TASKS, Split, Task
 from bert.text import sentencepiece
 from bert.text.tokenizer import build_tokenizer, tokenize
@@ -158,7 +158,7 @@ def own_target(suffix):
                 check_examples(files.read_own(task, split), task)
         rows = files.read_rows(path)
         out = path.parent / f'out{suffix}'
-        files.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
+        predictions.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
         written = files.read_rows(out)
         assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
 

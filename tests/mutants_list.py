@@ -720,24 +720,23 @@ CHECKPOINTS = [
     (
         'the digests of the Hub not compared',
         'bert/checkpoints/hub.py',
-        'if size != expected.size or found != wanted:',
-        'if size != expected.size:',
+        'if found != expected:',
+        'if found[0] != expected[0]:',
         'tests/checkpoints/test_zoo.py::test_downloads_of_the_hub_that_are_broken',
     ),
     (
         'the digests of small files not compared',
         'bert/checkpoints/hub.py',
-        "digest, wanted = hashlib.sha1(f'blob {size}\\0'.encode()), expected.blob_id",
-        "digest = hashlib.sha1(f'blob {size}\\0'.encode())\n"
-        '        wanted = hash_file(path, digest.copy())',
+        'return size, hash_file(path, kind)',
+        'return size, digest if len(digest) == 40 else hash_file(path, kind)',
         'tests/checkpoints/test_zoo.py::test_downloads_of_the_hub_that_are_broken',
     ),
     (
         'the checksum of the zoo not compared',
         'bert/checkpoints/zoo.py',
-        'if _sha1(content) != sha1:',
-        'if not content:',
-        'tests/checkpoints/test_zoo_vocabulary.py',
+        'if not _has_sha1(temporary, sha1):',
+        'if not temporary.is_file():',
+        'tests/checkpoints/test_zoo_vocabulary.py tests/checkpoints/test_zoo.py',
     ),
     (
         'an array of any size is allocated',
@@ -1081,8 +1080,8 @@ SYSTEM = [
     (
         'two programs write to one place',
         'bert/system/processes.py',
-        'fcntl.LOCK_EX | fcntl.LOCK_NB',
-        'fcntl.LOCK_SH | fcntl.LOCK_NB',
+        'fcntl.LOCK_EX | (0 if wait',
+        'fcntl.LOCK_SH | (0 if wait',
         'tests/system/test_processes.py::test_a_place_is_held_until_its_process_has_ended',
     ),
     (
@@ -1157,8 +1156,8 @@ CLI = [
     (
         'a GPU named twice',
         'bert/cli/flags.py',
-        'if not indices or min(indices) < 0 or len(set(indices)) < len(indices):',
-        'if not indices or min(indices) < 0:',
+        'if not indices or len(set(indices)) < len(indices):',
+        'if not indices:',
         'tests/cli/test_cli_flags.py',
     ),
     (

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import is_utf8, parse_json, read_text, write_text
+from bert.system.files import is_utf8, parse_json, read_text
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
@@ -140,41 +140,6 @@ def read_rows(path):
     if not rows:
         raise ToolkitError(f'{path}: has no rows')
     return rows
-
-
-def write_predictions(path, cells, predictions):
-    """Write rows with an added column, ``prediction``, in the format of the path's extension.
-
-    Parameters
-    ----------
-    path : path-like
-    cells : list of dict
-        The rows as they were read, which need not be what the file holds now.
-    predictions : list of str
-        One for each row.
-    """
-    rows = [{**row, 'prediction': prediction} for row, prediction in zip(cells, predictions)]
-    suffix = Path(path).suffix.lower()
-    if suffix == '.jsonl':
-        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    elif suffix == '.tsv':
-        # Without the csv module, which refuses some characters when it may not quote.
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
-    else:
-        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
-        has_return = any('\r' in cell for row in rows for cell in row.values())
-        buffer = io.StringIO()
-        writer = csv.DictWriter(
-            buffer,
-            fieldnames=list(rows[0]),
-            lineterminator='\n',
-            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    write_text(path, text)
 
 
 def _number_columns(path, header, split):
