@@ -1,6 +1,13 @@
 #!/usr/bin/env python3
 """Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py."""
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import contextlib
 import logging
 import time
@@ -19,7 +26,7 @@ from bert.pretraining.flags import (
     parse_args,
     recipe_of,
 )
-from bert.pretraining.sources import Shards, Text
+from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
@@ -65,6 +72,7 @@ def pretrain(args, memory, workers):
     }
     by_worker = build_flags().with_role('by_worker')
     workers.check_same('flags', {n: v for n, v in vars(args).items() if n not in by_worker})
+    log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder = Path(args.ckpt_dir)
     if start and not args.do_training:
@@ -113,6 +121,13 @@ def choose_start(args):
         raise UsageError(
             f'{args.ckpt_dir} holds step {start}, which is after the last one, '
             f'--num_steps {args.num_steps}'
+        )
+    had = bool(saved and saved.get('no_nsp'))
+    if start and args.do_training and had != args.no_nsp:
+        raise UsageError(
+            f'--start_step: the run in {args.ckpt_dir} was {"with" if had else "without"} --no_nsp '
+            f'and is {"without" if had else "with"} it now; use the same, or start over without '
+            '--start_step'
         )
     return start, saved
 

@@ -265,6 +265,8 @@ class Inline(Executor):
 
     def submit(self, function, *args):
         self.submitted += 1
+        # Otherwise Ctrl-C would reach a worker before it is set up.
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         future = Future()
         if self.error:
             future.set_exception(self.error)
@@ -630,7 +632,7 @@ def test_zoo_trouble(zoo_server, serve, here):
     address = f'/gluon/dataset/vocab/{name}.zip'
     good = files.pop(address)
     for content, words in (
-        (None, 'could not be fetched from http://127.0.0.1.*404'),
+        (None, 'is missing, and http://127.0.0.1.* answered 404 Not Found; '),
         (b'<html>', 'not a zip file with'),
         (good.replace(b'"the"', b'"teh"'), 'not a zip file with|not the right file'),
     ):
@@ -776,6 +778,25 @@ def test_no_next_sentences(here, capsys, flags):
         found.append(' '.join(words[1:-1]))
     pairs = [' '.join(text[i : i + 2]) for i in range(0, len(text), 2)]
     assert sorted(found) == sorted(pairs * (len(found) // len(pairs)))
+
+
+def test_text_without_documents_makes_many_outputs(here, monkeypatch):
+    """Outputs and the parts of one are cut at line ends; all text is there, dupe_factor times."""
+    monkeypatch.setattr(generation, 'CORPUS_TOKENS', 200)
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    text = [' '.join(WORDS[i % 5 : 3 + i % 9]) for i in range(2, 1000) if i % 9 > 4]
+    Path('one.txt').write_text('\n'.join(text))
+    flags = ['--output_dir=d', '--num_outputs=4', '--num_workers=1', '--no_nsp', '--dupe_factor=3']
+    summary = make(*flags, inputs='one.txt')
+    assert len(summary['files']) == 4
+    vocab = load_vocab('vocab.txt')
+    found = []
+    for path in summary['files']:
+        arrays = read_shard(path, vocab)
+        words = [vocab.idx_to_token[i] for ids in unmasked(arrays) for i in ids[1:-1]]
+        assert len(words) > 3 * 700
+        found += words
+    assert sorted(found) == sorted(' '.join(text * 3).split())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')

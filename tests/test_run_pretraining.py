@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -221,6 +223,38 @@ def test_losses_by_numpy(folder, num_masks, operators):
     np.testing.assert_allclose(objective.asscalar(), mlm_loss / 2 + nsp_loss / 4, rtol=1e-5)
 
 
+def test_the_objective_by_numpy(folder, operators):
+    """Each loss is a mean over the whole update, as the gradients of the last two biases show.
+
+    The derivative of a cross entropy is the softmax, less 1 at the label.
+    """
+    model, vocab = build_from_configuration(
+        folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
+    )
+    finish_initialization(model, mx.cpu())
+    update.accumulate_gradients(model)
+    source = sources.Shards(f'{folder}/shards/part-000.npz', plain_vocab(vocab), 32)
+    (arrays,) = (unit.load() for unit in source.units(0, 0, rows=1))
+    parts = [batches.make_batch(arrays, np.arange(*rows)) for rows in ((0, 9), (9, 12))]
+    gradients(model, build_loss([mx.cpu()]), parts, [mx.cpu()], 1)
+
+    mlm, nsp = [], []
+    for batch in parts:
+        _, _, nsp_scores, mlm_scores = model(*map(mx.nd.array, batch[:4]))
+        is_mask = batch.mlm_weights > 0
+        mlm.append(less_labels(mlm_scores.softmax().asnumpy()[is_mask], batch.mlm_labels[is_mask]))
+        nsp.append(less_labels(nsp_scores.softmax().asnumpy(), batch.nsp_labels))
+    assert len(np.concatenate(mlm)) > 20 > len(np.concatenate(nsp)) == 12
+    for name, derivatives in (('decoder.3.bias', mlm), ('classifier.bias', nsp)):
+        expected = np.concatenate(derivatives).mean(axis=0)
+        found = named(model)[name].grad().asnumpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def less_labels(probabilities, labels):
+    return probabilities - np.eye(probabilities.shape[1])[labels]
+
+
 def cross_entropy(scores, labels, weights):
     scores = scores.astype(np.float64)
     picked = np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
@@ -301,6 +335,24 @@ def test_order_depends_on_seed_and_epoch_only(folder):
         rest = take(count - start, position=whole[start - 1][1])
         assert ids(rest) == ids(whole[start:])
     assert ids(take(3, seed=1)) != ids(take(3))
+
+
+def test_each_epoch_has_its_own_batches(folder):
+    """Both epochs have all instances of a shard, but no batch in common."""
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    source = sources.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
+    cut = batches.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
+    epochs = {0: [], 1: []}
+    with batches.updates(source, cut, 0, (0, 0, 0)) as updates:
+        for (batch,), (epoch, _, _) in updates:
+            if epoch not in epochs:
+                break
+            lengths = batch.valid_lengths.astype(int)
+            rows = [tuple(row[:length]) for row, length in zip(batch.ids.tolist(), lengths)]
+            epochs[epoch].append(tuple(sorted(rows)))
+    first, second = epochs.values()
+    assert sorted(sum(first, ())) == sorted(sum(second, ()))
+    assert len(first) == len(second) > 9 and set(first).isdisjoint(second)
 
 
 def test_units_hold_small_shards_together(folder):
@@ -607,6 +659,23 @@ def test_text_units(folder, monkeypatch):
         assert all(stop == start for (_, stop), (start, _) in zip(edges, edges[1:]))
 
 
+def test_units_of_text_without_documents(folder, tmp_path, monkeypatch):
+    """Without next sentences one document makes several units, and nothing is lost."""
+    text = (folder / '0.txt').read_text().replace('\n\n', '\n')
+    (tmp_path / 'one.txt').write_text(text)
+    monkeypatch.setattr(sources, 'TEXT_PER_UNIT', len(text) // 3)
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    counts = []
+    for no_nsp in (False, True):
+        recipe = Recipe(MAX_SEQ_LENGTH, 5, dupe_factor=1, no_nsp=no_nsp)
+        source = sources.Text(str(tmp_path / 'one.txt'), vocab, True, recipe, 1)
+        units = source.units(0, 0, rows=1)
+        counts.append(len(units))
+    assert counts == [1, 3]
+    lengths = np.concatenate([unit.load()['valid_lengths'] for unit in units]).astype(int)
+    assert (lengths - 2).sum() == len(text.split())
+
+
 def damage(path, how):
     """Damage a shard in one of the ways that occur."""
     if how == 'truncated':
@@ -791,17 +860,22 @@ def test_long_instances(train, folder, tmp_path):
 
 
 def test_shards_of_the_original(train, folder, tmp_path, capsys):
-    """Without a description, in the original's types: the same losses, and one line about it."""
+    """Without a description, in the original's types: the same losses, and one line in all."""
     expected = train(name='ours')
     (tmp_path / 'original').mkdir()
     for path in (folder / 'shards').iterdir():
         with np.load(path) as arrays:
             np.savez(tmp_path / 'original' / path.name, **arrays)
     capsys.readouterr()
-    assert train(data=tmp_path / 'original' / '*.npz', name='original') == expected
-    printed = capsys.readouterr().err
-    assert printed.count('shards that do not say how they were made') == 1
+    theirs = tmp_path / 'original' / '*.npz'
+    assert train(data=theirs, name='original') == expected
     assert lines(tmp_path / 'original') == lines(tmp_path / 'ours')
+    (tmp_path / 'other.npz').write_bytes((tmp_path / 'original' / 'part-000.npz').read_bytes())
+    capsys.readouterr()
+    evaluation = f'--data_eval={tmp_path}/other.npz,{theirs}'
+    train('--do-eval', evaluation, data=theirs, name='original', num_steps=1)
+    (line,) = re.findall('.*does not say how it was made.*', capsys.readouterr().err)
+    assert line.startswith(f'INFO:root:{tmp_path}/original/part-000.npz (and 2 more): does not')
 
 
 @pytest.fixture(scope='module')
@@ -879,15 +953,34 @@ def test_a_run_without_next_sentences_is_resumed(train, runs, tmp_path):
     assert largest_difference(ours, theirs) == 0
 
 
-def test_next_sentences_cannot_be_added_on_the_way(train):
-    """The optimizer's states of their weights are missing; the other way round they do no harm."""
-    train('--no_nsp', num_steps=2)
-    with pytest.raises(ToolkitError, match='0000002.states: .*pooler'):
-        train('--start_step=auto', num_steps=4)
-    assert set(train('--no_nsp', '--start_step=auto', num_steps=4)['train']) == {
-        'mlm_loss',
-        'mlm_acc',
-    }
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [([], 'without --no_nsp and is with it'), (['--no_nsp'], 'with --no_nsp and is without it')],
+)
+def test_next_sentences_cannot_come_or_go_on_the_way(train, folder, tmp_path, flags, words):
+    """A state can still be evaluated either way."""
+    others = [] if flags else ['--no_nsp']
+    train(*flags, num_steps=2)
+    for start in ('auto', 2):
+        with pytest.raises(UsageError) as caught:
+            train(*others, f'--start_step={start}', num_steps=4)
+        assert str(caught.value) == (
+            f'--start_step: the run in {tmp_path}/run was {words} now; use the same, or start over '
+            'without --start_step'
+        )
+    assert saved_steps(tmp_path / 'run') == [2]
+    evaluation = f'--do-eval --data_eval={folder}/shards/part-000.npz --start_step=2'.split()
+    model = [f'--bert_model={folder}/tiny/config.json', f'--ckpt_dir={tmp_path}/run']
+    assert run_pretraining.main([*evaluation, *model, *others])['step'] == 2
+    assert train(*flags, '--start_step=auto', num_steps=4)['step'] == 4
+
+
+def test_states_say_so_only_without_next_sentences(train, tmp_path):
+    """Those of earlier versions are valid as they are."""
+    for name, flags in (('with', []), ('without', ['--no_nsp'])):
+        train(*flags, num_steps=1, name=name)
+        with np.load(tmp_path / name / '0000001.states', allow_pickle=False) as states:
+            assert json.loads(states['progress'].item()).get('no_nsp') == (True if flags else None)
 
 
 def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
@@ -899,3 +992,18 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
         f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
+
+
+def test_workers_are_started_with_signals_held_back():
+    """Ctrl-C reaches them while Python starts, and would end them with a traceback."""
+    held = []
+
+    class Recorded(ThreadPoolExecutor):
+        def submit(self, function):
+            held.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            return super().submit(function)
+
+    unit = types.SimpleNamespace(load=lambda: {})
+    with Recorded(1) as executor:
+        assert len(list(batches.load_ahead(iter([(0, 0, unit), (0, 1, unit)]), executor, 1))) == 2
+    assert len(held) == 2 and all({signal.SIGINT, signal.SIGTERM} <= mask for mask in held)

@@ -10,12 +10,12 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 
 from bert.system.errors import ToolkitError
 from bert.system.processes import leave_at_once
+from bert.system.terminal import complain
 
 # Seconds between two looks at the scheduler's port, and for it to answer.
 LOOK = 5
@@ -181,5 +181,5 @@ def report_termination(role):
 
 def leave(sentence):
     """End the process with an error from a thread, as the main one waits in C++."""
-    print(f'{os.path.basename(sys.argv[0])}: error: {sentence}', file=sys.stderr)
+    complain(sentence)
     leave_at_once(1)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert.system.errors import ToolkitError
+from bert.cli.console import first_of
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import is_utf8
 from bert.text.tokenizer import find_distinct
 
 # How many bytes of text are held in memory as words at a time.
@@ -39,7 +41,7 @@ def smallest_integer(largest):
 
 
 class Span(NamedTuple):
-    """Whole documents: the bytes from ``start`` up to ``stop`` of a text file."""
+    """Whole lines, often whole documents: the bytes from ``start`` up to ``stop`` of a file."""
 
     path: str
     start: int
@@ -52,7 +54,7 @@ def find_files(patterns):
     Raises
     ------
     ToolkitError
-        If a glob matches nothing, or something that is not a file.
+        If a glob matches nothing, something that is not a file, or a name that is not UTF-8.
     """
     paths = []
     for pattern in filter(None, patterns.split(',')):
@@ -61,26 +63,30 @@ def find_files(patterns):
         if not found:
             raise ToolkitError(f'{pattern}: no file matches')
         for path in found:
-            if os.path.isdir(path):
-                raise ToolkitError(f'{path}: a directory; name its files, as in {path}/*.txt')
+            if not is_utf8(path):
+                raise UsageError(f'{path}: the name is not valid UTF-8')
             if not os.path.isfile(path):
-                raise ToolkitError(f'{path}: not a regular file')
+                advice = f'a directory; name its files, as in {path}/*.txt'
+                what = advice if os.path.isdir(path) else 'not a regular file'
+                raise ToolkitError(f'{path}: {what}')
         paths.extend(found)
     if not paths:
         raise ToolkitError('no input file is named')
     return paths
 
 
-def share_out(paths, shares):
+def share_out(paths, shares, whole_documents=True):
     """Divide text into shares.
 
     Neighbouring files go to the same share. If there are more shares than files, each file is cut
-    between documents into parts of about equal size, one for each of its shares.
+    into parts of about equal size, one for each of its shares.
 
     Parameters
     ----------
     paths : list of str
     shares : int
+    whole_documents : bool
+        Whether to cut between documents only, instead of between any two lines.
 
     Returns
     -------
@@ -91,19 +97,20 @@ def share_out(paths, shares):
         groups = np.array_split(np.arange(len(paths)), shares)
         return [[Span(paths[i], 0, os.path.getsize(paths[i])) for i in group] for group in groups]
     parts = [len(group) for group in np.array_split(np.arange(shares), len(paths))]
-    return [[span] for path, count in zip(paths, parts) for span in _cut(path, count)]
+    return [[span] for path, n in zip(paths, parts) for span in _cut(path, n, whole_documents)]
 
 
-def _cut(path, count):
-    """Cut a file between documents into spans of about equal size."""
+def _cut(path, count, whole_documents):
+    """Cut a file between documents or lines into spans of about equal size."""
     size = os.path.getsize(path)
     cuts = [0]
     with open(path, 'rb') as file:
         for part in range(1, count):
             # Go to the end of this line, and then past the next blank one.
             file.seek(size * part // count)
-            file.readline(LONGEST_LINE)
-            while file.readline(LONGEST_LINE).strip():
+            while file.readline(LONGEST_LINE)[-1:] not in (b'\n', b''):
+                pass
+            while whole_documents and file.readline(LONGEST_LINE).strip():
                 pass
             cuts.append(file.tell())
     return [Span(path, start, stop) for start, stop in zip(cuts, [*cuts[1:], size])]
@@ -116,14 +123,20 @@ def read_corpus(spans, encode, vocab_size, repeatable=True, on_progress=lambda f
 
 
 def read_corpora(
-    spans, encode, vocab_size, tokens, repeatable=True, on_progress=lambda fraction: None
+    spans,
+    encode,
+    vocab_size,
+    tokens,
+    repeatable=True,
+    on_progress=lambda fraction: None,
+    whole_documents=True,
 ):
     """Read and tokenize text, one corpus at a time.
 
-    A corpus ends with the document that brings it to ``tokens`` tokens, if at least that many
-    follow; the last corpus takes the rest. So a text of fewer than ``2 * tokens`` tokens is one
-    corpus, and little more than ``2 * tokens`` of a longer text are in memory, unless a single
-    document is longer.
+    A corpus ends with the document or, unless ``whole_documents``, the sentence that brings it to
+    ``tokens`` tokens, if at least that many follow; the last corpus takes the rest. So a text of
+    fewer than ``2 * tokens`` tokens is one corpus, and little more than ``2 * tokens`` of a longer
+    text are in memory, unless a single document is longer and must be whole.
 
     Parameters
     ----------
@@ -140,7 +153,7 @@ def read_corpora(
     Yields
     ------
     Corpus
-        If there are several, each with two documents or more.
+        If there are several of ``whole_documents``, each with two or more.
 
     Raises
     ------
@@ -164,7 +177,7 @@ def read_corpora(
             if len(pending[0]) + sum(len(chunk[0]) for chunk in chunks) >= 2 * tokens:
                 pending, chunks = _joined(pending, chunks), []
                 while True:
-                    token, sentence = _first_cut(*pending[1:], tokens)
+                    token, sentence = _first_cut(*pending[1:], tokens, whole_documents)
                     if not token:
                         break
                     cuts = token, sentence, sentence
@@ -184,11 +197,13 @@ def _joined(pending, chunks):
     return tuple(map(np.concatenate, zip(pending, *chunks)))
 
 
-def _first_cut(lengths, document, tokens):
+def _first_cut(lengths, document, tokens, whole_documents):
     """Find the first token and the first sentence of the second corpus; 0, 0 if there is none."""
     ends = np.cumsum(lengths)
-    # The first sentences of documents that leave two documents or more on either side.
-    first = (np.flatnonzero(np.diff(document)) + 1)[1:-1]
+    first = np.arange(1, len(lengths))
+    if whole_documents:
+        # The first sentences of documents that leave two documents or more on either side.
+        first = first[np.diff(document) > 0][1:-1]
     start = ends[first - 1]
     fits = np.flatnonzero((start >= tokens) & (ends[-1] - start >= tokens))
     return (start[fits[0]], first[fits[0]]) if len(fits) else (0, 0)
@@ -196,20 +211,15 @@ def _first_cut(lengths, document, tokens):
 
 def _corpus(ids, lengths, document, spans):
     """Make a corpus from the ``lengths`` and the ``document`` of each sentence."""
+    if not len(lengths):
+        names = ', '.join(dict.fromkeys(span.path for span in spans))
+        raise ToolkitError(f'{names}: no text for an output; drop the file or make fewer outputs')
     first = np.flatnonzero(np.diff(document)) + 1
-    corpus = Corpus(
+    return Corpus(
         ids=ids,
         sentences=np.concatenate([[0], np.cumsum(lengths)]),
         documents=np.concatenate([[0], first, [len(lengths)]]),
     )
-    _check(corpus, spans)
-    return corpus
-
-
-def _check(corpus, spans):
-    names = ', '.join(dict.fromkeys(span.path for span in spans))
-    if len(corpus.sentences) == 1:
-        raise ToolkitError(f'{names}: no text for an output; drop the file or make fewer outputs')
 
 
 def has_one_document(spans):
@@ -228,14 +238,12 @@ def has_one_document(spans):
 
 def warn_of_single_documents(shares):
     """Warn if some shares of the text, lists of spans, have only one document each."""
-    alone = [spans for spans in shares if has_one_document(spans)]
+    alone = [spans[0].path for spans in shares if has_one_document(spans)]
     if alone:
-        others = f' (and {len(alone) - 1} more)' if len(alone) > 1 else ''
         logging.warning(
-            '%s%s: only one document, from which random next sentences come too; blank lines '
+            '%s: only one document, from which random next sentences come too; blank lines '
             'separate documents',
-            alone[0][0].path,
-            others,
+            first_of(alone),
         )
 
 

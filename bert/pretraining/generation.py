@@ -126,6 +126,7 @@ def make_blocks(plan, on_progress):
         CORPUS_TOKENS,
         repeatable=tokenization.sp_nbest in (0, 1),
         on_progress=on_reading,
+        whole_documents=not plan.recipe.no_nsp,
     ):
         count, blocks = make_instances(corpus, plan.recipe, symbols, rng)
         start, done = made, 0

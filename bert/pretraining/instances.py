@@ -25,6 +25,8 @@ SPECIALS_PER_RUN = 2
 MIN_SEQ_LENGTH = SPECIALS_PER_INSTANCE + 2
 # Instances are assembled and masked in blocks of about this many tokens, which fit in the cache.
 BLOCK_TOKENS = 2**19
+# Text without next sentences is cut into runs in sections of about this many tokens, side by side.
+SECTION_TOKENS = 2**16
 
 
 class Recipe(NamedTuple):
@@ -105,7 +107,9 @@ def plan_runs(corpus, recipe, rng):
     """Choose the only segment of every instance, ``dupe_factor`` times over.
 
     Each document is cut into runs of as many whole sentences as fit the target length, which is
-    drawn as for :func:`plan_pairs`. A sentence that is longer is cut at the target length.
+    drawn as for :func:`plan_pairs`, but for each run. A sentence that is longer is cut at the
+    target length. A run ends at the end of each section too, or a long document would take one
+    step for each of its runs.
 
     Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 8: runs of
     3 + 4 and of 5 tokens. With target length 4: runs of 3, 4, 4 and 1.
@@ -117,43 +121,38 @@ def plan_runs(corpus, recipe, rng):
     """
     sentences = corpus.sentences
     limit = recipe.max_seq_length - SPECIALS_PER_RUN
-    document, target = _draw_targets(corpus, recipe, limit, rng)
-    start, stop = sentences[corpus.documents[document]], sentences[corpus.documents[document + 1]]
+    sections = np.searchsorted(sentences, np.arange(0, sentences[-1], SECTION_TOKENS))
+    bounds = sentences[np.union1d(corpus.documents, sections)]
+    start, stop = (np.tile(part, recipe.dupe_factor) for part in (bounds[:-1], bounds[1:]))
     steps = []
     while len(start):
-        longest = start + target
+        longest = start + _draw_targets(len(start), recipe, limit, rng)
         end = sentences[np.searchsorted(sentences, longest, side='right') - 1]
         end = np.minimum(np.where(end > start, end, longest), stop)
         steps.append((start, end - start))
         unfinished = end < stop
-        start, stop, target = end[unfinished], stop[unfinished], target[unfinished]
+        start, stop = end[unfinished], stop[unfinished]
     start, length = map(np.concatenate, zip(*steps))
     nothing = np.zeros_like(start)
     return Pairs(start, length, nothing, nothing, np.zeros(len(start), dtype=bool))
 
 
-def _draw_targets(corpus, recipe, limit, rng):
-    """Draw the target length of each pass over each document: usually ``limit`` tokens.
-
-    Returns
-    -------
-    (passes * documents,) number of the document, (passes * documents,) target length
-    """
-    document = np.tile(np.arange(len(corpus.documents) - 1), recipe.dupe_factor)
-    short = rng.random(len(document)) < recipe.short_seq_prob
-    return document, np.where(short, rng.integers(2, limit + 1, len(document)), limit)
+def _draw_targets(count, recipe, limit, rng):
+    """Draw target lengths: usually ``limit`` tokens."""
+    short = rng.random(count) < recipe.short_seq_prob
+    return np.where(short, rng.integers(2, limit + 1, count), limit)
 
 
 def plan_pairs(corpus, recipe, rng):
     """Choose the segments of every instance, ``dupe_factor`` times over.
 
     Each document is cut into chunks of whole sentences that reach the target length: usually the
-    most that fits, with probability ``short_seq_prob`` a random length of at least 2. A random
-    number of sentences at the start of a chunk become A. B is the rest of the chunk or, half of
-    the time and whenever there is no rest, as much of another document (or of the same, if it is
-    the only one), from a random sentence on; the rest then begins the next chunk. Pairs that are
-    too long lose tokens
-    (:func:`truncate`).
+    most that fits, with probability ``short_seq_prob`` a random length of at least 2. The target
+    is drawn for each document; if there is only one, for each chunk, as the whole text would be
+    short or none of it. A random number of sentences at the start of a chunk become A. B is the
+    rest of the chunk or, half of the time and whenever there is no rest, as much of another
+    document (or of the same, if it is the only one), from a random sentence on; the rest then
+    begins the next chunk. Pairs that are too long lose tokens (:func:`truncate`).
 
     Worked example: a document with sentences of 3, 4 and 5 tokens, and target length 6. The first
     two sentences reach it: A has 3 tokens and B has 4. If B is random instead, it takes sentences
@@ -167,7 +166,8 @@ def plan_pairs(corpus, recipe, rng):
     sentences, documents = corpus.sentences, corpus.documents
     limit = recipe.max_seq_length - SPECIALS_PER_INSTANCE
     count = len(documents) - 1
-    document, target = _draw_targets(corpus, recipe, limit, rng)
+    document = np.tile(np.arange(count), recipe.dupe_factor)
+    target = _draw_targets(len(document), recipe, limit, rng)
     start = documents[document]
     steps = []
     while len(document):
@@ -191,6 +191,8 @@ def plan_pairs(corpus, recipe, rng):
         start = np.where(is_random, a_stop, end)
         unfinished = start < documents[document + 1]
         document, target, start = document[unfinished], target[unfinished], start[unfinished]
+        if count == 1:
+            target = _draw_targets(len(document), recipe, limit, rng)
     return truncate(Pairs(*map(np.concatenate, zip(*steps))), limit, rng)
 
 

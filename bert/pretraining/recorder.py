@@ -174,6 +174,8 @@ class Recorder:
                 'sums': self.tally.sums.tolist(),
                 'logs': log_sizes(self.folder, LOGS),
             }
+            if self.no_nsp:  # added later
+                state['no_nsp'] = True
             updater.save(self.folder, self.step, state, self.keep)
         self.saved_step = self.step
         self.workers.remember_saved(self.describe_saved())

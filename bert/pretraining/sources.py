@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert.cli.console import first_of
 from bert.pretraining.corpus import (
     find_files,
     read_corpus,
@@ -92,6 +93,11 @@ class Shards:
         The model's number of positions.
     no_nsp : bool
         Whether the next-sentence labels are of no use.
+
+    Attributes
+    ----------
+    undescribed : list of str
+        The files that do not say how they were made.
     """
 
     ahead = 1  # how many units are read before they are needed
@@ -109,11 +115,9 @@ class Shards:
                 )
         self.counts = [int(each['instances']) for each in settings]
         self.count = sum(self.counts)
-        if not all('vocab_fingerprint' in each for each in settings):
-            logging.info(
-                'shards that do not say how they were made: their ids are taken to be those of '
-                "the model's vocabulary"
-            )
+        self.undescribed = [
+            path for path, each in zip(self.paths, settings) if 'vocab_fingerprint' not in each
+        ]
         self.lower = settings[0].get('lower') if not settings[0].get('tokenized') else None
         self.description = [
             [os.path.basename(path), count] for path, count in zip(self.paths, self.counts)
@@ -140,6 +144,17 @@ class Shards:
     def executor(self):
         """Return an executor that reads ahead, in a thread."""
         return ThreadPoolExecutor(self.ahead)
+
+
+def log_undescribed(sources):
+    """Log one line if some of the shards do not say how they were made."""
+    paths = list(dict.fromkeys(path for source in sources for path in source.undescribed))
+    if paths:
+        logging.info(
+            "%s: does not say how it was made; the ids are taken to be those of the model's "
+            'vocabulary',
+            first_of(paths),
+        )
 
 
 class TextUnit(NamedTuple):
@@ -183,13 +198,14 @@ class Text:
     """
 
     count = None  # the number of instances, unknown before they are made
+    undescribed = ()  # unlike shards
 
     def __init__(self, patterns, vocab, lower, recipe, num_workers):
         self.vocab = vocab
         self.lower = lower
         self.recipe = recipe
         self.ahead = num_workers
-        self.pieces = cut_text(find_files(patterns))
+        self.pieces = cut_text(find_files(patterns), whole_documents=not recipe.no_nsp)
         if not recipe.no_nsp:
             warn_of_single_documents(self.pieces)
         self.description = [
@@ -227,8 +243,8 @@ class Text:
                 processes.stop_children(kill=True)
 
 
-def cut_text(paths):
-    """Cut large files between documents, and group small ones.
+def cut_text(paths, whole_documents=True):
+    """Cut large files, and group small ones; see :func:`bert.pretraining.corpus.share_out`.
 
     Returns
     -------
@@ -237,7 +253,8 @@ def cut_text(paths):
     """
     pieces, size = [[]], 0
     for path in paths:
-        for (span,) in share_out([path], max(1, os.path.getsize(path) // TEXT_PER_UNIT)):
+        count = max(1, os.path.getsize(path) // TEXT_PER_UNIT)
+        for (span,) in share_out([path], count, whole_documents):
             if size >= TEXT_PER_UNIT // 2:
                 pieces.append([])
                 size = 0

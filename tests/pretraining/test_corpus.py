@@ -122,6 +122,22 @@ def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
             assert [document for part in parts for document in part] == documents
 
 
+@pytest.mark.parametrize('longest', [3, 2**24])
+def test_a_file_is_cut_between_lines(tmp_path, monkeypatch, longest):
+    """Without blank lines too, and wherever a line is longer than is read at a time."""
+    monkeypatch.setattr(corpus, 'LONGEST_LINE', longest)
+    lines = ['ab' * (1 + i % 5) + ' \n' for i in range(60)]
+    text = ''.join(lines)
+    path = write(tmp_path / 'a.txt', text)
+    for count in (*range(1, 90), len(text) + 1):
+        spans = [span for (span,) in share_out([path], count, whole_documents=False)]
+        parts = [text[span.start : span.stop] for span in spans]
+        assert ''.join(parts) == text
+        assert [line for part in parts for line in part.splitlines(keepends=True)] == lines
+        if count < 20:
+            assert max(abs(len(part) - len(text) / count) for part in parts) <= len(max(lines))
+
+
 def test_some_files_are_cut_into_more_parts_than_others(tmp_path):
     paths = [write(tmp_path / f'{i}.txt', 'a\n\nb\n\nc\n\nd\n') for i in range(2)]
     assert [span.path for (span,) in share_out(paths, 5)] == [paths[0]] * 3 + [paths[1]] * 2
@@ -258,6 +274,45 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert count == 200 * copies
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize('chunk', [7, 150, 2**20])
+def test_a_text_is_cut_between_sentences(tmp_path, monkeypatch, chunk):
+    """A corpus ends as soon as it has enough tokens, within a document too."""
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+    for seed in range(5):
+        documents = random_documents(np.random.default_rng(seed), 12)
+        documents[3] *= 60
+        (spans,) = share_out(
+            [write(tmp_path / 'a', '\n\n'.join('\n'.join(each) for each in documents))], 1
+        )
+        for tokens in (20, 50, 300):
+            expected, size = [[]], 0
+            left = sum(len(sentence) for document in documents for sentence in document)
+            for document in documents:
+                expected[-1].append([])
+                for sentence in document:
+                    if size >= tokens and left >= tokens:
+                        expected.append([[]])
+                        size = 0
+                    expected[-1][-1].append(sentence)
+                    size, left = size + len(sentence), left - len(sentence)
+            parts = read_corpora(spans, letters, 26, tokens, whole_documents=False)
+            assert list(map(as_text, parts)) == [list(filter(None, part)) for part in expected]
+            assert len(expected) > 1
+
+
+def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 2000)
+    peaks = []
+    for copies in (400, 4000):
+        (spans,) = share_out([write(tmp_path / f'{copies}', 'ab abc\nabcd ef a\n' * copies)], 1)
+        tracemalloc.start()
+        parts = read_corpora(spans, letters, 26, 1000, whole_documents=False)
+        assert sum(len(part.ids) for part in parts) == 12 * copies
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
 
 

@@ -561,3 +561,44 @@ def test_short_runs_cover_the_text_too():
     assert set(counts.tolist()) == {50}
     count, blocks = make_instances(corpus, recipe, symbols(100), np.random.default_rng(2))
     assert count == sum(len(block['valid_lengths']) for block in blocks)
+
+
+def test_a_single_document_has_long_and_short_instances():
+    """Each target is drawn anew: the shares are those of the recipe, not all or nothing."""
+    corpus = corpus_of([[1] * 20000])
+    recipe = Recipe(max_seq_length=52, short_seq_prob=0.3, dupe_factor=1)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        runs = plan_runs(corpus, recipe._replace(no_nsp=True), rng).a_length
+        pairs = plan_pairs(corpus, recipe, rng)
+        actual = pairs.take(~pairs.is_random_next)
+        # Without next sentences 50 fit, with them 49; a short one has from 2 to those.
+        for lengths, limit in ((runs, 50), (actual.a_length + actual.b_length, 49)):
+            short = lengths[lengths < limit]
+            chance = 0.3 * (limit - 2) / (limit - 1)
+            assert stats.binomtest(len(short), len(lengths), chance).pvalue > CHANCE
+            assert stats.chisquare(np.bincount(short)[2:]).pvalue > CHANCE
+
+
+def test_documents_keep_their_targets():
+    """With two documents or more each is all short or all long, as in google-research/bert."""
+    corpus = corpus_of([[1] * 500] * 200)
+    recipe = Recipe(max_seq_length=53, short_seq_prob=0.5, dupe_factor=1)
+    pairs = plan_pairs(corpus, recipe, np.random.default_rng(0))
+    actual = pairs.take(~pairs.is_random_next)
+    found = {}
+    for start, length in zip(actual.a_start, actual.a_length + actual.b_length):
+        found.setdefault(int(start) // 500, set()).add(int(length))
+    # Only the last chunk of a document may be shorter.
+    assert all(len(lengths) <= 2 for lengths in found.values())
+    assert len({max(lengths) for lengths in found.values()}) > 20
+
+
+def test_sections_side_by_side(monkeypatch):
+    """A run ends where a section does; the text is covered and runs are of whole sentences."""
+    monkeypatch.setattr('bert.pretraining.instances.SECTION_TOKENS', 10)
+    corpus = corpus_of([[3, 4, 5, 3, 4], [2]])
+    recipe = Recipe(max_seq_length=16, short_seq_prob=0, dupe_factor=1, no_nsp=True)
+    runs = plan_runs(corpus, recipe, np.random.default_rng(1))
+    expected = [(0, 12), (12, 7), (19, 2)]
+    assert sorted(zip(runs.a_start.tolist(), runs.a_length.tolist())) == expected
