@@ -117,11 +117,10 @@ def test_wrong_flags(tiny_bert, tmp_path):
         ([tiny_bert, '--layers', '7'], 'there is no layer 7: the model has 2, 1 to 2, or -1'),
     ):
         with pytest.raises(UsageError) as caught:
-            bert.embed.main(list(map(str, flags)))
+            bert.embed.main(list(map(str, [*flags, '--input', os.devnull])))
         assert str(caught.value).startswith(sentence)
-    assert failure(bert.embed.main, [str(tiny_bert), '--dtype', 'float16']).startswith(
-        '--dtype float16 needs --gpu'
-    )
+    flags = [str(tiny_bert), '--input', os.devnull, '--dtype', 'float16']
+    assert failure(bert.embed.main, flags).startswith('--dtype float16 needs --gpu')
 
 
 @pytest.fixture(autouse=True)
