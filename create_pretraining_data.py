@@ -1,6 +1,13 @@
 #!/usr/bin/env python3
 """Make shards of masked-LM and next-sentence instances from text files."""
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import argparse
 import contextlib
 import logging
@@ -13,7 +20,7 @@ from pathlib import Path
 
 from bert.checkpoints import zoo
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, positive_float, positive_int, seed
+from bert.cli.flags import Parser, count, integer, positive_float, process_count, seed
 from bert.cli.program import run
 from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
 from bert.pretraining.flags import (
@@ -31,7 +38,7 @@ from bert.pretraining.generation import (
 )
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import alone, exit_on_signals, stop_children
+from bert.system.processes import alone, exit_on_signals, holding_signals, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -66,14 +73,14 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--num_outputs',
-        type=positive_int,
+        type=count,
         default=1,
         metavar='N',
         help='files in --output_dir, each from its own share of the text',
     )
     parser.add_argument(
         '--num_workers',
-        type=positive_int,
+        type=process_count,
         metavar='N',
         help='processes, each making one output at a time (default: the number of processors, or '
         'of outputs if that is smaller); the files do not depend on it',
@@ -123,7 +130,7 @@ def parse_args(argv=None):
     )
     text.add_argument(
         '--sp_nbest',
-        type=int,
+        type=integer,
         default=0,
         metavar='N',
         help='with --sentencepiece: sample the pieces of a word from the N best ways to split it, '
@@ -356,7 +363,8 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
 
     ``check_workers`` is called every few seconds, to raise errors that no future would raise.
     """
-    pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
+    with holding_signals():
+        pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
     try:
         while pending:
             done, pending = futures.wait(pending, timeout=2, return_when=futures.FIRST_COMPLETED)

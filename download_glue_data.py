@@ -22,6 +22,13 @@ Needs the packages requests and tqdm.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import argparse
 import contextlib
 import fcntl
@@ -30,7 +37,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import stat
 import struct
 import sys
@@ -49,6 +55,7 @@ CHUNK = 1 << 16  # bytes
 TIMEOUT = 30  # seconds to connect, and between two pieces of a body
 ATTEMPTS = 5
 BACKOFF = 0.5  # seconds before the second retry; doubled for each later one
+BUSY = (429, 500, 502, 503, 504)  # the statuses that a retry may not meet
 PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 20  # folders in an archive
 MAX_RATIO = 20  # unpacked bytes per byte of archive; text like GLUE's deflates 3 to 4 times
@@ -100,9 +107,16 @@ class Task(NamedTuple):
     host: str = BASE_URL
 
 
-def report(message):
-    """Print a line without buffering it, even to a file or a pipe."""
-    print(message, flush=True)
+def report(message, file=None):
+    """Print a line without buffering it, even to a file or a pipe.
+
+    What a server says, or the name of a folder, neither steers the terminal nor ends the program
+    if the output has another encoding.
+    """
+    file = file or sys.stdout
+    encoding = getattr(file, 'encoding', None) or 'utf8'
+    message = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
+    print(message.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
 
 def fingerprint(path):
@@ -120,7 +134,7 @@ def fingerprint(path):
 
 
 def make_session():
-    """Return a session that retries after no answer or a temporary error."""
+    """Return a session that retries after no answer, and never reads more than it is asked to."""
     import requests  # here and not above, so that --help is quick
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
@@ -128,17 +142,22 @@ def make_session():
     session = requests.Session()
     # Sizes and ranges below count the bytes of the file itself, so it must come as it is.
     session.headers['Accept-Encoding'] = 'identity'
+    session.hooks['response'].append(drop_redirect)
     retry = Retry(
         total=ATTEMPTS,
         connect=2,  # a machine that is offline should say so soon
         backoff_factor=BACKOFF,
-        status_forcelist=(429, 500, 502, 503, 504),
-        raise_on_status=False,
         respect_retry_after_header=False,  # it may ask for hours
     )
     for scheme in ('http://', 'https://'):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     return session
+
+
+def drop_redirect(response, **_):
+    """Close a redirect: requests would read all of its body, even one without end."""
+    if response.is_redirect:
+        response.close()
 
 
 def download(session, url, remote, part):
@@ -203,14 +222,25 @@ def ask_size(session, url):
 
 
 def request(session, method, url, headers):
-    """Send one request and return the response, with the body not yet read."""
-    import requests
+    """Send one request and return the response, with the body not yet read.
 
+    A busy server is asked again: urllib3, which could do that, would read all of each answer.
+    """
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    send = partial(session.request, method, url, headers=headers, stream=True, timeout=TIMEOUT)
     try:
-        return session.request(
-            method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=True
-        )
-    except requests.RequestException as error:
+        response = send()
+        for attempt in range(ATTEMPTS):
+            if response.status_code not in BUSY:
+                break
+            response.close()
+            time.sleep(BACKOFF * 2**attempt)
+            response = send()
+        return response
+    # A redirect to a malformed address can raise errors that requests does not expect.
+    except (requests.RequestException, HTTPError, ValueError) as error:
         # Report the cause without the layers that wrap it.
         cause = getattr(error.args[0], 'reason', error) if error.args else error
         raise Failure(f'{url} cannot be fetched: {cause}') from error
@@ -218,8 +248,8 @@ def request(session, method, url, headers):
 
 def write_body(response, out, size):
     """Append the body to the open file `out`, up to `size` bytes in all, under a progress bar."""
-    import requests
     from tqdm import tqdm
+    from urllib3.exceptions import HTTPError
 
     bar = tqdm(
         desc=Path(out.name).stem,
@@ -231,12 +261,12 @@ def write_body(response, out, size):
     )
     with bar:
         try:
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
                 if out.tell() + len(chunk) > size:
                     raise Failure(f'{response.url} sends more than the expected {size} bytes')
                 out.write(chunk)
                 bar.update(len(chunk))
-        except requests.RequestException:
+        except HTTPError:
             report(f'{response.url} broke off after {out.tell()} of {size} bytes')
 
 
@@ -816,7 +846,11 @@ def parse_args(argv=None, names=tuple(TASKS)):
         help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
         'default (default: %(default)s)',
     )
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    for word in argv:
+        if word != word.encode('utf8', 'ignore').decode('utf8'):
+            parser.exit(2, f'{parser.prog}: {word!r} is not valid UTF-8\n')
     args.tasks, unknown = choose(args.tasks, names)
     args.base_url = args.base_url.rstrip('/')
     if unknown or not args.tasks:
@@ -844,10 +878,10 @@ def main(argv=None, tasks=TASKS):
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
         cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        print(f'{cause}; run again to go on', file=sys.stderr)
+        report(f'{cause}; run again to go on', sys.stderr)
         return 128 + signum
     for failure in failures:
-        print(failure, file=sys.stderr)
+        report(failure, sys.stderr)
     return 1 if failures else 0
 
 

@@ -1,6 +1,13 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result."""
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import logging
 import math
 import time
@@ -24,7 +31,7 @@ from bert.tasks.files import find_labels
 from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
 from bert.tasks.table import ALL_TASKS, own_task
 from bert.training import schedule
-from bert.training.batches import cut, padding_share, training_batches
+from bert.training.batches import training_batches
 from bert.training.failures import naming_step
 from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
@@ -231,7 +238,7 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     """
     from bert.finetuning.evaluation import predict_all, report_metrics
     from bert.finetuning.output import STATES
-    from bert.finetuning.progress import EpochProgress, Position
+    from bert.finetuning.progress import EpochProgress, Position, log_training_set
     from bert.finetuning.step import gradients, loss_of
 
     (train_set,) = datasets['train']
@@ -323,17 +330,6 @@ def build_updater(model, counts, contexts, workers, args):
         args.seed,
         workers,
         adds_up=args.accumulate * len(contexts) > 1,
-    )
-
-
-def log_training_set(lengths, updates, batch_size):
-    """Log the size of the training set, and how much of its batches is padding."""
-    parts = [part for rows in updates for part in cut(rows, batch_size)]
-    logging.info(
-        'training on %d rows, %d updates an epoch, %.1f%% padding',
-        len(lengths),
-        len(updates),
-        100 * padding_share(lengths, parts),
     )
 
 

@@ -1,6 +1,13 @@
 #!/usr/bin/env python3
 """Fine-tune on GLUE tasks with several seeds each, and report means, spreads and comparisons."""
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import logging
 import shlex
 import sys
@@ -8,7 +15,7 @@ import time
 from pathlib import Path
 
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, positive_int, seed, spell_out
+from bert.cli.flags import Parser, process_count, seed, spell_out
 from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
@@ -16,6 +23,7 @@ from bert.finetuning.parser import build_flags as build_run_flags
 from bert.system import environment, machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
+from bert.system.terminal import show
 from bert.tasks import files, submission
 from bert.tasks.table import ALL_TASKS, OTHER_NAMES, TASKS
 
@@ -114,7 +122,7 @@ def build_flags():
     )
     group.add_argument(
         '--jobs',
-        type=positive_int,
+        type=process_count,
         default=1,
         metavar='N',
         help='runs at once: on the CPU they share the cores, with --gpu or --gpus each has a GPU',
@@ -238,10 +246,10 @@ def run_tasks(args, passed, command):
         tables = results.tabulate_tasks(records, published)
         for style, extension in STYLES.items():
             write_text(output / f'results.{extension}', results.format_document(tables, style))
-        print(f'\n{results.format_document(tables, "text")}', end='', flush=True)
         shown = sections.make_sections(tables, records, folders, published, data)
         typed = format_command(data, command)
         report.write_report(output, typed, tables, shown, records, has_pictures)
+        show('', *results.format_document(tables, 'text').rstrip('\n').split('\n'))
     if args.submission:
         without = [task for task in args.tasks if task not in records]
         if without:
@@ -329,11 +337,11 @@ def check_submission(path):
     """Print each defect of a submission, and raise an error if there is one."""
     defects = submission.check(path)
     for defect in defects:
-        print(defect)
+        show(defect)
     if defects:
         raise ToolkitError(f'{path}: {len(defects)} defects')
     total = sum(answers.rows for answers in submission.FILES.values())
-    print(f'{path}: complete, {len(submission.FILES)} files with {total} predictions')
+    show(f'{path}: complete, {len(submission.FILES)} files with {total} predictions')
 
 
 def compare_logs(first, second, output):
@@ -346,15 +354,15 @@ def compare_logs(first, second, output):
     """
     named = {f'A: {first}': logs.read_log(first), f'B: {second}': logs.read_log(second)}
     pair = named.values()
-    print('\n'.join([*named, *logs.describe_differences(*pair)]))
+    show(*named, *logs.describe_differences(*pair))
     rows = logs.compare_lines(*pair)
-    print(f'\n{results.format_table(rows)}', flush=True)
+    show('', *results.format_table(rows).split('\n'))
 
     curves.check_matplotlib()
     output.mkdir(parents=True, exist_ok=True)
     panels = curves.collect_panels(named, {}, logs.common_metric(*pair))
     curves.save(curves.draw(panels), output / 'comparison')
-    print(f'\ndrawn to {output / "comparison.svg"} and .png')
+    show('', f'drawn to {output / "comparison.svg"} and .png')
     return rows
 
 

@@ -1,6 +1,13 @@
 #!/usr/bin/env python3
 """Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py."""
 
+import signal
+
+if __name__ == '__main__':
+    # Until the program catches an interrupt, that ends it without a traceback of the imports.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+
 import contextlib
 import logging
 import time

@@ -6,6 +6,17 @@ hold; imports run only from upper floors to lower ones.
 """
 
 import importlib
+import signal
+import sys
+
+# An interrupt ends ``python -m bert.embed`` and the like without a traceback of their imports; see
+# :func:`bert.cli.program.run`. Any other program has its own way with it.
+if (
+    sys.argv[:1] == ['-m']
+    and any('bert.' in word for word in getattr(sys, 'orig_argv', ()))
+    and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from bert.system import environment
 

@@ -17,7 +17,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from bert.cli.flags import Parser, positive_int
+from bert.cli.flags import Parser, process_count
 from bert.cli.program import run
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.processes import POLL, child_environment, kill_with_parent
@@ -45,9 +45,9 @@ def parse_args(argv=None):
         usage='python -m bert.cluster [--workers N] [--servers N] -- SCRIPT FLAG ... '
         '--kvstore dist_sync',
     )
-    parser.add_argument('--workers', type=positive_int, default=2, help='processes that train')
+    parser.add_argument('--workers', type=process_count, default=2, help='processes that train')
     parser.add_argument(
-        '--servers', type=positive_int, default=1, help='processes that add up the gradients'
+        '--servers', type=process_count, default=1, help='processes that add up the gradients'
     )
     parser.add_argument('command', nargs=argparse.REMAINDER, help='the script and its flags')
     args = parser.parse_args(argv)

@@ -107,21 +107,28 @@ def root_logger():
 
 @pytest.fixture
 def zoo_server(monkeypatch):
-    """Serve a local model zoo; return its files by path, the requested paths and its address."""
+    """Serve a local model zoo; return its files by path, the requested paths and its address.
+
+    In place of a file there may be functions of the handler, the next of which answers.
+    """
     files, requested = {}, []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             requested.append(self.path)
+            content = files.get(self.path, b'')
+            if not isinstance(content, bytes):
+                answers = files[self.path] = iter(content)
+                return next(answers)(self)
             self.send_response(200 if self.path in files else 404)
             self.end_headers()
-            self.wfile.write(files.get(self.path, b''))
+            self.wfile.write(content)
 
         def log_message(self, *args):
             pass
 
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     address = f'http://127.0.0.1:{server.server_port}'
     monkeypatch.setenv('MXNET_GLUON_REPO', address)
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')

@@ -15,14 +15,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 from typing import Callable, NamedTuple
-from unittest import mock
 
 import fuzz_mutations as mutations
 import numpy as np
 from conftest import ROOT
 
 import bert  # noqa: F401 (prepares for MXNet)
-from bert.checkpoints import config, gluon, huggingface, reading, sentences, zoo
+from bert.checkpoints import config, download, gluon, huggingface, reading, sentences
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
 from bert.experiments import logs
@@ -30,7 +29,7 @@ from bert.pretraining import batches, corpus, sources
 from bert.pretraining.shards import write_npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
-from bert.tasks import files, submission
+from bert.tasks import files, predictions, submission
 from bert.tasks.table import TASKS, Split, Task
 from bert.text import sentencepiece
 from bert.text.tokenizer import build_tokenizer, tokenize
@@ -159,7 +158,7 @@ def own_target(suffix):
                 check_examples(files.read_own(task, split), task)
         rows = files.read_rows(path)
         out = path.parent / f'out{suffix}'
-        files.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
+        predictions.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
         written = files.read_rows(out)
         assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
 
@@ -278,10 +277,9 @@ def read_sentencepiece(path):
 
 
 def read_vocab_archive(path):
-    """Read the archive of a vocabulary as a server's answer."""
-    answer = mock.Mock(content=path.read_bytes())
-    with mock.patch('requests.get', return_value=answer):
-        content = zoo._download(f'http://host/{path}', 'x.vocab', path)
+    """Unpack the archive of a vocabulary."""
+    with open(path, 'rb') as file:
+        content = b''.join(download.read_member(file, 'x.vocab', 64 * 2**20, path))
     assert isinstance(content, bytes)
 
 

@@ -265,6 +265,8 @@ class Inline(Executor):
 
     def submit(self, function, *args):
         self.submitted += 1
+        # Otherwise Ctrl-C would reach a worker before it is set up.
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         future = Future()
         if self.error:
             future.set_exception(self.error)
@@ -630,7 +632,7 @@ def test_zoo_trouble(zoo_server, serve, here):
     address = f'/gluon/dataset/vocab/{name}.zip'
     good = files.pop(address)
     for content, words in (
-        (None, 'could not be fetched from http://127.0.0.1.*404'),
+        (None, 'is missing, and http://127.0.0.1.* answered 404 Not Found; '),
         (b'<html>', 'not a zip file with'),
         (good.replace(b'"the"', b'"teh"'), 'not a zip file with|not the right file'),
     ):

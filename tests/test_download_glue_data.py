@@ -4,8 +4,10 @@ The server is the standard library's and the archives are made here, so the test
 Only one test needs the real MRPC files, and is skipped if they are absent.
 """
 
+import contextlib
 import doctest
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -857,6 +859,80 @@ def test_server_errors_are_tried_again(site, tmp_path):
     assert len(site.log) == 4
 
 
+def redirect(location):
+    def answer(handler, body):
+        handler.send_response(302)
+        handler.send_header('Location', location)
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    'location, reason',
+    [
+        ('http://[::1/', 'Invalid IPv6 URL'),
+        (f'http://{"a" * 300}.org/', 'label'),
+        ('/glue/data/AX.tsv', 'Exceeded 30 redirects.'),
+        ('file:///etc/passwd', 'No connection adapters were found'),
+    ],
+)
+@pytest.mark.parametrize('name, file', [('AX', 'AX.tsv'), ('ChnSentiCorp', 'task_data_zh.tgz')])
+def test_redirects_that_lead_nowhere(site, tmp_path, capsys, name, file, location, reason):
+    """Of a file, and of the question for a size."""
+    path = '/glue/data/AX.tsv' if name == 'AX' else f'/{file}'
+    location = location.replace('/glue/data/AX.tsv', path)
+    table = serve(site, name, TEXT) if name == 'AX' else {name: glue.TASKS[name]}
+    site.faults[path] = [redirect(location)] * 40
+    assert run(site, tmp_path, table, '--tasks', name) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'{name}: {site.url}{path} cannot be fetched: ')
+    assert reason in err and err.count('\n') == 1
+
+
+def test_mirror_whose_name_is_too_long(tmp_path, capsys):
+    url = f'http://{"a" * 300}.org'
+    assert glue.main(['--data_dir', str(tmp_path), '--tasks', 'AX', '--base_url', url]) == 1
+    assert capsys.readouterr().err.startswith(f'AX: {url}/glue/data/AX.tsv cannot be fetched: ')
+
+
+@pytest.mark.parametrize('status', [302, 503])
+def test_bodies_of_redirects_and_errors_are_not_read(site, tmp_path, status):
+    """They may be without end; requests and urllib3 would read them."""
+    table = serve(site, 'AX', TEXT)
+    site.files['/elsewhere'] = TEXT
+    sent = []
+
+    def answer(handler, body):
+        handler.send_response(status)
+        handler.send_header('Location', '/elsewhere')
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(bytes(2**20))
+                sent.append(2**20)
+
+    site.faults['/glue/data/AX.tsv'] = [answer]
+    assert run(site, tmp_path, table) == 0
+    assert sum(sent) < ENOUGH
+
+
+def test_nothing_is_decompressed_on_the_way(site, tmp_path, capsys):
+    """The size counts the bytes that the server sends."""
+    table = serve(site, 'AX', TEXT)
+    packed = gzip.compress(TEXT)
+
+    def answer(handler, body):
+        handler.send_response(200)
+        handler.send_header('Content-Encoding', 'gzip')
+        handler.end_headers()
+        handler.wfile.write(packed)
+
+    site.faults['/glue/data/AX.tsv'] = [answer]
+    assert run(site, tmp_path, table) == 0
+    assert site.log[1] == ('/glue/data/AX.tsv', f'bytes={len(packed)}-')
+
+
 def test_server_error_that_lasts(site, tmp_path, capsys):
     table = serve(site, 'AX', TEXT)
     site.faults['/glue/data/AX.tsv'] = [status(500)] * 9
@@ -1235,3 +1311,33 @@ def test_docstring_examples():
 def test_script_is_executable():
     assert SCRIPT.read_bytes().startswith(b'#!/usr/bin/env python3\n')
     assert os.access(str(SCRIPT), os.X_OK)
+
+
+def test_what_a_server_says_does_not_steer_the_terminal(site, tmp_path, capsys):
+    def answer(handler, body):
+        handler.wfile.write(b'HTTP/1.0 404 Gone\x1b[2J\x1b]0;owned\x07\x9b\r\n\r\n')
+
+    (task,) = [task for name, task in glue.TASKS.items() if name == 'RTE']
+    site.faults[task.remotes[0].path] = [answer]
+    flags = ['--data_dir', str(tmp_path), '--tasks', 'RTE', '--base_url', site.url]
+    assert glue.main(flags) == 1
+    errors = capsys.readouterr().err
+    assert errors.endswith(' answered 404 Gone\\x1b[2J\\x1b]0;owned\\x07\\x9b\n')
+
+
+def test_other_bytes_and_encodings(tmp_path):
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), '--tasks', 'RTE', *flags],
+            env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+            capture_output=True,
+        )
+
+    refused = run('--data_dir', os.fsencode(tmp_path) + b'/\xff')
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(b"/\\udcff' is not valid UTF-8\n")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'größe').write_text('')  # a file, not a folder
+    failed = run('--data_dir', str(tmp_path / 'größe'))
+    assert failed.returncode == 1
+    assert b'Traceback' not in failed.stderr and b'gr\\xf6\\xdfe' in failed.stderr

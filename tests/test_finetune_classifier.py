@@ -22,6 +22,7 @@ from bert.experiments import logs
 from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
+from bert.finetuning.progress import History
 from bert.model import build, loading
 from bert.system import machine
 from bert.system.errors import Stopped, ToolkitError, UsageError
@@ -243,6 +244,13 @@ def test_the_best_epoch_is_the_first_with_the_highest_metric(mrpc):
     assert json.loads((output / 'tokenizer_config.json').read_text()) == {'do_lower_case': True}
 
 
+def test_the_first_metric_chooses_the_best_epoch():
+    """The others do not matter, nor does a later epoch that is no better."""
+    figures = [(0.6, 0.9), (0.7, 0.7), (0.7, 0.8), (0.5, 0.95)]
+    epochs = [{'dev': dict(zip(('accuracy', 'f1'), values))} for values in figures]
+    assert History(ALL_TASKS['MRPC'], epochs).best_epoch == 2
+
+
 def test_inference_from_the_output_directory_alone(mrpc, glue, tmp_path):
     """It works in a fresh process, from a copy elsewhere, without any flag of the training run."""
     output, result = mrpc
@@ -400,6 +408,32 @@ def test_accumulated_gradients_equal_the_large_batch(
     finetune(tmp_path / 'one', *flags, '--batch_size', '8')
     finetune(tmp_path / 'two', *flags, '--batch_size', '4', '--accumulate', '2')
     assert_equal_runs(tmp_path / 'one', tmp_path / 'two')
+
+
+def test_a_short_update_takes_the_mean_of_its_own_rows(
+    tiny_bert_without_dropout, no_dropout, tmp_path, monkeypatch
+):
+    """With a large epsilon the size of the gradients counts, and not their direction alone."""
+    write_task(tmp_path / 'glue', 'MRPC', train=3)
+    monkeypatch.setenv('GLUE_DIR', str(tmp_path / 'glue'))
+    flags = ['--bert_model', tiny_bert_without_dropout, *EQUAL, '--epsilon', '1', '--lr', '1']
+    finetune(tmp_path / 'full', *flags, '--epochs', '3', '--batch_size', '3')
+    finetune(tmp_path / 'short', *flags, '--epochs', '3', '--batch_size', '8')
+    assert_equal_runs(tmp_path / 'full', tmp_path / 'short')
+
+
+def test_each_epoch_has_its_own_order(nineteen, tiny_bert_without_dropout, no_dropout, tmp_path):
+    """At a rate so low that no weight changes, the losses show which batch is which."""
+    finetune(
+        *(tmp_path / 'out', '--bert_model', tiny_bert_without_dropout, '--batch_size', '4'),
+        *('--lr', '1e-30', '--epochs', '3', '--log_interval', '1'),
+    )
+    losses = {}
+    for line in lines_of(tmp_path / 'out'):
+        if 'step' in line:
+            losses.setdefault(line['epoch'], []).append(line['loss'])
+    assert [len(epoch) for epoch in losses.values()] == [5, 5, 5]
+    assert len({tuple(epoch) for epoch in losses.values()}) == 3
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
@@ -1109,7 +1143,7 @@ def assert_same_bits(one, other):
     [
         # In the middle of an epoch, beside a log line; then at its end.
         ('MRPC', (8, 12), ['--log_interval', '3', '--early_stop', '1']),
-        ('STS-B', (3, 7), ['--accumulate', '2', '--training_steps', '8']),
+        ('STS-B', (3, 7), ['--accumulate', '2', '--training_steps', '8', '--bias_correction']),
     ],
 )
 def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task, steps, extra):
@@ -1277,6 +1311,11 @@ def test_another_run_is_not_resumed(glue, tiny_bert, tmp_path, monkeypatch):
         'start over without --resume'
     )
     dev.write_text(''.join(lines))
+    train = folder / 'MRPC' / 'train.tsv'
+    rows = train.read_text()
+    train.write_text(re.sub('^0', '1', rows, count=1, flags=re.M))
+    assert '--resume: the data have changed since ' in refusal()
+    train.write_text(rows)
     from conftest import write_tiny_bert
 
     other = write_tiny_bert(tmp_path / 'other', seed=5)
@@ -1316,7 +1355,6 @@ def test_resuming_from_the_state_before_the_last(glue_dir, tiny_bert, tmp_path, 
 @pytest.mark.parametrize(
     'change',
     [
-        {'run': []},
         {'epochs': 5},
         {'epochs': [{}]},
         {'seconds': 'x'},
@@ -1347,12 +1385,10 @@ def unfinished(glue, tiny_bert, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize('logs', [{'../PLANTED': 'text', 'finetune.log': 'text\n'}, ['x'], 5])
 def test_a_state_writes_no_file_but_the_logs(
-    glue_dir, tiny_bert, tmp_path, monkeypatch, unfinished, logs
+    glue_dir, tiny_bert, tmp_path, monkeypatch, unfinished
 ):
-    if isinstance(logs, dict):
-        logs[str(tmp_path / 'ABSOLUTE')] = 'text'
+    logs = {'../PLANTED': 'text', str(tmp_path / 'PLANTED'): 'text', 'finetune.log': 'text\n'}
     shutil.copytree(unfinished, tmp_path / 'out')
     newest = states.newest
     monkeypatch.setattr(

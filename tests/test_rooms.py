@@ -52,7 +52,6 @@ WITH_MXNET_IN_FUNCTIONS = {
     'bert.distributed.parameter_server',
     'bert.distributed.horovod',
     'bert.checkpoints.gluon',
-    'bert.checkpoints.zoo',
     'bert.convert.witnesses',  # runs a model in GluonNLP, to compare with it
     'run_pretraining',  # the profiler
 }

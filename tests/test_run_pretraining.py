@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -221,6 +223,38 @@ def test_losses_by_numpy(folder, num_masks, operators):
     np.testing.assert_allclose(objective.asscalar(), mlm_loss / 2 + nsp_loss / 4, rtol=1e-5)
 
 
+def test_the_objective_by_numpy(folder, operators):
+    """Each loss is a mean over the whole update, as the gradients of the last two biases show.
+
+    The derivative of a cross entropy is the softmax, less 1 at the label.
+    """
+    model, vocab = build_from_configuration(
+        folder / 'steady/config.json', mx.cpu(), use_decoder=True, use_classifier=True
+    )
+    finish_initialization(model, mx.cpu())
+    update.accumulate_gradients(model)
+    source = sources.Shards(f'{folder}/shards/part-000.npz', plain_vocab(vocab), 32)
+    (arrays,) = (unit.load() for unit in source.units(0, 0, rows=1))
+    parts = [batches.make_batch(arrays, np.arange(*rows)) for rows in ((0, 9), (9, 12))]
+    gradients(model, build_loss([mx.cpu()]), parts, [mx.cpu()], 1)
+
+    mlm, nsp = [], []
+    for batch in parts:
+        _, _, nsp_scores, mlm_scores = model(*map(mx.nd.array, batch[:4]))
+        is_mask = batch.mlm_weights > 0
+        mlm.append(less_labels(mlm_scores.softmax().asnumpy()[is_mask], batch.mlm_labels[is_mask]))
+        nsp.append(less_labels(nsp_scores.softmax().asnumpy(), batch.nsp_labels))
+    assert len(np.concatenate(mlm)) > 20 > len(np.concatenate(nsp)) == 12
+    for name, derivatives in (('decoder.3.bias', mlm), ('classifier.bias', nsp)):
+        expected = np.concatenate(derivatives).mean(axis=0)
+        found = named(model)[name].grad().asnumpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def less_labels(probabilities, labels):
+    return probabilities - np.eye(probabilities.shape[1])[labels]
+
+
 def cross_entropy(scores, labels, weights):
     scores = scores.astype(np.float64)
     picked = np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
@@ -301,6 +335,24 @@ def test_order_depends_on_seed_and_epoch_only(folder):
         rest = take(count - start, position=whole[start - 1][1])
         assert ids(rest) == ids(whole[start:])
     assert ids(take(3, seed=1)) != ids(take(3))
+
+
+def test_each_epoch_has_its_own_batches(folder):
+    """Both epochs have all instances of a shard, but no batch in common."""
+    vocab = load_vocab(folder / 'tiny/vocab.txt')
+    source = sources.Shards(f'{folder}/shards/part-000.npz', vocab, 32)
+    cut = batches.Cut(batch_size=7, parts=1, num_buckets=2, by_token=False)
+    epochs = {0: [], 1: []}
+    with batches.updates(source, cut, 0, (0, 0, 0)) as updates:
+        for (batch,), (epoch, _, _) in updates:
+            if epoch not in epochs:
+                break
+            lengths = batch.valid_lengths.astype(int)
+            rows = [tuple(row[:length]) for row, length in zip(batch.ids.tolist(), lengths)]
+            epochs[epoch].append(tuple(sorted(rows)))
+    first, second = epochs.values()
+    assert sorted(sum(first, ())) == sorted(sum(second, ()))
+    assert len(first) == len(second) > 9 and set(first).isdisjoint(second)
 
 
 def test_units_hold_small_shards_together(folder):
@@ -940,3 +992,18 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
         f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
+
+
+def test_workers_are_started_with_signals_held_back():
+    """Ctrl-C reaches them while Python starts, and would end them with a traceback."""
+    held = []
+
+    class Recorded(ThreadPoolExecutor):
+        def submit(self, function):
+            held.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            return super().submit(function)
+
+    unit = types.SimpleNamespace(load=lambda: {})
+    with Recorded(1) as executor:
+        assert len(list(batches.load_ahead(iter([(0, 0, unit), (0, 1, unit)]), executor, 1))) == 2
+    assert len(held) == 2 and all({signal.SIGINT, signal.SIGTERM} <= mask for mask in held)

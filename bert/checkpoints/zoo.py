@@ -1,27 +1,32 @@
 """The seven pre-trained models of the GluonNLP zoo, and another source of their weights.
 
-A model is fetched from the zoo into ``models`` under ``MXNET_HOME`` (``~/.mxnet``), as GluonNLP
-does. If the zoo is unreachable, the same weights come from the Hugging Face Hub and are kept in
-the same place, converted to Gluon's format.
+A model is fetched from the zoo into ``models`` under ``MXNET_HOME`` (``~/.mxnet``), under the names
+that GluonNLP gives the files. If the zoo is unreachable, the same weights come from the Hugging
+Face Hub and are kept in the same place, converted to Gluon's format.
 """
 
 import hashlib
-import io
 import logging
 import os
 import re
-import struct
-import zipfile
-import zlib
+import tempfile
 from pathlib import Path
 
 from bert.checkpoints import hub
 from bert.checkpoints.config import OTHER_SPELLINGS
 from bert.checkpoints.contents import reorder
+from bert.checkpoints.download import DownloadError, download, read_member
 from bert.checkpoints.reading import find_parts, read
 from bert.checkpoints.writing import write_gluon
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import replacing, replacing_folder, write_json
+from bert.system.files import (
+    hash_file,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    write_json,
+)
+from bert.system.processes import locked
 from bert.text.vocab import load_vocab
 
 # The Hub's repository with the same weights, by model and data set.
@@ -46,8 +51,18 @@ ZOO_SHA1 = {
     'wiki_multilingual_cased': '0247cb442074237c38c62021f36b7a4dbd2e55f7',
     'wiki_cn_cased': 'ddebd8f3867bca5a61023f73326fb125cf12b4f5',
 }
-# The largest vocabulary has 4 MB; an archive that claims more than this is not opened.
-MOST_BYTES = 64 * 1024 * 1024
+# The same of the weights, by model and data set.
+WEIGHTS_SHA1 = {
+    'bert_12_768_12_book_corpus_wiki_en_uncased': '75cc780f085e8007b3bf6769c6348bb1ff9a3074',
+    'bert_12_768_12_book_corpus_wiki_en_cased': '5656dac6965b5054147b0375337d5a6a7a2ff832',
+    'bert_12_768_12_wiki_multilingual_uncased': '237f39851b24f0b56d70aa20efd50095e3926e26',
+    'bert_12_768_12_wiki_multilingual_cased': 'b0f57a207f85a7d361bb79de80756a8c9a4276f7',
+    'bert_12_768_12_wiki_cn_cased': '885ebb9adc249a170c5576e90e88cfd1bbd98da6',
+    'bert_24_1024_16_book_corpus_wiki_en_uncased': '24551e1446180e045019a87fc4ffbf714d99c0b5',
+    'bert_24_1024_16_book_corpus_wiki_en_cased': '4e685a966f8bf07d533bd6b0e06c04136f23f620',
+}
+# The largest vocabulary has 4 MB, the largest weights 1.5 GB; more is not taken.
+MOST_BYTES = {'.vocab': 64 * 2**20, '.params': 2 * 2**30}
 ZOO_URL = 'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/'
 # The file, in a folder of converted weights, with the repository, the commit and the files.
 ORIGIN = 'source.json'
@@ -122,29 +137,13 @@ def _is_in_zoo_cache(model, dataset):
 
 
 def _from_zoo(model, dataset):
-    import mxnet as mx
-    from gluonnlp.model.bert import model_store
-
+    name = f'{model}_{dataset}'
     try:
-        path = model_store.get_model_file(f'{model}_{dataset}', root=str(_models()))
-        return Path(path), zoo_vocab_path(dataset)
-    except (
-        ToolkitError,
-        OSError,
-        RuntimeError,
-        UserWarning,
-        # a wrong checksum; an archive that is not one, is damaged or lacks its file
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        KeyError,
-        mx.MXNetError,
-    ) as error:
-        reason = str(error).strip().split('\n')[0]
+        weights = _zoo_file('models', name, WEIGHTS_SHA1[name], '.params')
+        return weights, zoo_vocab_path(dataset)
+    except ToolkitError as error:
         raise ToolkitError(
-            f'{model} {dataset} could not be fetched from the GluonNLP model zoo: {reason}'
+            f'{model} {dataset} could not be fetched from the GluonNLP model zoo: {error}'
         ) from None
 
 
@@ -158,9 +157,11 @@ def _convert(repository, dataset, target):
         contents = reorder(contents, load_vocab(zoo_vocab_path(dataset)))
     except ToolkitError as error:
         logging.info("the ids are those of the Hub's vocabulary: %s", error)
-    with replacing_folder(target) as temporary:
-        write_gluon(temporary, contents)
-        write_json(temporary / ORIGIN, hub.digests(repository, folder))
+    with locked(target.with_name(f'.{target.name}.lock')):
+        if not target.is_dir():  # another process may have written it meanwhile
+            with replacing_folder(target) as temporary:
+                write_gluon(temporary, contents)
+                write_json(temporary / ORIGIN, hub.digests(repository, folder))
 
 
 def vocab_path(dataset):
@@ -199,9 +200,6 @@ def zoo_data_set(path):
 def zoo_vocab_path(data_set):
     """Fetch a vocabulary of the model zoo, unless it has been fetched already.
 
-    Address, folder and check are GluonNLP's (``MXNET_GLUON_REPO``, ``models`` under
-    ``MXNET_HOME`` or ``~/.mxnet``, sha1), but GluonNLP cannot be imported without MXNet.
-
     Parameters
     ----------
     data_set : str
@@ -212,41 +210,50 @@ def zoo_vocab_path(data_set):
     Path
     """
     data_set = OTHER_SPELLINGS.get(data_set, data_set)
-    sha1 = ZOO_SHA1[data_set]
-    name = f'{data_set}-{sha1[:8]}'
-    path = _models() / f'{name}.vocab'
-    if not path.is_file() or _sha1(path.read_bytes()) != sha1:
-        address = os.environ.get('MXNET_GLUON_REPO', ZOO_URL).rstrip('/')
-        content = _download(f'{address}/gluon/dataset/vocab/{name}.zip', path.name, path)
-        if _sha1(content) != sha1:
-            raise ToolkitError(f'{address}: what it serves as {path.name} is not the right file')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+    return _zoo_file('dataset/vocab', data_set, ZOO_SHA1[data_set], '.vocab')
+
+
+def _zoo_file(place, name, sha1, suffix):
+    """Fetch a file of the model zoo, unless it has been fetched already.
+
+    Address, folder, name and check are GluonNLP's (``MXNET_GLUON_REPO``, ``models`` under
+    ``MXNET_HOME`` or ``~/.mxnet``, sha1).
+
+    Parameters
+    ----------
+    place : str
+        The folder of the zip file with it.
+    name, sha1, suffix : str
+
+    Returns
+    -------
+    Path
+    """
+    name, limit = f'{name}-{sha1[:8]}', MOST_BYTES[suffix]
+    path = _models() / f'{name}{suffix}'
+    if _has_sha1(path, sha1):
+        return path
+    root = os.environ.get('MXNET_GLUON_REPO', ZOO_URL).rstrip('/')
+    address = f'{root}/gluon/{place}/{name}.zip'
+    with locked(path.with_name(f'.{path.name}.lock')):
+        if _has_sha1(path, sha1):  # another process has fetched it meanwhile
+            return path
+        remove_leftovers(path)
+        # The archive has no name, so that nothing is left of it even if the process is killed.
+        with replacing(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as archive:
+            try:
+                download(address, archive, limit)
+            except DownloadError as error:
+                raise ToolkitError(
+                    f'{path} is missing, and {error}; you can put it there'
+                ) from None
+            with open(temporary, 'wb') as file:
+                file.writelines(read_member(archive, path.name, limit, address))
+            if not _has_sha1(temporary, sha1):
+                raise ToolkitError(f'{address}: {path.name} in it is not the right file')
     return path
 
 
-def _sha1(content):
-    return hashlib.sha1(content).hexdigest()
-
-
-def _download(address, member, path):
-    """Fetch a zip file, and return the content of one of its members."""
-    import requests
-
-    try:
-        answer = requests.get(address, timeout=60)
-        answer.raise_for_status()
-        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-            if archive.getinfo(member).file_size > MOST_BYTES:
-                raise KeyError(member)
-            return archive.read(member)
-    except requests.RequestException as error:
-        reason = f'{type(error).__name__}: {error}'.split('\n')[0]
-        raise ToolkitError(
-            f'{path} is missing and could not be fetched from {address} ({reason}); '
-            'put it there, or name a vocabulary file that you have'
-        ) from None
-    # A damaged archive can raise almost anything.
-    except Exception:
-        raise ToolkitError(f'{address}: not a zip file with {member} inside') from None
+def _has_sha1(path, sha1):
+    """Return whether there is a file with a sha1."""
+    return path.is_file() and hash_file(path, hashlib.sha1()) == sha1

@@ -5,8 +5,17 @@ import logging.handlers
 import sys
 
 from bert.system.errors import ToolkitError
+from bert.system.terminal import escape
 
-LOG_FORMAT = '%(levelname)s:%(name)s:%(message)s'
+
+class _OneLine(logging.Formatter):
+    """Format a record as one line, which no name or label in it can end early."""
+
+    def __init__(self):
+        super().__init__('%(levelname)s:%(name)s:%(message)s')
+
+    def format(self, record):
+        return escape(super().format(record), keep='\t')
 
 
 def start_logging():
@@ -19,13 +28,10 @@ def start_logging():
         input leaves the log of an earlier run intact.
     """
     memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
+    lines = logging.StreamHandler()
+    lines.setFormatter(_OneLine())
     # force: a second run in one process must not write into the file of the first
-    logging.basicConfig(
-        level=logging.INFO,
-        format=LOG_FORMAT,
-        handlers=[logging.StreamHandler(), memory],
-        force=True,
-    )
+    logging.basicConfig(level=logging.INFO, handlers=[lines, memory], force=True)
     return memory
 
 
@@ -44,7 +50,7 @@ def log_to_file(memory, path, append=False):
         target = _LogFile(path, mode='a' if append else 'w', encoding='utf8')
     except OSError as error:
         raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
-    target.setFormatter(logging.Formatter(LOG_FORMAT))
+    target.setFormatter(_OneLine())
     memory.setTarget(target)
     memory.flush()
     logging.getLogger().removeHandler(memory)
@@ -60,7 +66,8 @@ def first_of(paths):
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.
 
-    It is hidden if stderr is not a terminal or log lines are disabled.
+    It is hidden if stderr is not a terminal or log lines are disabled. Bytes, of the unit B, are
+    shown as kB, MB and so on.
 
     Yields
     ------
@@ -72,6 +79,12 @@ def progress(total, description, unit):
     hidden = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.INFO)
     redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
     with redirect, tqdm(
-        total=total, desc=description, unit=unit, disable=hidden, leave=False, dynamic_ncols=True
+        total=total,
+        desc=escape(description),
+        unit=unit,
+        unit_scale=unit == 'B',
+        disable=hidden,
+        leave=False,
+        dynamic_ncols=True,
     ) as bar:
         yield bar

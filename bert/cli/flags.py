@@ -2,9 +2,18 @@
 
 import argparse
 import math
+import sys
 
 from bert.system.errors import UsageError
+from bert.system.files import is_utf8
 from bert.system.machine import processor_flags
+from bert.system.terminal import escape, show
+
+# The highest whole number of any flag: beyond it, each library has an error of its own.
+HIGHEST = 2**31 - 1
+# The highest one that decides how much memory is taken before any work, and how many processes are
+# started.
+HIGHEST_COUNT, MOST_PROCESSES = 10**6, 1000
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -95,6 +104,22 @@ class Parser(argparse.ArgumentParser):
         """Return all flags as they are typed, such as ``--lr``."""
         return [name for name in self._option_string_actions if name.startswith('--')]
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse a command line, but not one that could not be written to a log or a JSON file."""
+        args = sys.argv[1:] if args is None else list(args)
+        for word in args:
+            if not is_utf8(word):
+                self.error(f'{word!r} is not valid UTF-8')
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        """Print the usage and one line about an error, and exit with status 2."""
+        super().error(escape(message))
+
+    def _print_message(self, message, file=None):
+        if message:
+            show(*message.rstrip('\n').split('\n'), file=file or sys.stderr)
+
     def _get_option_tuples(self, option_string):
         """Return what a shortened flag can mean; two spellings of one flag are no ambiguity.
 
@@ -154,9 +179,16 @@ def _number(kind, accept, what):
     return parse
 
 
-positive_int = _number(int, lambda n: n > 0, 'a whole number of at least 1')
-natural = _number(int, lambda n: n >= 0, 'a whole number of at least 0')
-seed = _number(int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2147483647')
+def _whole(lowest, highest):
+    accept = range(lowest, highest + 1).__contains__
+    return _number(int, accept, f'a whole number from {lowest} to {highest}')
+
+
+integer = _whole(-HIGHEST, HIGHEST)
+natural = seed = _whole(0, HIGHEST)
+positive_int = _whole(1, HIGHEST)
+count = _whole(1, HIGHEST_COUNT)
+process_count = _whole(1, MOST_PROCESSES)
 positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
 
@@ -164,10 +196,10 @@ fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and belo
 def gpu_list(text):
     """Parse ``0,1`` into [0, 1]."""
     try:
-        indices = [int(item) for item in text.split(',')]
-    except ValueError:
+        indices = [natural(item) for item in text.split(',')]
+    except argparse.ArgumentTypeError:
         indices = []
-    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+    if not indices or len(set(indices)) < len(indices):
         raise argparse.ArgumentTypeError(
             f'{text!r} is not a comma-separated list of different GPU numbers, such as 0,1'
         )

@@ -5,15 +5,20 @@ else), never in a traceback.
 """
 
 import contextlib
+import io
 import signal
 import sys
 import threading
 
+from bert.system import terminal
 from bert.system.errors import Interrupted, ToolkitError
 
 
 def run(main):
     """Call a script's ``main()``, and exit with the conventional status after an error.
+
+    Until then an interrupt ends the program at once, if it begins by saying so, since Python would
+    show where in the imports it came.
 
     The first SIGTERM or SIGINT raises :class:`Interrupted` in ``main()``, unless it only requests
     a stop (see :func:`stop_requests`); the second ends the program at once.
@@ -22,6 +27,7 @@ def run(main):
     def interrupt(signum, frame):
         raise Interrupted(signum)
 
+    terminal.open_streams()
     try:
         with _first_signal(interrupt):
             main()
@@ -38,12 +44,20 @@ def run(main):
         # The reader of the output (head, less) has left, and nobody would see a message.
         sys.stderr.close()
         sys.exit(1)
+    except io.UnsupportedOperation:
+        _leave(1, 'standard input or output is closed')
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
         _leave(1, f'{where}{error.strerror or error}')
+    except MemoryError as error:
+        # NumPy says how much it wanted.
+        _leave(1, f'there is not enough memory{": " * bool(str(error))}{error}')
+    except ImportError as error:
+        # A package is missing, or there is no memory left to load it.
+        _leave(1, str(error))
     except Exception as error:
-        # MXNet's own, if it was imported at all: show the reason, not pages of C++ stack.
-        if not isinstance(error, getattr(sys.modules.get('mxnet'), 'MXNetError', ())):
+        # MXNet's own, if even a part of it was imported: show the reason, not pages of C++ stack.
+        if not isinstance(error, getattr(sys.modules.get('mxnet.base'), 'MXNetError', ())):
             raise
         advice = ': try a smaller --batch_size' if is_out_of_memory(error) else ''
         _leave(1, f'MXNet stopped, {str(error).strip().splitlines()[-1]}{advice}')
@@ -55,10 +69,7 @@ def is_out_of_memory(error):
 
 
 def _leave(status, sentence):
-    folder, _, name = sys.argv[0].rpartition('/')
-    if name == '__main__.py':  # of python -m bert.convert, say
-        name = f'{folder.rpartition("/")[2]}.py'
-    print(f'{name}: error: {sentence}', file=sys.stderr)
+    terminal.complain(sentence)
     sys.exit(status)
 
 

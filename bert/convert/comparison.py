@@ -5,6 +5,7 @@ import numpy as np
 from bert.checkpoints.contents import reorder
 from bert.convert.witnesses import build, make_batch, run_gluon
 from bert.system.errors import ToolkitError
+from bert.system.terminal import show
 from bert.text import vocab
 
 # The largest difference at which outputs count as the same, for outputs of size 1.
@@ -62,7 +63,7 @@ def compare(ours, theirs, names):
     """
     ours_order, theirs_order = ours.vocab.idx_to_token, theirs.vocab.idx_to_token
     if ours_order != theirs_order and sorted(ours_order) == sorted(theirs_order):
-        print('the same tokens have other ids: compared token by token')
+        show('the same tokens have other ids: compared token by token')
         theirs = reorder(theirs, ours.vocab)
     models = ours, theirs
     tensors = [tensors_of(contents) for contents in models]
@@ -78,10 +79,10 @@ def compare(ours, theirs, names):
         reasons += more_reasons
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for name, shape, difference in rows:
-        print(f'{name:{widths[0]}}  {shape:{widths[1]}}  {difference}'.rstrip())
+        show(f'{name:{widths[0]}}  {shape:{widths[1]}}  {difference}'.rstrip())
     if reasons:
         raise ToolkitError(f'{names[0]} and {names[1]} differ: {"; ".join(reasons[:3])}')
-    print('the same model')
+    show('the same model')
 
 
 def compare_descriptions(ours, theirs):

@@ -5,6 +5,7 @@ from bert.convert import comparison, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
 from bert.system.processes import alone
+from bert.system.terminal import show
 
 # By kind: a function that writes a directory, given the folder and the checkpoint; and one that
 # loads and runs it, given the folder, the checkpoint and a batch, and returns the name of the
@@ -54,9 +55,9 @@ def convert(contents, target, kind):
                 f'{target} was not written: {witness} gets other outputs from it than this project '
                 f'(largest difference: {listed})'
             )
-    print(f'{target}: {describe(contents)}')
+    show(f'{target}: {describe(contents)}')
     count = len(witnesses.PAIRS)
-    print(f'largest difference, this project and {witness}, {count} texts: {listed}')
+    show(f'largest difference, this project and {witness}, {count} texts: {listed}')
     return differences
 
 

@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 
 from bert.system.errors import ToolkitError
 from bert.system.processes import leave_at_once
+from bert.system.terminal import complain
 
 # Every node sends the scheduler a heartbeat each INTERVAL seconds and gets an answer. A node that
 # is silent for TIMEOUT seconds is lost. The scheduler notices first and ends, then the others
@@ -215,7 +215,7 @@ class Watch:
             sentence = describe_lost()
             found = found + 1 if sentence else 0
             if found == CHECKS:
-                print(f'{os.path.basename(sys.argv[0])}: error: {sentence}', file=sys.stderr)
+                complain(sentence)
                 leave_at_once(1)
 
     def stop(self):

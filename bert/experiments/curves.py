@@ -1,12 +1,16 @@
 """Draw losses and metrics over the epochs, with matplotlib."""
 
 import io
+import math
 from typing import NamedTuple
 
 from bert.experiments.logs import dev_curves, loss_curve, training_curve
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing
+from bert.system.terminal import escape
 
+# No loss or metric is larger, and matplotlib fails near the largest float.
+LARGEST = 1e100
 NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
 WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel and of a legend's lines, in inches
 
@@ -97,20 +101,25 @@ def draw(panels, columns=2):
                 style = {'linewidth': 2, 'color': 'black', 'linestyle': dashes}
             # Mark points if they are few, such as one per epoch.
             marker = 'o' if len(curve.x) <= 20 else None
-            (line,) = axes.plot(curve.x, curve.y, marker=marker, markersize=3.5, **style)
+            y = [value if abs(value) <= LARGEST else math.nan for value in curve.y]
+            (line,) = axes.plot(curve.x, y, marker=marker, markersize=3.5, **style)
             handles.setdefault(curve.label, line)
-        axes.set(title=panel.title, xlabel='epoch')
+        axes.set(xlabel='epoch')
+        # Names of data sets and metrics are not formulas.
+        axes.set_title(escape(panel.title), parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(
+    legend = figure.legend(
         handles.values(),
-        [label.replace('$', r'\$') for label in handles],  # otherwise they begin formulas
+        [escape(label) for label in handles],
         loc='outside lower left',
         ncols=legend_columns,
         fontsize='small',
         frameon=False,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

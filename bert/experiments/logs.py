@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, read_text
+from bert.tasks.metrics import are_values, is_number
 
 # The scripts of 2019 and of 2020 differ a little: the later ones begin lines with the time of day,
 # write ``metrics:`` instead of ``metrics=``, log the time of an evaluation too, and announce every
@@ -72,12 +73,12 @@ def _is_sound(log):
         if not (
             _is_count(line.get('batch'))
             and _is_count(line.get('batches'))
-            and all(_is_number(line.get(name)) for name in ('loss', 'lr'))
-            and _are_metrics(line.get('metrics'))
+            and all(is_number(line.get(name)) for name in ('loss', 'lr'))
+            and are_values(line.get('metrics'))
         ):
             return False
     return all(
-        _is_number(value) if name == 'seconds' else _are_metrics(value)
+        is_number(value) if name == 'seconds' else are_values(value)
         for entry in log.validation
         for name, value in entry.items()
         if name != 'epoch'
@@ -86,15 +87,6 @@ def _is_sound(log):
 
 def _is_count(value):
     return isinstance(value, int) and 0 < value < 10**9
-
-
-def _is_number(value):
-    # Not every larger whole number can be a float.
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
-
-
-def _are_metrics(value):
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def parse_log(text):
@@ -260,11 +252,15 @@ def compare_lines(one, other):
 
 def _compare_cells(name, one, other):
     digits = {'lr': 7, 'seconds': 1}.get(name, 4)
+
+    def cell(value, sign=''):
+        return f'{value:{sign}.{digits}{"f" if abs(value) < 1e12 else "e"}}'
+
     cells = {
-        f'{name} {which}': '-' if value is None else f'{value:.{digits}f}'
+        f'{name} {which}': '-' if value is None else cell(value)
         for which, value in (('A', one), ('B', other))
     }
     if name not in ('lr', 'seconds'):
         both = one is not None and other is not None
-        cells[f'{name} B-A'] = f'{other - one:+.{digits}f}' if both else '-'
+        cells[f'{name} B-A'] = cell(other - one, '+') if both else '-'
     return cells

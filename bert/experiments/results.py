@@ -5,6 +5,8 @@ import io
 
 import numpy as np
 
+from bert.system.terminal import escape
+from bert.tasks import metrics
 from bert.tasks.table import ALL_TASKS, TASKS
 
 HEAD = 'seed'  # the head of the first column, which also has the names of the statistics
@@ -46,6 +48,27 @@ def measures(record):
         **flatten('best', epochs[best - 1]),
         'seconds': record['seconds'],
     }
+
+
+def is_record(record, task):
+    """Return whether the object of a JSON file is the record of a run of a task.
+
+    See :func:`bert.experiments.runs.finish`.
+    """
+    machine = record.get('machine')
+    if not (
+        metrics.are_epochs(record.get('epochs'), record.get('best_epoch'))
+        and metrics.is_number(record.get('seconds'))
+        and isinstance(machine, dict)
+        and all(isinstance(value, str) for value in machine.values())
+    ):
+        return False
+    names = [(split.dev_name, {*ALL_TASKS[task].metrics}) for split in ALL_TASKS[task].dev]
+    measured = [
+        [(name, {*values}) for name, values in epoch.items() if name != 'seconds']
+        for epoch in record['epochs']
+    ]
+    return all(sorted(found) == sorted(names) for found in measured)
 
 
 def best_seed(task, done):
@@ -216,6 +239,8 @@ def macro_average(records):
 def format_table(rows, style='text'):
     """Format a table as ``text``, ``markdown`` or ``rst`` (reStructuredText)."""
     lines = [list(rows[0])] + [[format_cell(*item) for item in row.items()] for row in rows]
+    # The names of metrics and of data sets may come from any file.
+    lines = [[escape(cell) for cell in line] for line in lines]
     if style == 'rst':
         # A dash alone would be an empty list item.
         lines = [['\\-' if cell == '-' else cell for cell in line] for line in lines]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import bert
 from bert.checkpoints.contents import FINETUNED
 from bert.cli.console import progress
-from bert.experiments.results import format_cell, measures
+from bert.experiments.results import format_cell, is_record, measures
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 from bert.system.machine import describe
@@ -145,7 +145,7 @@ def begin(current, plan, slot, jobs):
             log.close()
             return None
         if (current.folder / RECORD).is_file():
-            record = read_json(current.folder / RECORD)
+            record = read_record(current)
             log.close()
             return record
         log.truncate(0)
@@ -154,7 +154,8 @@ def begin(current, plan, slot, jobs):
             [
                 *plan.command,
                 *('--task_name', current.task, '--seed', str(current.seed)),
-                *('--output_dir', str(current.folder)),
+                # One word, as a folder's name may look like a flag.
+                f'--output_dir={current.folder}',
             ],
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -167,6 +168,15 @@ def begin(current, plan, slot, jobs):
             log.close()
         return error
     return Started(current, process, log, time.time(), slot, variables['OMP_NUM_THREADS'])
+
+
+def read_record(run):
+    """Read the record of a finished run; see :func:`finish`."""
+    path = run.folder / RECORD
+    record = read_json(path)
+    if not is_record(record, run.task):
+        raise ToolkitError(f'{path}: not the results of {run}; without this file it is run again')
+    return record
 
 
 def finish(started, plan, machine):
@@ -190,15 +200,19 @@ def finish(started, plan, machine):
             'seed': started.run.seed,
             'settings': plan.settings,
             'contents': plan.contents,
-            'epochs': finetuned['epochs'],
-            'best_epoch': finetuned['best_epoch'],
-            # After a kill, the last process has done only a part of the run.
-            'seconds': max(seconds, sum(epoch['seconds'] for epoch in finetuned['epochs'])),
+            'epochs': finetuned.get('epochs'),
+            'best_epoch': finetuned.get('best_epoch'),
+            'seconds': seconds,
             'machine': {**machine, 'threads of a run': started.threads},
         }
+        if not is_record(record, started.run.task):
+            raise ToolkitError(f'{folder / FINETUNED}: not the results of {started.run}')
+        # After a kill, the last process has done only a part of the run.
+        of_epochs = sum(epoch.get('seconds', 0) for epoch in record['epochs'])
+        record['seconds'] = max(seconds, of_epochs)
         # Many runs of a large model would fill the disk; only the best epoch is used again.
         for path in folder.glob('model_bert_*.params'):
-            if path.name != finetuned['parameters']:
+            if path.name != finetuned.get('parameters'):
                 path.unlink()
         write_json(folder / RECORD, record)
     except (ToolkitError, OSError) as error:

@@ -5,12 +5,10 @@ import logging
 import shutil
 import time
 
-import numpy as np
-
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import write_description
-from bert.finetuning.progress import EpochProgress, History, Position
+from bert.finetuning.progress import History, Position, is_saved
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
@@ -60,13 +58,15 @@ def choose_start(output, task, identity, resume):
             logging.info('the finished run in %s is replaced', output)
         return resume, None
     step, saved = states.newest(output / STATES)
+    if step and not is_saved(saved, task):
+        path = states.states_path(output / STATES, step)
+        raise ToolkitError(f'{path}: not a checkpoint of this program')
     if not step:
         if resume:
             logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
         elif earlier.get('epochs'):
             logging.info('the fine-tuned model in %s is replaced', output)
         return False, None
-    _check_saved(saved, task, states.states_path(output / STATES, step))
     if resume:
         folder.require_same(saved['run'], identity, output)
     epochs = len(saved['epochs'])
@@ -79,17 +79,6 @@ def choose_start(output, task, identity, resume):
     return False, saved if resume else None
 
 
-def _check_saved(saved, task, path):
-    """Refuse a training state that lacks what :meth:`Output.save_state` saves."""
-    try:
-        is_sound = isinstance(saved['run'], dict) and History(task, saved['epochs']).best_epoch >= 0
-        EpochProgress(task, 1, np.float32, Position(0, saved['seconds'], saved['seen']), devices=1)
-    except (KeyError, TypeError, ValueError):
-        is_sound = False
-    if not is_sound:
-        raise ToolkitError(f'{path}: not a checkpoint of this program')
-
-
 def finished_result(output, test):
     """Return the result of a finished run.
 
@@ -99,6 +88,8 @@ def finished_result(output, test):
     test : list of bert.finetuning.data.Dataset
     """
     description = read_json(output / FINETUNED)
+    if not metrics.are_epochs(description.get('epochs'), description.get('best_epoch')):
+        raise ToolkitError(f'{output / FINETUNED}: not the results of a run')
     return {
         **{name: description[name] for name in ('epochs', 'best_epoch')},
         'test': [predictions_path(output, dataset.split).name for dataset in test],

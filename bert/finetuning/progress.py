@@ -1,5 +1,6 @@
 """The progress of a fine-tuning run: its finished epochs, and the current one."""
 
+import logging
 import math
 import time
 from typing import NamedTuple, Optional
@@ -8,6 +9,7 @@ import numpy as np
 
 from bert.tasks import metrics
 from bert.tasks.predictions import decide
+from bert.training.batches import cut, padding_share
 from bert.training.devices import IN_FLIGHT, Late
 from bert.training.failures import LossNotFinite
 
@@ -80,7 +82,7 @@ class EpochProgress:
         self.start = time.time() - position.seconds
         self.late = Late(self.read, IN_FLIGHT * devices)
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
-        self.loss, self.rows = float(saved['loss']), int(saved['rows'])
+        self.loss, self.rows = saved['loss'], saved['rows']
         self.labels = [np.array(saved['labels'], dtype)]
         kind = np.float32 if task.is_regression else np.int64
         self.predictions = [np.array(saved['predictions'], kind)]
@@ -135,3 +137,42 @@ class EpochProgress:
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
         return loss, values
+
+
+def log_training_set(lengths, updates, batch_size):
+    """Log the size of the training set, and how much of its batches is padding."""
+    parts = [part for rows in updates for part in cut(rows, batch_size)]
+    logging.info(
+        'training on %d rows, %d updates an epoch, %.1f%% padding',
+        len(lengths),
+        len(updates),
+        100 * padding_share(lengths, parts),
+    )
+
+
+def is_saved(saved, task):
+    """Return whether the object of a training state is what fine-tuning saves.
+
+    See :meth:`bert.finetuning.output.Output.save_state`.
+    """
+    epochs, seen = saved.get('epochs'), saved.get('seen')
+    return (
+        'run' in saved
+        and metrics.is_number(saved.get('seconds'))
+        and isinstance(saved.get('logs'), dict)
+        and (epochs == [] or metrics.are_epochs(epochs, 1))
+        and all(task.metrics[0] in epoch.get(s.dev_name, ()) for epoch in epochs for s in task.dev)
+        and (seen is None or _is_state(seen))
+    )
+
+
+def _is_state(seen):
+    """Return whether a value is one of :meth:`EpochProgress.state`."""
+    return (
+        isinstance(seen, dict)
+        and all(metrics.is_number(seen.get(name)) for name in ('loss', 'rows'))
+        and all(
+            isinstance(seen.get(name), list) and all(map(metrics.is_number, seen[name]))
+            for name in ('labels', 'predictions')
+        )
+    )

@@ -13,6 +13,7 @@ import numpy as np
 
 from bert.ops import build
 from bert.system import machine
+from bert.system.errors import ToolkitError
 
 # The number of random bits in a seed, each stored as a number.
 SEED_SIZE = 64
@@ -34,7 +35,7 @@ def available():
         return False
     try:
         mx.library.load(str(build.build()), verbose=False)
-    except (build.BuildError, OSError, mx.MXNetError) as error:
+    except (ToolkitError, OSError, mx.MXNetError) as error:
         reason = str(error).strip().splitlines()[-1]
         logging.info("operators: MXNet's own, which are slower (%s)", reason)
         return False

@@ -5,6 +5,7 @@ from bert.cli.program import run
 from bert.ops import build
 from bert.system import environment
 from bert.system.errors import ToolkitError
+from bert.system.terminal import show
 
 
 def main():
@@ -12,8 +13,8 @@ def main():
     Parser(__doc__, prog='python -m bert.ops').parse_args()
     environment.check_mxnet()
     try:
-        print(build.build())
-    except build.BuildError as error:
+        show(str(build.build()))
+    except ToolkitError as error:
         raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
 
 

@@ -1,11 +1,18 @@
-"""Compile the operators for this machine's processor and keep them in a cache."""
+"""Compile the operators for this machine's processor and keep them in a cache.
 
-import contextlib
+A library runs its code when it is loaded. So the cache must be out of reach of other users, and the
+library's name has its sha256: a damaged one, which could kill the process, is built again.
+"""
+
+import grp
 import hashlib
 import importlib.util
 import logging
 import os
+import pwd
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -13,7 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bert.system import machine
-from bert.system.files import replacing
+from bert.system.errors import ToolkitError
+from bert.system.files import sha256
+from bert.system.processes import locked
 
 SOURCES = Path(__file__).parent
 # -march=native: a library built for another processor is not loaded, see `cache_key`.
@@ -21,7 +30,7 @@ FLAGS = ['-std=c++17', '-O3', '-march=native', '-fno-math-errno', '-fopenmp', '-
 COMPILERS = ('g++', 'c++', 'clang++')
 
 
-class BuildError(Exception):
+class BuildError(ToolkitError):
     """An error that says why the operators cannot be built here."""
 
 
@@ -31,32 +40,103 @@ def build():
     Returns
     -------
     Path
-        The library.
+        The library, which nobody else can change.
 
     Raises
     ------
-    BuildError
-        If there is no compiler, or if it fails.
+    ToolkitError
+        If there is no compiler, if it fails, or if others can write to the cache.
     """
     compiler = find_compiler()
-    library = cache_folder() / cache_key(compiler) / 'bert_ops.so'
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with locked(library.parent / 'lock'):
-        if not library.exists():
-            start = time.time()
-            compile_library(compiler, library)
-            logging.info('operators: built for this processor in %.0fs', time.time() - start)
+    folder = make_folder(cache_folder() / cache_key(compiler))
+    library = find_library(folder)
+    if not library:
+        with locked(folder / 'lock'):
+            # Another process may have built it meanwhile.
+            library = find_library(folder) or compile_library(compiler, folder)
     return library
 
 
+def find_library(folder):
+    """Return the undamaged library in a folder, or None."""
+    for path in folder.glob('bert_ops-*.so'):
+        check_private(path)
+        if path.name == library_name(path):
+            return path
+    return None
+
+
+def library_name(path):
+    """Return the name that a library should have by its content."""
+    return f'bert_ops-{sha256(path)}.so'
+
+
+def make_folder(path):
+    """Make a folder, and check that nobody else can put anything in it or in its place.
+
+    Returns
+    -------
+    Path
+        The same folder without symbolic links.
+    """
+    for folder in [*reversed(path.parents), path]:
+        try:
+            folder.mkdir(mode=0o755, exist_ok=True)
+        except FileExistsError:
+            raise BuildError(f'{folder} is not a folder') from None
+        check_private(folder, is_parent=True)
+    path = path.resolve()
+    for folder in path.parents:
+        check_private(folder, is_parent=True)
+    check_private(path)
+    return path
+
+
+def check_private(path, is_parent=False):
+    """Raise BuildError if a user who is neither this one nor root owns a file or can write to it.
+
+    Parameters
+    ----------
+    path : Path
+    is_parent : bool
+        Whether what matters is a file inside, which is checked too. Then the sticky bit, as /tmp
+        has it, is enough: others can make new files there, but not replace that one.
+    """
+    found = path.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        raise BuildError(f'{path} belongs to another user')
+    mode = found.st_mode
+    if stat.S_ISLNK(mode) or (is_parent and mode & stat.S_ISVTX):
+        return
+    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not is_own_group(found.st_gid)):
+        raise BuildError(f'{path} can be written by other users')
+
+
+def is_own_group(gid):
+    """Return whether a group is root's, or the one of this user's name, without other members."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return gid == 0
+    return gid == 0 or (group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name})
+
+
 def find_compiler():
-    """Return the C++ compiler: that of ``CXX``, or the first of :data:`COMPILERS`."""
-    names = [os.environ['CXX']] if os.environ.get('CXX') else COMPILERS
-    for name in names:
+    """Return the C++ compiler as the words of a command, that of ``CXX`` or of :data:`COMPILERS`.
+
+    ``CXX`` may have arguments: ``ccache g++``.
+    """
+    named = os.environ.get('CXX', '').strip()
+    try:
+        commands = [shlex.split(named)] if named else [[name] for name in COMPILERS]
+    except ValueError as error:
+        raise BuildError(f'CXX is not a command: {named} ({error})') from None
+    for name, *arguments in commands:
         path = shutil.which(name)
         if path:
-            return path
-    raise BuildError(f'there is no C++ compiler {" or ".join(names)}')
+            return [path, *arguments]
+    names = ' or '.join(name for name, *_ in commands)
+    raise BuildError(f'there is no C++ compiler {names}')
 
 
 def mxnet_folder():
@@ -66,12 +146,12 @@ def mxnet_folder():
 
 def cache_folder():
     """Return the folder in which the libraries are kept."""
-    root = os.environ.get('XDG_CACHE_HOME')
-    if not root:
-        try:
-            root = Path.home() / '.cache'
-        except RuntimeError:
-            raise BuildError('there is no home directory for the cache') from None
+    root = os.environ.get('XDG_CACHE_HOME', '')
+    # The XDG specification says to ignore a relative path, which depends on where a program runs.
+    if not os.path.isabs(root):
+        root = os.path.expanduser('~/.cache')
+    if not os.path.isabs(root):
+        raise BuildError('there is no home directory for the cache')
     return Path(root) / 'mxnet-bert-toolkit'
 
 
@@ -84,9 +164,10 @@ def source_files():
 
 def cache_key(compiler):
     """Return a name for the library that this compiler builds for this processor."""
-    version = subprocess.run([compiler, '--version'], capture_output=True, check=False).stdout
+    version = subprocess.run([*compiler, '--version'], capture_output=True, check=False).stdout
     mxnet = (mxnet_folder() / 'libinfo.py').read_bytes()  # names its version
-    parts = [' '.join(FLAGS).encode(), version, mxnet, processor().encode()]
+    flags = shlex.join([*compiler[1:], *FLAGS])
+    parts = [flags.encode(), version, mxnet, processor().encode()]
     parts += [path.read_bytes() for path in source_files()]
     return hashlib.sha256(b'\0'.join(parts)).hexdigest()[:32]
 
@@ -96,31 +177,28 @@ def processor():
     return f'{machine.processor_name()} {" ".join(sorted(machine.processor_flags()))} '
 
 
-@contextlib.contextmanager
-def locked(path):
-    """Hold a lock on a file while the block runs, so that one process at a time builds."""
-    import fcntl
-
-    with open(path, 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def compile_library(compiler, library):
-    """Compile all sources in parallel, link them, and put the library in place."""
+def compile_library(compiler, folder):
+    """Compile all sources in parallel, link them, and return the library, put in its folder."""
+    start = time.time()
+    for leftover in folder.glob('*-*'):  # damaged libraries, and files of killed processes
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     sources = [path for path in source_files() if path.suffix == '.cc']
     include = f'-I{mxnet_folder() / "include"}'
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix='objects-', dir=folder) as temporary:
 
         def compile_one(source):
-            target = Path(folder) / f'{source.stem}.o'
-            run([compiler, *FLAGS, include, '-c', str(source), '-o', str(target)])
+            target = Path(temporary) / f'{source.stem}.o'
+            run([*compiler, *FLAGS, include, '-c', str(source), '-o', str(target)])
             return str(target)
 
         with ThreadPoolExecutor() as pool:
             objects = list(pool.map(compile_one, sources))
-        with replacing(library) as temporary:
-            run([compiler, '-shared', '-fopenmp', *objects, '-o', str(temporary)])
+        linked = Path(temporary) / 'linked.so'
+        run([*compiler, '-shared', '-fopenmp', *objects, '-o', str(linked)])
+        linked.chmod(0o755)  # others must not write to it, whatever the umask
+        library = linked.replace(folder / library_name(linked))
+    logging.info('operators: built for this processor in %.0fs', time.time() - start)
+    return library
 
 
 def run(command):

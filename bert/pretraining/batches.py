@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.system.errors import UsageError
+from bert.system.processes import holding_signals
 from bert.training.batches import bucketed_updates, evaluation_batches
 
 # Enough shards are read together for this many updates, so that small shards are mixed and
@@ -132,7 +133,8 @@ def load_ahead(numbered, executor, ahead):
     futures = deque()
     try:
         for epoch, number, unit in numbered:
-            futures.append((epoch, number, executor.submit(unit.load)))
+            with holding_signals():
+                futures.append((epoch, number, executor.submit(unit.load)))
             if len(futures) > ahead:
                 epoch, number, future = futures.popleft()
                 yield epoch, number, future.result()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.cli.console import first_of
-from bert.system.errors import ToolkitError
+from bert.system.errors import ToolkitError, UsageError
+from bert.system.files import is_utf8
 from bert.text.tokenizer import find_distinct
 
 # How many bytes of text are held in memory as words at a time.
@@ -53,7 +54,7 @@ def find_files(patterns):
     Raises
     ------
     ToolkitError
-        If a glob matches nothing, or something that is not a file.
+        If a glob matches nothing, something that is not a file, or a name that is not UTF-8.
     """
     paths = []
     for pattern in filter(None, patterns.split(',')):
@@ -62,10 +63,12 @@ def find_files(patterns):
         if not found:
             raise ToolkitError(f'{pattern}: no file matches')
         for path in found:
-            if os.path.isdir(path):
-                raise ToolkitError(f'{path}: a directory; name its files, as in {path}/*.txt')
+            if not is_utf8(path):
+                raise UsageError(f'{path}: the name is not valid UTF-8')
             if not os.path.isfile(path):
-                raise ToolkitError(f'{path}: not a regular file')
+                advice = f'a directory; name its files, as in {path}/*.txt'
+                what = advice if os.path.isdir(path) else 'not a regular file'
+                raise ToolkitError(f'{path}: {what}')
         paths.extend(found)
     if not paths:
         raise ToolkitError('no input file is named')
@@ -94,9 +97,7 @@ def share_out(paths, shares, whole_documents=True):
         groups = np.array_split(np.arange(len(paths)), shares)
         return [[Span(paths[i], 0, os.path.getsize(paths[i])) for i in group] for group in groups]
     parts = [len(group) for group in np.array_split(np.arange(shares), len(paths))]
-    return [
-        [span] for path, count in zip(paths, parts) for span in _cut(path, count, whole_documents)
-    ]
+    return [[span] for path, n in zip(paths, parts) for span in _cut(path, n, whole_documents)]
 
 
 def _cut(path, count, whole_documents):

@@ -6,10 +6,12 @@ from bert.cli.flags import (
     Parser,
     add_device_flags,
     check_dtype,
+    count,
     fraction,
     natural,
     positive_float,
     positive_int,
+    process_count,
     seed,
 )
 from bert.distributed.flags import add_kvstore_flag, check_kvstore
@@ -63,14 +65,14 @@ def add_recipe_flags(parser, group, raw=False):
         parser.flag(group, f'--{name}', roles='raw' if raw else '', help=meaning, **keywords)
 
     length = f'most tokens in an instance, {MIN_SEQ_LENGTH} or more'
-    add('max_seq_length', length, type=positive_int)
-    add('max_predictions_per_seq', 'most masked tokens in an instance', type=positive_int)
+    add('max_seq_length', length, type=count)
+    add('max_predictions_per_seq', 'most masked tokens in an instance', type=count)
     add('masked_lm_prob', 'masked share of the tokens', type=fraction)
     short = 'share of documents that are cut into shorter instances; of instances, with --no_nsp or'
     add('short_seq_prob', f'{short} a single document', type=fraction)
     if not raw:
         passes = 'passes over the text, with different pairs and masks'
-        add('dupe_factor', passes, type=positive_int)
+        add('dupe_factor', passes, type=count)
     add('whole_word_mask', 'mask all tokens of a word or none')
 
 
@@ -151,7 +153,7 @@ def build_flags():
     parser.flag(
         data,
         '--num_buckets',
-        type=positive_int,
+        type=count,
         default=1,
         help='number of buckets that lengths are divided into; a batch has rows of one bucket',
     )
@@ -177,7 +179,7 @@ def build_flags():
         text,
         '--num_workers',
         roles='by_worker raw',
-        type=positive_int,
+        type=process_count,
         help='processes that make instances (default: 1)',
     )
 

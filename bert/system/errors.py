@@ -2,6 +2,8 @@
 
 import signal
 
+from bert.system.terminal import escape
+
 # A longer sentence must quote a file: the project's own are shorter.
 LONGEST_SENTENCE = 2000
 
@@ -10,14 +12,13 @@ class ToolkitError(Exception):
     """A problem that the user can fix, as one sentence; ends the program with status 1.
 
     Sentences quote the contents of files, so the constructor turns them into one line of limited
-    length, without the control characters that could move a terminal's cursor.
+    length; see :func:`bert.system.terminal.escape`.
     """
 
     status = 1
 
     def __init__(self, sentence):
-        if not sentence.isprintable():
-            sentence = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+        sentence = escape(sentence)
         if len(sentence) > LONGEST_SENTENCE:
             half = LONGEST_SENTENCE // 2
             sentence = f'{sentence[:half]} ... {sentence[-half:]}'

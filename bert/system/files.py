@@ -15,6 +15,11 @@ from bert.system.errors import ToolkitError
 HALF_WRITTEN = '.bert.tmp'
 
 
+def is_utf8(path):
+    """Return whether a path can be written to a log or a JSON file."""
+    return str(path) == str(path).encode('utf8', 'ignore').decode('utf8')
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,22 +13,52 @@ from pathlib import Path
 
 from bert.system.errors import ToolkitError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL = 0.05  # seconds between two checks of running programs
 PR_SET_PDEATHSIG = 1  # Linux's prctl: choose the signal that is sent when the parent has ended
 
 
+@contextlib.contextmanager
+def holding_signals():
+    """Hold back SIGTERM and SIGINT while the block starts worker processes.
+
+    These begin with both held back too, as Ctrl-C reaches them before they are set up, by one of
+    the next two functions.
+    """
+    arrived, handlers = [], {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Another thread of this process may still get one, and this thread has to handle it.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals():
     """Set up a worker process that leaves SIGTERM and SIGINT to its parent."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def exit_on_signals():
     """Set up a worker process that cleans up and ends silently after SIGTERM or SIGINT."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
     end_with_parent()
+    # It would report the end of a worker that is not at work as an error.
+    logging.getLogger('concurrent.futures').disabled = True
+    for number in SIGNALS:
+        signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with_parent():
@@ -79,17 +110,24 @@ def kill_with_parent():
     """
     if sys.platform != 'linux':
         return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def follow():
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    return follow
 
 
-def lock(file):
+def lock(file, wait=False):
     """Lock an open file, or folder, until it is closed; return False if another process has it.
 
-    A process that was forked or started with the open file has the lock too.
+    A process that was forked or started with the open file has the lock too. With ``wait``, the
+    lock is waited for.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
@@ -129,6 +167,33 @@ def alone(path):
                     os.unlink(name)
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Hold a lock while the block runs, so that one process at a time does; the others wait.
+
+    The lock is a file that exists only while a process holds it or waits for it, or after one was
+    killed with it. A missing folder is created; an error of the folder names ``path``.
+    """
+    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(path, 'w'))
+            except OSError as error:
+                raise ToolkitError(f'{path}: could not be locked ({error.strerror})') from None
+            lock(file, wait=True)
+            # The process that held this lock has removed the file, and another may hold a new one.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
 
 
 def leave_at_once(status):

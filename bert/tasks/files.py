@@ -14,10 +14,12 @@ import numpy as np
 
 from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import parse_json, read_text, write_text
+from bert.system.files import is_utf8, parse_json, read_text
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
+# The csv module's own limit is too short for a document in a cell; this is that of a C long.
+LONGEST_CELL = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -45,6 +47,8 @@ def glue_folder():
             f'and there is no {DEFAULT_FOLDER} here, its default, which '
             f'download_glue_data.py --data_dir {DEFAULT_FOLDER} makes'
         )
+    if folder and not is_utf8(folder):
+        raise UsageError(f'GLUE_DIR={folder} is not valid UTF-8')
     if folder and not Path(folder).is_dir():
         raise UsageError(
             f'GLUE_DIR={folder} is not a folder: '
@@ -138,41 +142,6 @@ def read_rows(path):
     return rows
 
 
-def write_predictions(path, cells, predictions):
-    """Write rows with an added column, ``prediction``, in the format of the path's extension.
-
-    Parameters
-    ----------
-    path : path-like
-    cells : list of dict
-        The rows as they were read, which need not be what the file holds now.
-    predictions : list of str
-        One for each row.
-    """
-    rows = [{**row, 'prediction': prediction} for row, prediction in zip(cells, predictions)]
-    suffix = Path(path).suffix.lower()
-    if suffix == '.jsonl':
-        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    elif suffix == '.tsv':
-        # Without the csv module, which refuses some characters when it may not quote.
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
-    else:
-        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
-        has_return = any('\r' in cell for row in rows for cell in row.values())
-        buffer = io.StringIO()
-        writer = csv.DictWriter(
-            buffer,
-            fieldnames=list(rows[0]),
-            lineterminator='\n',
-            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    write_text(path, text)
-
-
 def _number_columns(path, header, split):
     """Return a split whose columns are numbers, given the header, in place of names."""
 
@@ -225,6 +194,7 @@ def _named_tsv_rows(path):
 
 
 def _csv_rows(path):
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
     rows = []
     try:

@@ -73,6 +73,36 @@ def compute(names, labels, predictions):
     return {name: float(METRICS[name](labels, predictions)) for name in names}
 
 
+def is_number(value):
+    """Return whether a value of a JSON file is a number that a float can hold exactly."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**53)
+
+
+def are_values(value):
+    """Return whether a value of a JSON file is metrics, as from :func:`compute`."""
+    return isinstance(value, dict) and all(map(is_number, value.values()))
+
+
+def are_epochs(epochs, best_epoch):
+    """Return whether values of a JSON file are the epochs of a run and the number of the best one.
+
+    An epoch has its metrics by dev set, and perhaps its ``seconds``.
+    """
+    return (
+        isinstance(epochs, list)
+        and all(
+            isinstance(epoch, dict)
+            and all(
+                is_number(value) if name == 'seconds' else are_values(value)
+                for name, value in epoch.items()
+            )
+            for epoch in epochs
+        )
+        and type(best_epoch) is int
+        and 1 <= best_epoch <= len(epochs)
+    )
+
+
 def describe(values):
     """Format metrics as the original scripts log them: ``accuracy:0.8873,f1:0.9160``."""
     return ','.join(f'{name}:{value:.4f}' for name, value in values.items())

@@ -1,6 +1,9 @@
 """A fine-tuned model's answers: outputs, predictions, and the files that hold them."""
 
 import contextlib
+import csv
+import io
+import json
 import logging
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from bert.checkpoints.contents import FINETUNED
 from bert.system import npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, replacing, write_text
-from bert.tasks import files, metrics
+from bert.tasks import metrics
 
 # The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
 # MNLI-m): glue.py makes its reports and submissions from them.
@@ -64,11 +67,46 @@ def write_test_predictions(folder, split, outputs, task, cells=None):
     predictions = label_names(outputs, task)
     path = predictions_path(folder, split)
     if task.is_own:
-        files.write_predictions(path, cells, predictions)
+        write_predictions(path, cells, predictions)
     else:
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
         write_text(path, 'index\tprediction\n' + ''.join(lines))
     logging.info('wrote %d predictions to %s', len(predictions), path)
+
+
+def write_predictions(path, cells, predictions):
+    """Write rows with an added column, ``prediction``, in the format of the path's extension.
+
+    Parameters
+    ----------
+    path : path-like
+    cells : list of dict
+        The rows as they were read, which need not be what the file holds now.
+    predictions : list of str
+        One for each row.
+    """
+    rows = [{**row, 'prediction': prediction} for row, prediction in zip(cells, predictions)]
+    suffix = Path(path).suffix.lower()
+    if suffix == '.jsonl':
+        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+    elif suffix == '.tsv':
+        # Without the csv module, which refuses some characters when it may not quote.
+        lines = [list(rows[0]), *(row.values() for row in rows)]
+        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
+    else:
+        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
+        has_return = any('\r' in cell for row in rows for cell in row.values())
+        buffer = io.StringIO()
+        writer = csv.DictWriter(
+            buffer,
+            fieldnames=list(rows[0]),
+            lineterminator='\n',
+            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    write_text(path, text)
 
 
 def write_outputs(folder, outputs, labels):
@@ -110,7 +148,7 @@ def read_outputs(folder, name, labels):
     # Earlier versions wrote the names of the classes in finetune.json only.
     if written is None and (folder / FINETUNED).is_file():
         written = read_json(folder / FINETUNED).get('labels')
-    written = written or list(labels)
+    written = [str(label) for label in written] if isinstance(written, list) else list(labels)
     if sorted(written) != sorted(labels) or outputs.shape[1:] != (len(labels),):
         raise ToolkitError(
             f'{path} has the classes {", ".join(written)}, and not {", ".join(labels)}'

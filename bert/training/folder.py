@@ -158,7 +158,23 @@ def identify(flags, contexts, data, weights, worker_count):
 
 
 def require_same(found, identity, output):
-    """Refuse to go on with a run that had other flags, devices, data or weights."""
+    """Refuse to go on with a run that had other flags, devices, data or weights.
+
+    Parameters
+    ----------
+    found : object
+        What a file of the folder holds in place of ``identity``.
+    identity : dict
+        See :func:`identify`.
+    output : Path
+        The folder, for the error message.
+    """
+    if not (
+        isinstance(found, dict)
+        and identity.keys() <= found.keys()
+        and isinstance(found['flags'], dict)
+    ):
+        raise ToolkitError(f'{output}: the run there does not say how it was made')
     identity = json.loads(json.dumps(identity))
     flags = {name: (found['flags'].get(name), now) for name, now in identity['flags'].items()}
     flags['devices'] = (found['devices'], identity['devices'])

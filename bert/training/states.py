@@ -37,7 +37,7 @@ def states_path(folder, step):
 def saved_steps(folder):
     """Return the steps of all ``.states`` files, ascending, without checking the files."""
     names = (path.stem for path in Path(folder).glob('*.states'))
-    return sorted(int(name) for name in names if name.isdigit() and len(name) >= 7)
+    return sorted(int(name) for name in names if name.isdecimal() and len(name) >= 7)
 
 
 def newest(folder):

@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file
 from bert.checkpoints import huggingface, reading
 from bert.checkpoints import tensors as checkpoints_tensors
 from bert.checkpoints.source import locate
-from bert.checkpoints.tensors import read_safetensors
+from bert.checkpoints.tensors import read_pytorch, read_safetensors
 from bert.model.build import build_bert
 from bert.model.loading import load_bert
 from bert.text.vocab import load_vocab
@@ -270,6 +271,15 @@ def test_pytorch_files_without_pytorch(monkeypatch):
         f'{path}/pytorch_model.bin: PyTorch is needed to read this file: pip install torch; or '
         'name a model that has a model.safetensors'
     )
+
+
+def test_pytorch_is_asked_for_tensors_alone(monkeypatch, tmp_path):
+    def load(path, **keywords):
+        assert keywords['weights_only'] is True
+        return {}
+
+    monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=load))
+    assert read_pytorch(tmp_path / 'pytorch_model.bin') == {}
 
 
 class Mischief:

@@ -270,3 +270,13 @@ def test_a_damaged_tokenizer_config(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         reading.read_casing(reading.find_parts(tmp_path), Vocab(tiny_vocab()))
     assert str(caught.value) == f'{path}: not a JSON object'
+
+
+def test_weights_that_go_with_another_order_of_tokens(folder):
+    """With the same tokens, too, the order must be that of the other model."""
+    location, tokens = locate(str(folder)), tiny_vocab()
+    reading.check_vocab(location, Vocab(tokens))
+    assert failure(reading.check_vocab, location, Vocab(tokens[::-1])) == (
+        f'{folder}/model.safetensors: goes with {folder}/vocab.txt, which is not the vocabulary of '
+        'the other model: name the folder in place of the file'
+    )

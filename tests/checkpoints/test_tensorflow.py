@@ -6,7 +6,9 @@ Their numbers are tested in tests/convert/test_witnesses.py.
 import doctest
 import shutil
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import ROOT, failure
 
@@ -50,6 +52,36 @@ def test_published_names():
     state = tensorflow.TRAINING_STATE
     assert state.match('global_step') and state.match('bert/pooler/dense/kernel/adam_v')
     assert not state.match('bert/pooler/dense/kernel')
+
+
+def test_kernels_are_transposed_and_nothing_else(monkeypatch):
+    """TensorFlow multiplies from the other side; the head of run_classifier.py is no kernel."""
+    names = [
+        'bert/embeddings/word_embeddings',
+        'bert/encoder/layer_1/intermediate/dense/kernel',
+        'bert/encoder/layer_1/intermediate/dense/bias',
+        'bert/encoder/layer_1/intermediate/dense/kernel/adam_m',
+        'output_weights',
+        'output_bias',
+    ]
+    matrix = np.arange(6.0).reshape(2, 3)
+    variables = {name: matrix[0] if 'bias' in name else matrix for name in names}
+    reader = SimpleNamespace(
+        get_tensor=variables.__getitem__,
+        get_variable_to_shape_map=lambda: {name: array.shape for name, array in variables.items()},
+    )
+    module = SimpleNamespace(train=SimpleNamespace(load_checkpoint=lambda prefix: reader))
+    monkeypatch.setitem(sys.modules, 'tensorflow', module)
+    parameters, head = tensorflow.read_weights(GOOGLE / 'bert_model.ckpt.index')
+    cell = 'encoder.transformer_cells.1.ffn.ffn_1'
+    expected = {
+        'word_embed.0.weight': matrix,
+        f'{cell}.weight': matrix.T,
+        f'{cell}.bias': matrix[0],
+    }
+    assert parameters.keys() == expected.keys()
+    for name, array in {**expected, 'weight': matrix, 'bias': matrix[0]}.items():
+        np.testing.assert_array_equal({**parameters, **head}[name], array, err_msg=name)
 
 
 def test_without_tensorflow(monkeypatch):

@@ -1,5 +1,6 @@
 """The ways in which a program ends: exit statuses, sentences and signals."""
 
+import io
 import os
 import signal
 import subprocess
@@ -26,6 +27,10 @@ from bert.system.errors import ToolkitError, UsageError
         ),
         (OSError(28, 'No space left on device'), 1, 'No space left on device'),
         (OSError('something else'), 1, 'something else'),
+        (io.UnsupportedOperation('read'), 1, 'standard input or output is closed'),
+        (MemoryError(), 1, 'there is not enough memory'),
+        (MemoryError('8 TiB are wanted'), 1, 'there is not enough memory: 8 TiB are wanted'),
+        (ImportError('libx.so: failed to map segment'), 1, 'libx.so: failed to map segment'),
     ],
 )
 def test_run_reports_an_error_in_one_sentence(error, status, sentence, monkeypatch, capsys):
@@ -79,7 +84,7 @@ def test_an_error_of_mxnet_is_one_sentence(monkeypatch, capsys):
     def main():
         raise MXNetError('Traceback:\n  0: malloc\nMXNetError: cudaMalloc failed: out of memory\n')
 
-    monkeypatch.setitem(sys.modules, 'mxnet', types.SimpleNamespace(MXNetError=MXNetError))
+    monkeypatch.setitem(sys.modules, 'mxnet.base', types.SimpleNamespace(MXNetError=MXNetError))
     with pytest.raises(SystemExit) as caught:
         program.run(main)
     assert caught.value.code == 1
@@ -191,3 +196,83 @@ def test_a_full_disk_behind_stdout_is_reported():
         )
     assert done.stderr.startswith('-c: error: No space left on device\n')
     assert done.returncode and 'Traceback' not in done.stderr
+
+
+# A module that the program imports early, and that is interrupted while it is loaded.
+INTERRUPTED = """\
+import os, signal, sys
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    sys.exit('went on')
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ('words', 'module'),
+    [
+        (['create_pretraining_data.py'], 'numpy'),
+        (['download_glue_data.py'], 'tarfile'),
+        (['finetune_classifier.py'], 'numpy'),
+        (['glue.py'], 'numpy'),
+        (['run_pretraining.py'], 'numpy'),
+        (['-m', 'bert.embed'], 'numpy'),
+        (['-m', 'bert.cluster'], 'psutil'),
+        (['-m', 'bert.convert'], 'numpy'),
+        (['-m', 'bert.ops'], 'numpy'),
+    ],
+)
+def test_an_interrupt_during_the_imports_leaves_no_traceback(tmp_path, words, module):
+    if '-m' in words and not hasattr(sys, 'orig_argv'):
+        pytest.skip('before Python 3.10 a module cannot tell how it was started')
+    (tmp_path / f'{module}.py').write_text(INTERRUPTED)
+    variables = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    variables.pop('OMP_NUM_THREADS', None)
+
+    def start(disposition):
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, disposition),
+        )
+
+    done = start(signal.SIG_DFL)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, '')
+    assert start(signal.SIG_IGN).stderr == 'went on\n'  # as in a background job
+
+
+def test_another_program_that_imports_the_package_keeps_its_interrupts(tmp_path):
+    """``python -m`` with a package of the user's too."""
+    (tmp_path / 'users').mkdir()
+    (tmp_path / 'users' / '__init__.py').write_text('import bert')
+    (tmp_path / 'users' / 'tool.py').write_text(
+        'import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-m', 'users.tool'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.stdout, done.stderr) == ('True\n', '')
+
+
+def test_too_little_memory_is_one_sentence(tmp_path):
+    """More is asked for than the system may give."""
+    code = (
+        'import resource\n'
+        'import numpy as np\n'
+        'from bert.cli.program import run\n'
+        'def main():\n'
+        '    resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n'
+        "    np.ones(2**33, 'uint8')\n"
+        'run(main)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    expected = '-c: error: there is not enough memory: Unable to allocate 8.00 GiB '
+    assert done.returncode == 1 and done.stderr.startswith(expected)
+    assert done.stderr.count('\n') == 1

@@ -1,12 +1,14 @@
 """The exchanges among workers, here threads; real processes are in test_cluster.py."""
 
+import os
 import threading
 
 import numpy as np
 import pytest
 
 import bert  # noqa: F401 (prepares for MXNet)
-from bert.distributed.workers import ALONE, Workers
+from bert.distributed import parameter_server, workers
+from bert.distributed.workers import ALONE, Workers, joined
 from bert.system.errors import ToolkitError, UsageError
 
 # isort: split
@@ -146,3 +148,28 @@ def test_what_is_saved_is_remembered_for_the_message_of_a_loss():
     assert among(2, work) == ['step 3 is saved'] * 2
     ALONE.remember_saved('nothing happens')
     ALONE.barrier()
+
+
+def test_a_lost_process_is_noticed_within_a_minute(monkeypatch):
+    """First the scheduler notices that it is silent, then the others that the scheduler is."""
+    for name in parameter_server.HEARTBEAT:
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    monkeypatch.setenv('DMLC_ROLE', 'scheduler')
+    monkeypatch.setattr(workers, 'serve', lambda: None)
+    with pytest.raises(SystemExit), joined('dist_sync'):
+        pass
+    silence, waits = int(os.environ['PS_HEARTBEAT_TIMEOUT']), []
+
+    class Event:
+        def wait(self, seconds):
+            waits.append(seconds)
+
+    monkeypatch.setattr(parameter_server, 'leave_at_once', lambda status: 1 / 0)
+    watch = parameter_server.Watch.__new__(parameter_server.Watch)
+    watch.timeout, watch.over = silence, Event()
+    with pytest.raises(ZeroDivisionError):
+        watch.run(lambda: 'a process is lost')
+    assert 2 * (silence + sum(waits)) < 60
+    # But not at a hiccup: every node reports several times before.
+    assert silence >= 5 * int(os.environ['PS_HEARTBEAT_INTERVAL'])

@@ -66,6 +66,28 @@ def test_figure(panels):
     assert names == ['seed 3', 'seed 4', 'published 2020-01']
 
 
+def test_names_and_numbers_of_a_file_can_be_drawn(tmp_path):
+    """No name is a formula or moves a cursor, and no number is too large for matplotlib."""
+    pytest.importorskip('matplotlib')
+    validation = [
+        {'epoch': 1, '$\\frac{$': {'$\\x$\x1b\n': 1e308}},
+        {'epoch': 2, '$\\frac{$': {'$\\x$\x1b\n': -1e308}},
+    ]
+    rows = [(1, 1e308), (2, -1e308), (3, float('inf')), (4, 0.5)]
+    training = [
+        {'epoch': epoch, 'batch': 1, 'batches': 1, 'loss': loss, 'metrics': {}}
+        for epoch, loss in rows
+    ]
+    own = {'A: $\\frac{$': Log({}, training, validation)}
+    figure = curves.draw(curves.collect_panels(own, {}, None))
+    curves.save(figure, tmp_path / 'drawn')
+    loss, dev = figure.axes
+    assert list(loss.get_lines()[0].get_ydata())[3] == 0.5
+    assert dev.get_title() == '$\\frac{$ $\\x$\\x1b\\n'
+    assert figure.legends[0].get_texts()[0].get_text() == 'A: $\\frac{$'
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_saved_files(panels, tmp_path):
     """The same curves give the same bytes; a dollar sign in a label does not begin a formula."""
     pytest.importorskip('matplotlib')

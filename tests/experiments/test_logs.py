@@ -31,6 +31,15 @@ INFO:root:04:19:20 Best model at epoch 3. Validation metrics:accuracy:0.8873
 """
 
 
+def test_numbers_near_the_largest_float_are_short():
+    """Their difference may be infinite."""
+    one, other = (
+        logs.Log({}, [], [{'epoch': 1, 'dev': {'acc': value}}]) for value in (1e308, -1e308)
+    )
+    (row,) = logs.compare_lines(one, other)
+    assert (row['acc A'], row['acc B'], row['acc B-A']) == ('1.0000e+308', '-1.0000e+308', '-inf')
+
+
 def test_the_lines_of_2019():
     log = logs.parse_log(FIRST)
     assert log.flags == {

@@ -21,6 +21,38 @@ RECORD = {
 }
 
 
+WHOLE = {**RECORD, 'machine': {'memory': '1 GiB'}}
+
+
+def test_what_is_a_record():
+    assert results.is_record(WHOLE, 'CoLA')
+    epochs = RECORD['epochs']
+    wrong = {
+        'epochs': [
+            *(None, 5, [], [5], {}, [{}], [{'dev': 0.5}], [{'dev': {}}], [{'dev': {'mcc': 'x'}}]),
+            *([*epochs, {}], [*epochs, {'dev': {'mcc': 0.5, 'f1': 0.5}}]),
+            *([*epochs, {'dev': {'mcc': 10**400}}], [*epochs, {'dev': {'mcc': None}}]),
+            [*epochs, {'dev': {'mcc': 0.5}, 'seconds': 'x'}],
+        ],
+        'best_epoch': [None, 0, 4, -1, True, 1.0, '1', [1], 10**400],
+        'seconds': [None, '1', [1], True],
+        'machine': [None, 5, [], 'x', {'memory': 1}, {'memory': ['1 GiB']}],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            assert not results.is_record({**WHOLE, name: value}, 'CoLA'), (name, value)
+        assert not results.is_record({k: v for k, v in WHOLE.items() if k != name}, 'CoLA')
+    assert not results.is_record(WHOLE, 'RTE')  # another metric
+    assert not results.is_record({}, 'CoLA')
+
+
+def test_a_cell_stays_one_line():
+    rows = [{'a\x1b[2J\nb': 'c\nd'}]
+    for style in ('text', 'markdown', 'rst'):
+        table = results.format_table(rows, style)
+        assert '\x1b' not in table and r'a\x1b[2J\nb' in table and r'c\nd' in table
+
+
 def test_statistics_by_hand():
     """Of .80, .84, .88: mean .84; squared deviations .0016 twice and 0, over n - 1 = 2: .04.
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -41,6 +42,14 @@ for epoch in (0, 1):
 """
 
 
+RECORD = {
+    'epochs': [{'dev': {'accuracy': 0.25}}],
+    'best_epoch': 1,
+    'seconds': 3.0,
+    'machine': {'memory': '1 GiB'},
+}
+
+
 @pytest.fixture
 def script(tmp_path):
     path = tmp_path / 'child.py'
@@ -51,10 +60,9 @@ def script(tmp_path):
 def make(script, *flags, seeds=(1, 2), devices=()):
     """Make runs of a task, and its plan."""
     folder = script.parent / 'out'
-    made = [runs.Run('X', seed, folder / f'seed-{seed}') for seed in seeds]
-    return made, {
-        'X': runs.Plan([sys.executable, str(script), *flags], {'lr': 1}, {}, list(devices))
-    }
+    made = [runs.Run('RTE', seed, folder / f'seed-{seed}') for seed in seeds]
+    command = [sys.executable, str(script), *flags]
+    return made, {'RTE': runs.Plan(command, {'lr': 1}, {}, list(devices))}
 
 
 def seen(run):
@@ -68,12 +76,15 @@ def test_one_after_the_other(script, caplog):
     assert list(records) == made
     record = json.loads((made[0].folder / 'result.json').read_text())
     assert record == records[made[0]]
-    assert (record['task'], record['seed'], record['settings']) == ('X', 1, {'lr': 1})
+    assert (record['task'], record['seed'], record['settings']) == ('RTE', 1, {'lr': 1})
     assert record['seconds'] > 0
     assert sorted(path.name for path in made[0].folder.glob('*.params')) == [
         'model_bert_X_0.params'
     ]
-    assert [line.split(':')[0] for line in caplog.messages] == ['[1/2] X seed 1', '[2/2] X seed 2']
+    assert [line.split(':')[0] for line in caplog.messages] == [
+        '[1/2] RTE seed 1',
+        '[2/2] RTE seed 2',
+    ]
 
 
 def test_two_at_once(script, monkeypatch):
@@ -123,13 +134,12 @@ def test_finished_runs_are_not_done_again(script, caplog):
     caplog.set_level('INFO')
     made, plans = make(script)
     made[1].folder.mkdir(parents=True)
-    record = {'epochs': [{'dev': {'mcc': 0.25}}], 'best_epoch': 1, 'seconds': 3.0}
-    (made[1].folder / 'result.json').write_text(json.dumps(record))
+    (made[1].folder / 'result.json').write_text(json.dumps(RECORD))
     records = runs.do_runs(made, plans, 1)
-    assert records[made[1]] == record
+    assert records[made[1]] == RECORD
     assert not (made[1].folder / 'seen.json').exists()
     assert '(done before)' not in caplog.messages[0]
-    assert caplog.messages[1].startswith('[2/2] X seed 2: last mcc 0.2500, ')
+    assert caplog.messages[1].startswith('[2/2] RTE seed 2: last accuracy 0.2500, ')
     assert caplog.messages[1].endswith(' (done before)')
 
 
@@ -138,19 +148,19 @@ def test_failures_leave_the_others_alone(script, caplog):
     made, plans = make(script, '--fail', '2', seeds=[1, 2, 3, 4])
     made[2].folder.mkdir(parents=True)
     (made[2].folder / 'result.json').write_text('{"epochs"')
-    made[3] = runs.Run('X', 4, script / 'a file is no folder')
+    made[3] = runs.Run('RTE', 4, script / 'a file is no folder')
     caplog.set_level('INFO')
     assert list(runs.do_runs(made, plans, 2)) == [made[0]]
     errors = [r.getMessage() for r in caplog.records if r.levelname == 'ERROR']
     assert len(errors) == 3
     log = made[1].folder / 'run.log'
-    assert any(e.endswith(f'X seed 2 failed: bad data; its log is {log}') for e in errors)
+    assert any(e.endswith(f'RTE seed 2 failed: bad data; its log is {log}') for e in errors)
     assert any('result.json: not a JSON object' in error for error in errors)
-    assert any('X seed 4 failed: ' in error and 'Not a directory' in error for error in errors)
+    assert any('RTE seed 4 failed: ' in error and 'Not a directory' in error for error in errors)
     assert not (made[1].folder / 'result.json').exists()
     # Once more: only the failed runs are tried again, and the log of a failure is replaced.
     before = (made[0].folder / 'seen.json').stat().st_mtime_ns
-    plans['X'] = plans['X']._replace(command=plans['X'].command[:2])
+    plans['RTE'] = plans['RTE']._replace(command=plans['RTE'].command[:2])
     assert list(runs.do_runs(made[:2], plans, 1)) == made[:2]
     assert (made[0].folder / 'seen.json').stat().st_mtime_ns == before
     assert log.read_text() == 'started\n'
@@ -177,13 +187,12 @@ def test_a_run_of_another_process_is_waited_for(script, caplog):
         thread = threading.Thread(target=lambda: results.update(runs.do_runs(made, plans, 1)))
         thread.start()
         end = time.time() + 20
-        while '[1/2] X seed 2' not in caplog.text and time.time() < end:
+        while '[1/2] RTE seed 2' not in caplog.text and time.time() < end:
             time.sleep(0.01)
         assert caplog.text.count(f'{made[0].folder}: waiting for another process') == 1
-        record = {'epochs': [{'dev': {'mcc': 0.25}}], 'best_epoch': 1, 'seconds': 3.0}
-        (made[0].folder / 'result.json').write_text(json.dumps(record))
+        (made[0].folder / 'result.json').write_text(json.dumps(RECORD))
     thread.join(timeout=20)
-    assert results[made[0]] == record and made[1] in results
+    assert results[made[0]] == RECORD and made[1] in results
 
 
 PARENT = """\
@@ -193,7 +202,7 @@ sys.path.insert(0, sys.argv[1])
 from bert.experiments import runs
 plan = runs.Plan([sys.executable, sys.argv[2], '--wait', '/nonexistent'], {}, {}, [])
 folder = Path(sys.argv[3])
-runs.do_runs([runs.Run('X', n, folder / str(n)) for n in (1, 2)], {'X': plan}, 2)
+runs.do_runs([runs.Run('RTE', n, folder / str(n)) for n in (1, 2)], {'RTE': plan}, 2)
 """
 
 
@@ -219,11 +228,38 @@ def test_runs_end_with_the_script(script, tmp_path, number):
     assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_the_folder_may_look_like_a_flag(script, monkeypatch):
+    monkeypatch.chdir(script.parent)
+    run = runs.Run('RTE', 1, Path('-x'))
+    _, plans = make(script)
+    assert list(runs.do_runs([run], plans, 1)) == [run]
+
+
+@pytest.mark.parametrize('content', [{}, {'epochs': [], 'best_epoch': 1}, {'epochs': 5}])
+def test_a_record_of_another_shape_is_reported(script, content):
+    made, plans = make(script)
+    made[0].folder.mkdir(parents=True)
+    path = made[0].folder / 'result.json'
+    path.write_text(json.dumps(content))
+    error = runs.begin(made[0], plans['RTE'], 0, 1)
+    assert isinstance(error, ToolkitError)
+    assert str(error) == (
+        f'{path}: not the results of RTE seed 1; without this file it is run again'
+    )
+
+
+def test_results_of_another_shape_fail(script):
+    script.write_text(script.read_text().replace("'accuracy'", "'accuracy\\n'"))
+    made, plans = make(script, seeds=[1])
+    assert runs.do_runs(made, plans, 1) == {}
+    assert not (made[0].folder / 'result.json').exists()
+
+
 def test_a_damaged_record_is_reported(script):
     made, plans = make(script)
     made[0].folder.mkdir(parents=True)
     (made[0].folder / 'result.json').write_text('{"epochs"')
-    error = runs.begin(made[0], plans['X'], 0, 1)
+    error = runs.begin(made[0], plans['RTE'], 0, 1)
     assert isinstance(error, ToolkitError)
     assert str(error).endswith('result.json: not a JSON object')
     # The lock is free again.

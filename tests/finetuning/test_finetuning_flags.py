@@ -57,6 +57,14 @@ def test_a_shortened_flag_overrides_what_the_model_remembers(words, length):
     assert (recalled.task_name, recalled.max_len) == ('RTE', length)
 
 
+def test_for_another_task_only_the_length_is_remembered():
+    argv = ['--only_inference', '--bert_model', 'folder', '--task_name', 'RTE']
+    remembered = {'task_name': None, 'max_len': 64, 'text_columns': ['text'], 'regression': True}
+    recalled = recall(argv, parse_args(argv), {'flags': remembered})
+    assert (recalled.task_name, recalled.max_len) == ('RTE', 64)
+    assert not recalled.text_columns and not recalled.regression
+
+
 def test_sst_is_sst_2():
     """Both names mean the same run and model, and the flags in the log are those typed."""
     one, other = (parse_args(['--task', name]) for name in ('SST', 'SST-2'))
@@ -71,8 +79,8 @@ def test_sst_is_sst_2():
     [
         ('max_len', None, 'it is not of the type of this flag'),
         ('max_len', [1], 'it is not of the type of this flag'),
-        ('max_len', 7.5, "'7.5' is not a whole number of at least 1"),
-        ('max_len', -5, "'-5' is not a whole number of at least 1"),
+        ('max_len', 7.5, "'7.5' is not a whole number from 1 to 2147483647"),
+        ('max_len', -5, "'-5' is not a whole number from 1 to 2147483647"),
         ('max_len', True, 'it is not of the type of this flag'),
         ('max_len', '64', 'it is not of the type of this flag'),
         ('task_name', ['MRPC'], 'it is not of the type of this flag'),

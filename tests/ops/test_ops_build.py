@@ -1,11 +1,16 @@
 """Building the operators, in one process at a time, and doing without them."""
 
+import hashlib
+import itertools
 import logging
 import os
+import pwd
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,9 +82,195 @@ def test_a_library_is_built_once(compiler, cache, caplog):
     assert len(calls(compiler)) == len(compiled) + 1
     (record,) = caplog.records
     assert record.getMessage().startswith('operators: built for this processor in ')
+    assert list(library.parent.iterdir()) == [library]
     assert build.build() == library
     assert len(calls(compiler)) == len(compiled) + 1
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize('damage', [b'bui', b'built!\n', b''])
+def test_a_damaged_library_is_built_again(compiler, cache, damage):
+    """Loading a truncated library would kill the process with SIGBUS."""
+    library = build.build()
+    library.write_bytes(damage)
+    library.with_name('bert_ops-0.so').touch()
+    (library.parent / 'objects-0').mkdir()  # of a process that was killed
+    assert build.build() == library
+    assert library.read_text() == 'built\n'
+    assert list(library.parent.iterdir()) == [library]
+
+
+def test_a_folder_that_cannot_be_written_will_do_if_it_has_the_library(compiler, cache):
+    library = build.build()
+    library.parent.chmod(0o500)
+    (library.parent / 'lock').mkdir()  # what root cannot open either
+    assert build.build() == library
+
+
+@pytest.mark.parametrize('value', ['relative', './relative', '~/cache', ' '])
+def test_a_relative_cache_folder_is_ignored(compiler, cache, monkeypatch, tmp_path, value):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.setenv('XDG_CACHE_HOME', value)
+    monkeypatch.chdir(tmp_path)
+    assert build.cache_folder() == tmp_path / 'home' / '.cache' / 'mxnet-bert-toolkit'
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    assert build.cache_folder() == tmp_path / 'home' / '.cache' / 'mxnet-bert-toolkit'
+
+
+def test_a_compiler_with_arguments(compiler, cache, monkeypatch, tmp_path):
+    """``ccache g++`` has one; they are part of the key."""
+    key = build.cache_key(build.find_compiler())
+    launcher = tmp_path / 'launcher with spaces'
+    launcher.write_text('#!/bin/sh\n[ "$1" = -q ] && shift && exec "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv('CXX', f"'{launcher}' -q {compiler} -pipe")
+    assert build.find_compiler() == [str(launcher), '-q', str(compiler), '-pipe']
+    assert build.cache_key(build.find_compiler()) != key
+    assert build.build().read_text() == 'built\n'
+    assert {call.split()[0] for call in calls(compiler)} == {'-pipe'}
+    keys = {build.cache_key([str(compiler), flag]) for flag in ('-a', '-b')}
+    assert len(keys) == 2
+    monkeypatch.setenv('CXX', '  ')
+    assert build.find_compiler()[1:] == []
+    monkeypatch.setenv('CXX', "g++ 'x")
+    with pytest.raises(build.BuildError, match="CXX is not a command: g\\+\\+ 'x"):
+        build.find_compiler()
+
+
+# --- who can write to the cache
+
+ME, OTHER = os.geteuid(), os.geteuid() + 1
+NOT_MY_GROUP = next(gid for gid in range(60000, 10**6) if not build.is_own_group(gid))
+
+
+def check(mode, uid=ME, gid=NOT_MY_GROUP, **keywords):
+    """Return the reason against a file with this mode and owner, or None."""
+
+    class Planted(type(Path())):
+        def lstat(self):
+            return SimpleNamespace(st_mode=mode, st_uid=uid, st_gid=gid)
+
+    try:
+        build.check_private(Planted('/planted'), **keywords)
+    except build.BuildError as error:
+        assert str(error).startswith('/planted ')
+        return str(error)[len('/planted ') :]
+    return None
+
+
+def test_who_may_own_and_write_a_file():
+    another, writable = 'belongs to another user', 'can be written by other users'
+    for kind in (stat.S_IFREG, stat.S_IFDIR):
+        assert check(kind | 0o755) is None
+        assert check(kind | 0o755, uid=0) is None
+        assert check(kind | 0o700, uid=OTHER) == another
+        assert check(kind | 0o757) == check(kind | 0o702, uid=0) == writable
+        assert check(kind | 0o775) == writable
+    # The mode of a link says nothing, but whoever owns it chose where it leads.
+    assert check(stat.S_IFLNK | 0o777) is None
+    assert check(stat.S_IFLNK | 0o777, uid=OTHER) == another
+    # In /tmp nobody can replace a file of another user, but anybody can make one.
+    assert check(stat.S_IFDIR | 0o1777, uid=0, is_parent=True) is None
+    assert check(stat.S_IFDIR | 0o1777, uid=0) == writable
+    assert check(stat.S_IFDIR | 0o1777, uid=OTHER, is_parent=True) == another
+    assert check(stat.S_IFDIR | 0o777, is_parent=True) == writable
+
+
+def test_the_group_of_this_user_alone(monkeypatch):
+    """Where umask is 002, each user has a group of the same name."""
+    name = pwd.getpwuid(ME).pw_name
+    for group, members, expected in [
+        (name, [], None),
+        (name, [name], None),
+        (name, [name, 'another'], 'can be written by other users'),
+        ('users', [], 'can be written by other users'),
+    ]:
+        found = SimpleNamespace(gr_name=group, gr_mem=members)
+        monkeypatch.setattr(build.grp, 'getgrgid', lambda gid, found=found: found)
+        assert check(stat.S_IFDIR | 0o775) == expected
+
+
+def make_writable(path):
+    path.chmod(0o777)
+    return 'can be written by other users'
+
+
+def give_away(path):
+    os.chown(path, OTHER, -1, follow_symlinks=False)
+    return 'belongs to another user'
+
+
+def link_from_another(path):
+    moved = path.with_name('moved')
+    path.rename(moved)
+    path.symlink_to(moved)
+    return give_away(path)
+
+
+def share_with_sticky_bit(path):
+    """Let others make files in the folder, if not replace any."""
+    path.chmod(0o1777)
+    return 'can be written by other users'
+
+
+def lead_to_writable(path):
+    """Replace a folder with a link to one that anybody can replace."""
+    public = path.parent / 'public'
+    public.mkdir()
+    path.rename(public / 'inside')
+    path.symlink_to(public / 'inside')
+    public.chmod(0o777)
+    return 'public can be written by other users'
+
+
+@pytest.mark.parametrize(
+    ('place', 'spoil'),
+    [
+        *itertools.product(
+            ('XDG_CACHE_HOME', 'cache', 'key'),
+            (make_writable, give_away, link_from_another, lead_to_writable),
+        ),
+        ('key', share_with_sticky_bit),
+        ('library', make_writable),
+        ('library', give_away),
+    ],
+)
+def test_a_library_in_reach_of_others_is_not_loaded(
+    compiler, cache, monkeypatch, caplog, place, spoil
+):
+    if ME and spoil in (give_away, link_from_another):
+        pytest.skip('only root can give a file away')
+    folder = cache / build.cache_key(build.find_compiler())
+    folder.mkdir(parents=True)
+    library = folder / f'bert_ops-{hashlib.sha256().hexdigest()}.so'
+    library.touch()
+    assert build.build() == library
+    paths = {'XDG_CACHE_HOME': cache.parent, 'cache': cache, 'key': library.parent}
+    path = paths.get(place, library)
+    monkeypatch.setattr(mx.library, 'load', lambda *a, **k: pytest.fail('it was loaded'))
+    reason = spoil(path)
+    caplog.set_level(logging.INFO)
+    assert ops.available.__wrapped__() is False
+    message = caplog.records[-1].getMessage()
+    assert message.startswith(f"operators: MXNet's own, which are slower ({path.parent}")
+    assert message.endswith(f'{reason})')
+
+
+def test_nothing_is_made_in_a_folder_of_others(compiler, cache):
+    cache.parent.mkdir()
+    cache.parent.chmod(0o777)
+    with pytest.raises(build.BuildError, match='can be written by other users'):
+        build.build()
+    assert list(cache.parent.iterdir()) == []
+    # With the sticky bit, as /tmp has it, the folder inside is safe, even with this umask.
+    cache.parent.chmod(0o1777)
+    umask = os.umask(0)
+    try:
+        library = build.build()
+    finally:
+        os.umask(umask)
+    assert library == build.build() and library.parent.parent == cache
+    assert {stat.S_IMODE(path.stat().st_mode) for path in cache.rglob('*')} == {0o755}
 
 
 def test_processes_that_start_at_once_build_once(compiler, cache):
@@ -96,7 +287,7 @@ def test_a_failed_build_leaves_nothing(compiler, cache):
     compiler.write_text('#!/bin/sh\necho "thing.cc:1: fatal error: no such thing" >&2; exit 1\n')
     with pytest.raises(build.BuildError, match='compiler failed: thing.cc:1: fatal error: no such'):
         build.build()
-    assert {path.name for path in cache.rglob('*') if path.is_file()} == {'lock'}
+    assert not any(path.is_file() for path in cache.rglob('*'))
 
 
 def change_flags(monkeypatch, tmp_path):
@@ -133,10 +324,10 @@ def change_mxnet(monkeypatch, tmp_path):
     'change', [change_flags, change_compiler, change_processor, change_source, change_mxnet]
 )
 def test_the_cache_key_depends_on_everything_that_matters(compiler, monkeypatch, tmp_path, change):
-    key = build.cache_key(str(compiler))
-    assert build.cache_key(str(compiler)) == key
+    key = build.cache_key([str(compiler)])
+    assert build.cache_key([str(compiler)]) == key
     change(monkeypatch, tmp_path)
-    assert build.cache_key(str(compiler)) != key
+    assert build.cache_key([str(compiler)]) != key
 
 
 def test_the_processor_is_known_by_its_instructions():
@@ -165,44 +356,47 @@ def failing_compiler(monkeypatch, cache):
 
 def no_folder(monkeypatch, cache):
     cache.parent.write_text('a file where the cache should be')
-    return 'Not a directory'
+    return f'{cache.parent} is not a folder'
 
 
 def no_home(monkeypatch, cache):
-    def home():
-        raise RuntimeError('Could not determine home directory.')
-
     monkeypatch.delenv('XDG_CACHE_HOME')
-    monkeypatch.setattr(build.Path, 'home', home)
+    monkeypatch.setenv('HOME', 'nowhere')
     return 'there is no home directory for the cache'
 
 
-def damaged_library(monkeypatch, cache):
-    library = cache / build.cache_key(build.find_compiler()) / 'bert_ops.so'
-    library.parent.mkdir(parents=True)
-    library.write_bytes(b'not a library')
-    return f'{library}: file too short'
+def full_disk(monkeypatch, cache):
+    monkeypatch.setenv('CXX', str(write_compiler(cache.parents[1] / 'compiler')))
+
+    def fail(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(build.Path, 'replace', fail)
+    return 'No space left on device'
 
 
 def another_library(monkeypatch, cache):
     """Make a library without operators."""
     if not shutil.which('cc'):
         pytest.skip('no C compiler')
-    library = cache / build.cache_key(build.find_compiler()) / 'bert_ops.so'
-    library.parent.mkdir(parents=True)
+    folder = cache / build.cache_key(build.find_compiler())
+    folder.mkdir(parents=True)
+    library = folder / 'new.so'
     subprocess.run(['cc', '-shared', '-x', 'c', os.devnull, '-o', str(library)], check=True)
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    library.rename(folder / f'bert_ops-{digest}.so')
     return 'undefined symbol'
 
 
-FAILURES = [no_compiler, nothing_on_path, failing_compiler, no_folder, no_home]
-FAILURES += [damaged_library, another_library]
+FAILURES = [no_compiler, nothing_on_path, failing_compiler, no_folder, no_home, full_disk]
+FAILURES += [another_library]
 
 
 @pytest.mark.parametrize('fail', FAILURES)
 def test_without_a_library_mxnets_own_operators_are_used(built, cache, monkeypatch, caplog, fail):
     """One log line gives the reason, and nothing is raised."""
-    if fail in (damaged_library, another_library) and not built:
-        pytest.skip('no compiler whose library could be damaged')
+    if fail is another_library and not built:
+        pytest.skip('no compiler whose library could be replaced')
     caplog.set_level(logging.INFO)
     reason = fail(monkeypatch, cache)
     assert ops.available.__wrapped__() is False
@@ -285,7 +479,7 @@ def test_the_module_reports_a_failure_in_one_sentence(cache):
     assert line.endswith("error: the operators cannot be built, MXNet's own will do: false failed")
     done = run_module(XDG_CACHE_HOME=__file__)  # not a folder
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert 'Not a directory' in done.stderr
+    assert done.stderr.endswith(f"MXNet's own will do: {__file__} is not a folder\n")
 
 
 def test_an_installed_package_has_the_sources_and_builds(built, cache, tmp_path):

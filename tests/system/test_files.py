@@ -23,6 +23,20 @@ def test_replacing_renames_a_finished_file(tmp_path):
     assert os.listdir(path.parent) == ['file.txt']
 
 
+def test_replacing_flushes_the_whole_file_before_it_takes_its_place(tmp_path, monkeypatch):
+    """After a crash of the machine, a renamed file could otherwise be empty."""
+    path, fsync, flushed = tmp_path / 'file.txt', os.fsync, []
+    path.write_text('old')
+
+    def record(file):
+        fsync(file)
+        flushed.append((os.fstat(file).st_ino, os.fstat(file).st_size, path.read_text()))
+
+    monkeypatch.setattr(os, 'fsync', record)
+    files.write_text(path, 'a new text')
+    assert flushed == [(path.stat().st_ino, len('a new text'), 'old')]
+
+
 @pytest.mark.parametrize('error', [ToolkitError, OSError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / 'file.txt'

@@ -7,6 +7,7 @@ import bert  # noqa: F401 (prepares for MXNet)
 from bert.distributed.workers import Workers
 from bert.pretraining import batches
 from bert.training.batches import bucketed_updates
+from bert.training.devices import take_turns
 from bert.training.update import seed_step
 
 # isort: split
@@ -39,6 +40,16 @@ def test_every_row_is_the_share_of_one_worker(rows, count):
             shares = [len(ranked(rank, count).share(parts)) for rank in range(count)]
             assert max(shares) - min(shares) <= 1
             assert max(shares) <= accumulate
+
+
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_every_batch_of_an_evaluation_is_one_workers(count):
+    """And each worker's own go to its devices in turns."""
+    devices = ['first', 'second']
+    for number in range(12):
+        chosen = [take_turns(number, devices, ranked(rank, count)) for rank in range(count)]
+        assert [device for device in chosen if device] == [devices[number // count % 2]]
+        assert chosen.index(devices[number // count % 2]) == number % count
 
 
 def test_the_order_depends_on_the_rows_of_an_update_alone():

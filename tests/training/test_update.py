@@ -185,14 +185,17 @@ def test_gradients_add_up_until_they_are_cleared():
         np.testing.assert_allclose(values(nets[1])[name], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_loss_scale_leaves_the_update_as_it_is():
+@pytest.mark.parametrize('optimizer', ['bertadam', 'sgd'])
+@pytest.mark.parametrize('size', [1, 1e-3])
+def test_the_loss_scale_leaves_the_update_as_it_is(optimizer, size):
+    """Whether the gradients are clipped, as those of size 1 are, or not."""
     results = []
     for dtype in ('float32', 'float16'):
         net = build_net()
-        trainer = update.build_trainer(net, 'bertadam', 1e-3, 1e-6)
+        trainer = update.build_trainer(net, optimizer, 1e-3, 1e-6)
         scale = update.LossScale(dtype)
         for step in range(3):
-            backward(net, rows_of(step), [mx.cpu()], scale=scale.value)
+            backward(net, rows_of(step), [mx.cpu()], scale=scale.value * size)
             update.update(trainer, update.trainable(net), 8, 0.01, scale)
         results.append(values(net))
         assert scale.value == {'float32': 1, 'float16': 2**15}[dtype]
