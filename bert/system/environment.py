@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bert.system import compatibility
 from bert.system.errors import ToolkitError
 
 # In loading order: each library comes after the ones it links against.
@@ -30,10 +31,10 @@ CUDA_LIBRARIES = (
 
 
 def prepare():
-    """Set the thread count, preload the CUDA libraries and supply ``numpy.bool``."""
+    """Set the thread count, preload the CUDA libraries, and supply what numpy has dropped."""
     set_thread_count()
     preload_cuda_libraries()
-    supply_numpy_bool()
+    compatibility.supply()
 
 
 def set_thread_count():
@@ -61,14 +62,6 @@ def preload_cuda_libraries():
                 with contextlib.suppress(OSError):
                     ctypes.CDLL(str(nvidia / library), ctypes.RTLD_GLOBAL)
             return
-
-
-def supply_numpy_bool():
-    """Add the alias ``numpy.bool``, which numpy 1.24 removed and MXNet looks up on import."""
-    import numpy
-
-    if 'bool' not in vars(numpy):
-        numpy.bool = numpy.bool_
 
 
 def installed_wheels():
