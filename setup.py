@@ -11,9 +11,8 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'bert/__init__.py').read_te
 REQUIRES = [
     'gluonnlp==0.10.0',  # the last release for MXNet 1.x; its parameter names are the file format
     'huggingface_hub',
-    # The MXNet 1.9.1 wheels are built against numpy 1; bert/system/environment.py supplies
-    # numpy.bool, which numpy 1.24 dropped and MXNet still asks for.
-    'numpy>=1.17,<2',
+    # The metadata of MXNet ask for numpy 1; bert/system/compatibility.py makes it work with 2 too.
+    'numpy>=1.17',
     'psutil',  # physical cores, which the standard library cannot count
     'requests',
     'safetensors',

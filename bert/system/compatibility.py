@@ -127,9 +127,7 @@ def text_of(value):
 
 
 # What an import statement of MXNet's and GluonNLP's modules gets.
-SUPPLIED = {'numpy': extended_numpy, 'onnx': extended_onnx}
-if sys.version_info >= (3, 12):
-    SUPPLIED['distutils'] = own_distutils
+SUPPLIED = {'numpy': extended_numpy, 'onnx': extended_onnx, 'distutils': own_distutils}
 
 
 def supplying_import(name, globals=None, locals=None, fromlist=(), level=0):
