@@ -14,6 +14,8 @@ import sys
 import types
 
 PACKAGES = ('mxnet', 'gluonnlp')
+# The modules whose functions import what is extended here.
+IMPORTING_LATE = ('mxnet.onnx', 'mxnet.contrib.onnx')
 # The modules that hand the attributes of operators, as text, to the C++ library.
 PRINTING = ('mxnet._ctypes.ndarray', 'mxnet._ctypes.symbol')
 
@@ -165,10 +167,13 @@ class _Loader(importlib.machinery.SourceFileLoader):
     """Runs a module with :func:`supplying_import` in place of the built-in one."""
 
     def exec_module(self, module):
-        module.__builtins__ = {**vars(builtins), '__import__': supplying_import}
+        names = module.__builtins__ = {**vars(builtins), '__import__': supplying_import}
         if module.__name__ in PRINTING and prints_types():
             module.str = text_of
         super().exec_module(module)
+        # Operators import within functions too, and Python's own import is faster.
+        if not module.__name__.startswith(IMPORTING_LATE):
+            names['__import__'] = builtins.__import__
 
 
 def _extended(module, more):
