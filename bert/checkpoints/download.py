@@ -11,6 +11,7 @@ import zipfile
 
 from bert.cli.console import progress
 from bert.system.errors import ToolkitError
+from bert.system.npz import METHODS
 
 ATTEMPTS = 3
 BACKOFF = 0.5  # seconds before the second attempt; twice as many before the third
@@ -19,8 +20,6 @@ BUSY = (429, 500, 502, 503, 504)  # the statuses that another attempt may not me
 BLOCK = 2**16
 # The list of a zip file's members is read at once, in memory, where it takes up more space.
 LONGEST_DIRECTORY = 2**20
-# Other methods can need gigabytes of memory to unpack a few bytes.
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class DownloadError(ToolkitError):
