@@ -178,8 +178,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 def _extended(module, more):
     """Return a module with the names of another one, and some more."""
-    extended = types.ModuleType(module.__name__, module.__doc__)
-    extended.__dict__.update(more)
+    extended = types.ModuleType(module.__name__)
+    # All are there, as MXNet looks some up at each call; submodules may be imported later.
+    extended.__dict__.update({**vars(module), **more})
     extended.__getattr__ = lambda name: getattr(module, name)
     extended.__dir__ = lambda: sorted({*dir(module), *more})
     return extended
