@@ -39,7 +39,6 @@ from bert.pretraining.generation import (
 from bert.system import processes
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
-from bert.system.processes import alone, exit_on_signals, holding_signals, stop_children
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -314,7 +313,7 @@ def writing(plans, args, beacon=None):
     with contextlib.ExitStack() as stack:
         # A folder that files are named in may have others, of other commands.
         for path in [plan.path for plan in plans] if args.output_file else [plans[0].path.parent]:
-            stack.enter_context(alone(path))
+            stack.enter_context(processes.alone(path))
         remove()
         try:
             yield
@@ -331,11 +330,11 @@ def make_here(plans, workers, bar):
         One for each shard, from :func:`make_shard`.
     """
     if workers > 1:
-        with processes.process_pool(workers, exit_on_signals) as executor:
+        with processes.process_pool(workers, processes.exit_on_signals) as executor:
             try:
                 return submit_all(plans, executor, bar)
             except KeyboardInterrupt:
-                stop_children()
+                processes.stop_children()
                 raise
     tallies = []
     for i, plan in enumerate(plans):
@@ -364,7 +363,7 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
 
     ``check_workers`` is called every few seconds, to raise errors that no future would raise.
     """
-    with holding_signals():
+    with processes.holding_signals():
         pending = submitted = [executor.submit(make_shard_in_worker, plan) for plan in plans]
     try:
         while pending:
