@@ -19,8 +19,6 @@ REQUIRES = [
     'scikit-learn',
     'scipy',
     'sentencepiece',
-    # MXNet imports distutils at run time, which Python 3.12 moved to setuptools.
-    'setuptools; python_version >= "3.12"',
     # tokenizers 0.21.0 offers itself to Python 3.8 without a wheel for it.
     'tokenizers<0.21; python_version < "3.9"',
     'tokenizers; python_version >= "3.9"',
