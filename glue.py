@@ -20,7 +20,7 @@ from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
 from bert.finetuning.parser import build_flags as build_run_flags
-from bert.system import environment, machine
+from bert.system import machine, packages
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
 from bert.system.terminal import show
@@ -265,7 +265,7 @@ def run_tasks(args, passed, command):
 
 def check_needs(args, planned, data):
     """Refuse to start a command that would fail only after hours of training."""
-    environment.check_mxnet()
+    packages.check_mxnet()
     devices = sorted({device for plan in planned.values() for device in plan.devices})
     problem = devices and machine.gpu_problem(devices)
     if problem:

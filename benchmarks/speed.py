@@ -45,10 +45,10 @@ from speed_sides import Work
 from bert.cli.console import progress
 from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
-from bert.system.environment import check_mxnet
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_json
 from bert.system.machine import processor_name
+from bert.system.packages import check_mxnet
 from bert.tasks import files, table
 from bert.text.vocab import load_vocab
 

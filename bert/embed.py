@@ -15,7 +15,7 @@ from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
 from bert.cli.flags import Parser, add_device_flags, check_dtype, integer, positive_int
 from bert.cli.program import run
-from bert.system import environment, machine
+from bert.system import machine, packages
 from bert.system.errors import UsageError
 from bert.system.files import replacing
 from bert.system.spool import write_npz
@@ -173,7 +173,7 @@ def load(
     """
     if max_len is not None and max_len < 5:
         raise UsageError(f'{max_len} tokens leave no room for a pair of texts: 5 at least')
-    environment.check_mxnet()
+    packages.check_mxnet()
     if dtype == 'bfloat16':
         machine.prepare_bfloat16()
     from bert.finetuning.embedding import load_embedder

@@ -105,12 +105,18 @@ class Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith('--')]
 
     def parse_known_args(self, args=None, namespace=None):
-        """Parse a command line, but not one that could not be written to a log or a JSON file."""
+        """Parse a command line, but not one that could not be written to a log or a JSON file.
+
+        A system on which the programs cannot run is refused here, after ``--help``.
+        """
         args = sys.argv[1:] if args is None else list(args)
         for word in args:
             if not is_utf8(word):
                 self.error(f'{word!r} is not valid UTF-8')
-        return super().parse_known_args(args, namespace)
+        parsed = super().parse_known_args(args, namespace)
+        if sys.platform == 'win32':
+            raise UsageError('Windows: run this in the Windows Subsystem for Linux (WSL)')
+        return parsed
 
     def error(self, message):
         """Print the usage and one line about an error, and exit with status 2."""

@@ -14,7 +14,7 @@ from bert.cli.flags import Parser
 from bert.cli.program import run
 from bert.convert.comparison import compare
 from bert.convert.conversion import KINDS, convert
-from bert.system import environment
+from bert.system import packages
 from bert.system.errors import ToolkitError, UsageError
 
 EPILOG = """\
@@ -67,7 +67,7 @@ def main(argv=None):
         raise UsageError(f'{target} is there already: TARGET is a new directory')
     if args.to == 'onnx':
         require_onnx()
-    environment.check_mxnet()
+    packages.check_mxnet()
     start_logging()
     contents = reading.read(locate(args.source, args.bert_dataset))
     if args.compare:
@@ -78,7 +78,8 @@ def main(argv=None):
 
 
 def require_onnx():
-    """Refuse to begin without the packages of the onnx extra."""
+    """Refuse to begin without the packages of the onnx extra, or with ones that do not fit."""
+    packages.check_fit('onnx', 'onnxruntime')
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -3,7 +3,7 @@
 from bert.cli.flags import Parser
 from bert.cli.program import run
 from bert.ops import build
-from bert.system import environment
+from bert.system import packages
 from bert.system.errors import ToolkitError
 from bert.system.terminal import show
 
@@ -11,7 +11,7 @@ from bert.system.terminal import show
 def main():
     """Build the operators and print the path of the library."""
     Parser(__doc__, prog='python -m bert.ops').parse_args()
-    environment.check_mxnet()
+    packages.check_mxnet()
     try:
         show(str(build.build()))
     except ToolkitError as error:

@@ -4,12 +4,10 @@ A library runs its code when it is loaded. So the cache must be out of reach of 
 library's name has its sha256: a damaged one, which could kill the process, is built again.
 """
 
-import grp
 import hashlib
 import importlib.util
 import logging
 import os
-import pwd
 import shlex
 import shutil
 import stat
@@ -114,6 +112,9 @@ def check_private(path, is_parent=False):
 
 def is_own_group(gid):
     """Return whether a group is root's, or the one of this user's name, without other members."""
+    import grp  # which Windows lacks, like the next
+    import pwd
+
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:

@@ -1,18 +1,17 @@
-"""Preparation of the process for MXNet 1.9.1, and a check that it can be imported.
+"""Preparation of the process for MXNet 1.9.1.
 
 :func:`prepare` runs when :mod:`bert` is imported and does only what must come before
-``import mxnet``. A script calls :func:`check_mxnet` once its flags are known to be valid.
+``import mxnet``. Once its flags are known to be valid, a script calls
+:func:`bert.system.packages.check_mxnet`.
 """
 
 import contextlib
 import ctypes
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from bert.system import compatibility
-from bert.system.errors import ToolkitError
 
 # In loading order: each library comes after the ones it links against.
 CUDA_LIBRARIES = (
@@ -62,38 +61,3 @@ def preload_cuda_libraries():
                 with contextlib.suppress(OSError):
                     ctypes.CDLL(str(nvidia / library), ctypes.RTLD_GLOBAL)
             return
-
-
-def installed_wheels():
-    """Return the names of the installed distributions that provide ``mxnet``, sorted."""
-    return sorted(
-        {
-            name.lower().replace('_', '-')
-            for name in (d.metadata['Name'] for d in metadata.distributions())
-            if name and name.lower().replace('_', '-').startswith('mxnet')
-        }
-        - {'mxnet-bert-toolkit'}
-    )
-
-
-def check_mxnet():
-    """Raise ToolkitError, with what to install, if MXNet cannot be imported."""
-    wheels = installed_wheels()
-    if not wheels:
-        raise ToolkitError(
-            "MXNet is not installed: pip install 'mxnet==1.9.1' for CPU, or "
-            "pip install '.[cu112]' in the toolkit's folder for NVIDIA GPUs"
-        )
-    if len(wheels) > 1:
-        raise ToolkitError(
-            f'{" and ".join(wheels)} are both installed, and overwrite each other: '
-            f'pip uninstall {" ".join(wheels)}, then install only one of them'
-        )
-    if wheels != ['mxnet']:
-        try:
-            ctypes.CDLL('libcuda.so.1')
-        except OSError:
-            raise ToolkitError(
-                f'{wheels[0]} needs the NVIDIA driver (libcuda.so.1 was not found), on the CPU '
-                f"too: install it, or pip uninstall {wheels[0]} and pip install 'mxnet==1.9.1'"
-            ) from None

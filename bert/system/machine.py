@@ -6,7 +6,7 @@ import functools
 import os
 from importlib import metadata
 
-from bert.system.environment import installed_wheels
+from bert.system.packages import installed_wheels
 
 # The compute capabilities that the mxnet-cu112 1.9.1 wheel supports. It contains machine code for
 # 5.0, 6.0, 7.0, 8.0 and 8.6 and no PTX; code runs on later minor versions of the same major one.

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import logging
 import multiprocessing
 import os
@@ -144,6 +143,8 @@ def lock(file, wait=False):
     A process that was forked or started with the open file has the lock too. With ``wait``, the
     lock is waited for.
     """
+    import fcntl  # which Windows lacks
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -6,7 +6,7 @@ import logging
 from bert.cli.console import start_logging
 from bert.cli.program import stop_requests
 from bert.distributed.workers import joined
-from bert.system import environment, machine
+from bert.system import machine, packages
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def started(kvstore, dtype, verbose=False):
         The first holds back the log lines until there is a file for them; see
         :func:`bert.cli.console.start_logging`.
     """
-    environment.check_mxnet()
+    packages.check_mxnet()
     if dtype == 'bfloat16':
         machine.prepare_bfloat16()
     memory = start_logging()

@@ -1,5 +1,6 @@
 """Building the operators, in one process at a time, and doing without them."""
 
+import grp
 import hashlib
 import itertools
 import logging
@@ -186,7 +187,7 @@ def test_the_group_of_this_user_alone(monkeypatch):
         ('users', [], 'can be written by other users'),
     ]:
         found = SimpleNamespace(gr_name=group, gr_mem=members)
-        monkeypatch.setattr(build.grp, 'getgrgid', lambda gid, found=found: found)
+        monkeypatch.setattr(grp, 'getgrgid', lambda gid, found=found: found)
         assert check(stat.S_IFDIR | 0o775) == expected
 
 

@@ -1,4 +1,4 @@
-"""The preparations for importing MXNet, and the check that it can be imported."""
+"""The preparations for importing MXNet."""
 
 import ctypes
 import os
@@ -9,7 +9,6 @@ import pytest
 from conftest import ROOT
 
 from bert.system import environment
-from bert.system.errors import ToolkitError
 
 
 def python(code, **environ):
@@ -61,52 +60,6 @@ def test_thread_count_with_other_processors(monkeypatch, allowed, physical, expe
 
 def test_importing_bert_does_not_import_mxnet():
     assert python("import sys, bert; print('mxnet' in sys.modules)") == 'False'
-
-
-class FakeDistribution:
-    def __init__(self, name):
-        self.metadata = {'Name': name}
-
-
-@pytest.mark.parametrize(
-    ('names', 'sentence'),
-    [
-        (['numpy', 'mxnet'], None),
-        (['mxnet_cu112', 'mxnet-bert-toolkit'], None),
-        (['mxnet', 'mxnet', None], None),
-        (
-            ['numpy', 'mxnet-bert-toolkit'],
-            "MXNet is not installed: pip install 'mxnet==1.9.1' for CPU, or pip install "
-            "'.[cu112]' in the toolkit's folder for NVIDIA GPUs",
-        ),
-        (
-            ['MXNet', 'mxnet_cu112'],
-            'mxnet and mxnet-cu112 are both installed, and overwrite each other: pip uninstall '
-            'mxnet mxnet-cu112, then install only one of them',
-        ),
-    ],
-)
-def test_exactly_one_wheel(monkeypatch, names, sentence):
-    found = [FakeDistribution(name) for name in names]
-    monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
-    monkeypatch.setattr(environment.ctypes, 'CDLL', lambda name: None)  # a driver exists
-    if sentence is None:
-        environment.check_mxnet()
-    else:
-        with pytest.raises(ToolkitError) as caught:
-            environment.check_mxnet()
-        assert str(caught.value) == sentence
-
-
-def test_the_gpu_build_needs_the_driver(monkeypatch):
-    def missing(name):
-        raise OSError(f'{name}: cannot open shared object file')
-
-    found = [FakeDistribution('mxnet-cu112')]
-    monkeypatch.setattr(environment.metadata, 'distributions', lambda: found)
-    monkeypatch.setattr(environment.ctypes, 'CDLL', missing)
-    with pytest.raises(ToolkitError, match='mxnet-cu112 needs the NVIDIA driver'):
-        environment.check_mxnet()
 
 
 def test_cuda_libraries_are_loaded_in_order_from_the_first_folder(tmp_path, monkeypatch):
