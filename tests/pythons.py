@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-# The first numpy with wheels for each Python. The newest one is that which pip chooses.
+# The oldest numpy for each Python that has wheels and that the project takes; pip chooses the newest.
 OLDEST = {
-    '3.8': '1.17.3',
+    '3.8': '1.19.3',
     '3.9': '1.19.3',
     '3.10': '1.21.2',
     '3.11': '1.23.2',

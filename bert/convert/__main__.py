@@ -79,7 +79,7 @@ def main(argv=None):
 
 def require_onnx():
     """Refuse to begin without the packages of the onnx extra, or with ones that do not fit."""
-    packages.check_fit('onnx', 'onnxruntime')
+    packages.check_fit('onnx', 'onnxruntime', 'protobuf')
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

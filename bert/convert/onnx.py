@@ -12,6 +12,7 @@ import mxnet as mx
 import numpy as np
 
 OPERATOR_SET = 13
+FILE_VERSION = 7  # the "IR version" that came with that set, which older runtimes read too
 INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 
 
@@ -115,6 +116,7 @@ def export(path, model):
     exported = onnx.load(str(path))
     del exported.opset_import[:]
     exported.opset_import.append(onnx.helper.make_opsetid('', OPERATOR_SET))
+    exported.ir_version = FILE_VERSION
     _rename_outputs(exported.graph, symbol.list_outputs(), block.output_names)
     _take_integers(exported.graph)
     _tidy_constants(exported.graph)

@@ -13,6 +13,8 @@ from bert.system.errors import ToolkitError
 PROJECT = 'mxnet-bert-toolkit'
 # What MXNet's build for Linux on aarch64 links against and does not bring along.
 ARM_LIBRARIES = ('libarmpl_lp64_mp.so', 'libamath.so', 'libastring.so')
+# The bounds that the metadata of earlier releases lack: these were compiled for numpy 1.
+UNSAID = {'scikit-learn<1.4.2': 'numpy<2'}
 
 
 def installed_wheels():
@@ -99,26 +101,36 @@ def check_fit(*names):
         They are compared by what they and this project ask of each other and of numpy. One that is
         missing is left to the import, whose error says so.
     """
-    from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     names = ('numpy', *names)
     for asking in (PROJECT, *names):
-        for text in _installed(metadata.requires, asking) or ():
-            requirement = Requirement(text)
+        for requirement in _requirements(asking):
             name = canonicalize_name(requirement.name)
             version = _installed(metadata.version, name) if name in names else None
-            extras = {'extra': 'onnx' if asking == PROJECT else ''}
-            if not version or (requirement.marker and not requirement.marker.evaluate(extras)):
-                continue
-            if not _fits(version, requirement.specifier):
-                own = _installed(metadata.version, asking)
+            if version and not _fits(version, requirement.specifier):
                 advice = '' if asking == PROJECT else f'pip install --upgrade {asking}, or '
                 bounds = ','.join(sorted(map(str, requirement.specifier)))
                 raise ToolkitError(
-                    f'{name} {version} does not fit {asking} {own}: '
-                    f"{advice}pip install '{name}{bounds}'"
+                    f'{name} {version} does not fit {asking} '
+                    f"{metadata.version(asking)}: {advice}pip install '{name}{bounds}'"
                 )
+
+
+def _requirements(asking):
+    """Return what an installed distribution asks of others, none if it is missing."""
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(text) for text in _installed(metadata.requires, asking) or ()]
+    # Of the extras, only this project's own name packages that are compared.
+    extra = {'extra': 'onnx' if asking == PROJECT else ''}
+    requirements = [r for r in requirements if not r.marker or r.marker.evaluate(extra)]
+    version = _installed(metadata.version, asking)
+    for releases, bound in UNSAID.items():
+        those = Requirement(releases)
+        if version and those.name == asking and those.specifier.contains(version, prereleases=True):
+            requirements.append(Requirement(bound))
+    return requirements
 
 
 def _installed(question, name):

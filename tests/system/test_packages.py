@@ -155,6 +155,12 @@ ONNX = {'onnx': ('1.12.0', ['numpy>=1.16.6'])}
             "pip install 'numpy<2.0,>=1.17.3'",
         ),
         (
+            # Imported with numpy 2 it raises "numpy.dtype size changed".
+            {'numpy': ('2.4.6', []), 'scikit-learn': ('1.2.2', ['numpy>=1.17.3'])},
+            'numpy 2.4.6 does not fit scikit-learn 1.2.2: pip install --upgrade scikit-learn, or '
+            "pip install 'numpy<2'",
+        ),
+        (
             {'numpy': ('1.26.4', []), **TODAY, 'scipy': ('1.9.3', [])},
             'scipy 1.9.3 does not fit scikit-learn 1.9.1: pip install --upgrade scikit-learn, or '
             "pip install 'scipy>=1.10'",
