@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-# The oldest numpy for each Python that has wheels and that the project takes; pip chooses the newest.
+# The oldest numpy for each Python that has wheels and will do. The newest is the one pip chooses.
 OLDEST = {
     '3.8': '1.19.3',
     '3.9': '1.19.3',
