@@ -75,8 +75,9 @@ def test_mxnet_gets_the_names_that_it_looks_up():
     assert given.in1d([[1, 2]], [2]).tolist() == [False, True]
     assert given.zeros is np.zeros
     assert not hasattr(given, 'no_such_name')
-    with pytest.raises(RuntimeError):
-        given.pv(0, 1, 2)
+    if not hasattr(np, 'pv'):  # dropped by numpy 1.20
+        with pytest.raises(RuntimeError):
+            given.pv(0, 1, 2)
 
 
 def test_numbers_of_numpy_as_attributes_of_operators():
