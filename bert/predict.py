@@ -8,11 +8,10 @@ import contextlib
 import json
 import logging
 import sys
-from pathlib import Path
 
 from bert.checkpoints.source import is_zoo_model, locate
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, positive_int
+from bert.cli.flags import Parser, add_device_flags, check_dtype, check_streams, positive_int
 from bert.cli.program import run
 from bert.system import machine, packages
 from bert.system.errors import ToolkitError, UsageError
@@ -88,12 +87,7 @@ def build_flags():
 def main(argv=None):
     """Predict for each line."""
     args = build_flags().parse_args(argv)
-    if not args.output and not sys.stdout.writable():
-        raise UsageError('standard output is closed: name an --output')
-    if not args.input and not sys.stdin.readable():
-        raise UsageError('standard input is closed: name an --input')
-    if args.output and Path(args.output).is_dir():
-        raise UsageError(f'--output {args.output} is a folder, not a file')
+    check_streams(args.input, args.output)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     start_logging()
     with contextlib.ExitStack() as stack:
