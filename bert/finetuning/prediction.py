@@ -67,7 +67,8 @@ class Predictor(TextModel):
 
     def _check(self, row):
         if len(row) not in self.sizes:
-            raise UsageError(f'{row!r}: {describe_sizes(self.sizes)}')
+            sizes = ' or '.join(map(str, self.sizes))
+            raise UsageError(f'a row has {len(row)} texts, and the model takes {sizes}')
 
     def _answer(self, output):
         if not np.isfinite(output).all():
@@ -76,12 +77,6 @@ class Predictor(TextModel):
             return float(output[0])
         best = output.argmax()
         return {'label': self.labels[best], 'score': float(softmax(output)[best])}
-
-
-def describe_sizes(sizes):
-    """Return a clause about the texts of a row; see :class:`Predictor`."""
-    kind = {(1,): 'one text', (2,): 'two texts', (1, 2): 'one or two texts'}[sizes]
-    return f'a row of this model has {kind}'
 
 
 def load_predictor(location, max_len, batch_size, contexts, dtype):

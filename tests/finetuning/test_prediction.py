@@ -201,9 +201,9 @@ def test_a_glue_task_says_how_many_texts_a_row_has(models, tmp_path):
 
 def test_what_is_refused(models, tiny_bert, tmp_path):
     load = bert.predict.load
-    with pytest.raises(UsageError, match='a row of this model has two texts'):
+    with pytest.raises(UsageError, match='a row has 1 texts, and the model takes 2'):
         load(models['pairs'])(['a text'])
-    with pytest.raises(UsageError, match='a row of this model has one text'):
+    with pytest.raises(UsageError, match='a row has 2 texts, and the model takes 1'):
         load(models['single'])(PAIRS)
     with pytest.raises(TypeError):
         load(models['single'])('a text')
