@@ -53,6 +53,7 @@ def main(argv=None):
 
 def finetune(argv, args, memory, workers):
     """Do the work of :func:`main` on each worker."""
+    from bert.finetuning.inference import choose_casing
     from bert.finetuning.output import LOG, choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 
@@ -71,7 +72,8 @@ def finetune(argv, args, memory, workers):
     examples = read_examples(task, with_training=not args.only_inference)
     files = files or find_model(args)
     model, vocab = build_model(files, task, contexts, args)
-    lower = choose_casing(files.model, vocab, args)
+    by_flag = args.do_lower_case or args.cased
+    lower = choose_casing(files.model, vocab, args.do_lower_case if by_flag else None)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
     workers.broadcast_parameters(model)
     data = hash_data(datasets)
@@ -160,9 +162,9 @@ def build_model(files, task, contexts, args):
     -------
     gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
     """
-    from bert.model.build import build_head, cast
+    from bert.finetuning.prediction import add_head
     from bert.model.loading import build_located
-    from bert.model.parameters import set_encoder, set_finetuned
+    from bert.model.parameters import set_encoder
     from bert.training import update
 
     update.seed_step(args.seed, 0)
@@ -180,26 +182,11 @@ def build_model(files, task, contexts, args):
     if weights is None:
         reading.check_vocab(files.weights, vocab)
         weights = reading.read_weights(files.weights)
-    is_finetuned = args.only_inference or args.model_parameters
-    if not is_finetuned:
+    if not args.only_inference and not args.model_parameters:
         set_encoder(bert, weights)
-    model = build_head(bert, task.num_classes, contexts)
-    if is_finetuned:
-        labels = reading.read_labels(files.weights, weights)[0] if weights.head else None
-        set_finetuned(model, weights, labels, task.labels)
-    cast(model, args.dtype)
-    model.hybridize(static_alloc=True)
-    return model, vocab
-
-
-def choose_casing(location, vocab, args):
-    """Decide whether to lower-case the text, and log why."""
-    if args.do_lower_case or args.cased:
-        lower, reason = args.do_lower_case, 'by its flag'
-    else:
-        lower, reason = reading.read_casing(location, vocab)
-    logging.info('the text is %s, %s', 'lower-cased' if lower else 'kept as it is', reason)
-    return lower
+        return add_head(bert, task.labels, contexts, args.dtype), vocab
+    theirs = reading.read_labels(files.weights, weights)[0] if weights.head else None
+    return add_head(bert, task.labels, contexts, args.dtype, weights, theirs), vocab
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, args):

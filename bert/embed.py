@@ -13,7 +13,14 @@ from pathlib import Path
 from bert.checkpoints.sentences import KINDS, SENTENCE
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, integer, positive_int
+from bert.cli.flags import (
+    Parser,
+    add_device_flags,
+    check_dtype,
+    check_streams,
+    integer,
+    positive_int,
+)
 from bert.cli.program import run
 from bert.system import machine, packages
 from bert.system.errors import UsageError
@@ -99,12 +106,7 @@ def main(argv=None):
         raise UsageError(
             'the vectors are not for a terminal: redirect standard output, or name an --output'
         )
-    if not args.output and not sys.stdout.writable():
-        raise UsageError('standard output is closed: name an --output')
-    if not args.input and not sys.stdin.readable():
-        raise UsageError('standard input is closed: name an --input')
-    if args.output and Path(args.output).is_dir():
-        raise UsageError(f'--output {args.output} is a folder, not a file')
+    check_streams(args.input, args.output)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     start_logging()
     with contextlib.ExitStack() as stack:

@@ -217,6 +217,41 @@ def write_tiny_bert(folder, dropout=0.1, seed=1):
     return folder
 
 
+def write_finetuned(folder, bert, labels, flags):
+    """Write what finetune_classifier.py leaves of a tiny BERT, with random weights in its head.
+
+    Parameters
+    ----------
+    folder : Path
+    bert : Path
+        The folder of a pre-trained one.
+    labels : list of str or None
+        None for regression.
+    flags : dict
+        Those that the model remembers.
+    """
+    import mxnet as mx
+
+    from bert.checkpoints.writing import write_description
+    from bert.model import load_bert
+    from bert.model.build import build_head
+    from bert.model.parameters import save
+
+    encoder, vocab = load_bert(str(bert))
+    model = build_head(encoder, labels and len(labels), mx.cpu())
+    head = (model.classifier if labels else model.regression)[-1]
+    # With this seed, not all texts get the same label.
+    rng = np.random.default_rng(50)
+    for parameter in (head.weight, head.bias):
+        parameter.set_data(mx.nd.array(rng.normal(0, 1, parameter.shape)))
+    folder.mkdir(parents=True)
+    write_description(folder, encoder.settings, vocab, lower=True)
+    save(model, folder / 'model_bert_own_0.params')
+    content = {'flags': flags, 'labels': labels, 'parameters': 'model_bert_own_0.params'}
+    (folder / 'finetune.json').write_text(json.dumps(content), encoding='utf8')
+    return folder
+
+
 @pytest.fixture(scope='session')
 def tiny_bert(tmp_path_factory):
     """Return the folder of a tiny uncased BERT with fixed random weights; no test writes to it."""

@@ -898,6 +898,34 @@ TASKS = [
 
 FINETUNING = [
     (
+        'several threads call a model at once',
+        'bert/finetuning/inference.py',
+        'with lock or contextlib.nullcontext():',
+        'with contextlib.nullcontext():',
+        'tests/finetuning/test_prediction.py::test_one_thread_at_a_time_calls_the_model',
+    ),
+    (
+        'an output in place of a probability',
+        'bert/finetuning/prediction.py',
+        'float(softmax(output)[best])',
+        'float(output[best])',
+        'tests/finetuning/test_prediction.py::test_answers_beside_plain_gluonnlp',
+    ),
+    (
+        'the rows before an error have no answers',
+        'bert/predict.py',
+        '            errors.append(error)',
+        '            raise error',
+        'tests/test_predict.py::test_an_error_comes_after_the_answers_of_the_rows_before_it',
+    ),
+    (
+        'any number of texts for a model of pairs',
+        'bert/finetuning/prediction.py',
+        'return columns, (len(columns),)',
+        'return columns, (1, 2)',
+        'tests/finetuning/test_prediction.py::test_what_is_refused',
+    ),
+    (
         'the same batches in each epoch',
         'finetune_classifier.py',
         'np.random.default_rng([args.seed, epoch])',

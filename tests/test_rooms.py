@@ -22,6 +22,7 @@ FLOORS = [
     [
         'bert.experiments',
         'bert.embed',
+        'bert.predict',
         'bert.gluon',
         'finetune_classifier',
         'run_pretraining',

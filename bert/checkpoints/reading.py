@@ -235,7 +235,7 @@ def read_finetune_json(folder):
     if not isinstance(flags, dict):
         raise ToolkitError(f'{path}: flags is not a table')
     if labels is not None and not (
-        isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
     ):
         raise ToolkitError(f'{path}: labels is not a list of names')
     check_labels(labels or (), path)

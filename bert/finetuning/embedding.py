@@ -6,47 +6,21 @@ import math
 import numpy as np
 
 from bert.checkpoints.config import check_segments
-from bert.checkpoints.reading import read_casing
-from bert.checkpoints.sentences import MODULES, SENTENCE, read_max_len, read_sentence_vector
+from bert.checkpoints.sentences import MODULES, SENTENCE, read_sentence_vector
 from bert.cli.console import progress
-from bert.finetuning.step import predict
+from bert.finetuning.inference import TextModel, choose_casing, choose_max_len
 from bert.model.vectors import load_vectors
-from bert.system.errors import ToolkitError, UsageError
+from bert.system.errors import ToolkitError
 from bert.system.spool import Spool
-from bert.text.encoding import encode_mixed, pad_batch
-from bert.text.tokenizer import MAX_CHARACTERS_PER_WORD, build_tokenizer
-from bert.training import batches, devices
-from bert.training.stream import in_order, windows
+from bert.text.tokenizer import MAX_CHARACTERS_PER_WORD
+from bert.training import batches
 
-# Where neither the model nor the caller says how many tokens of a text to read.
-MAX_LEN = 128
 # The results of a window should not need more than these bytes.
 MOST_RESULTS = 2**27
 
 
-class Embedder:
-    """Turns texts into vectors.
-
-    Parameters
-    ----------
-    model : bert.model.vectors.Vectors
-    vocab : gluonnlp.vocab.BERTVocab
-    lower : bool
-        Whether to lower-case the text.
-    max_len : int
-        The most tokens of a text or a pair, special ones included; longer ones are cut.
-    batch_size : int
-        Texts in a batch, on each device.
-    contexts : list of mxnet.Context
-    """
-
-    def __init__(self, model, vocab, lower, max_len, batch_size, contexts):
-        self.model = model
-        self.vocab = vocab
-        self.max_len = max_len
-        self.batch_size = batch_size
-        self.contexts = contexts
-        self.tokenizer = build_tokenizer(vocab, lower)
+class Embedder(TextModel):
+    """Turns texts into vectors; ``model`` is a :class:`bert.model.vectors.Vectors`."""
 
     def __call__(self, texts):
         """Return the vectors of some texts.
@@ -76,48 +50,19 @@ class Embedder:
         (n,) array of int32, (units,) or (n, units) array of float32
             The ids of the tokens, and what :meth:`__call__` returns for this text.
         """
-        if isinstance(texts, str):
-            raise TypeError('texts is a single one: give a list of texts')
-        total = cut = 0
+        is_tokens = self.model.kind == 'tokens'
+        for ids, values in self.outputs(texts, self._window_size(), self._check):
+            yield ids, values[: len(ids)] if is_tokens else values
 
-        def encoded_windows():
-            nonlocal total, cut
-            for rows in windows(map(as_tuple, texts), self._window_size()):
-                if any(len(row) == 2 for row in rows):
-                    check_segments(self.model.bert.settings, 'the model')
-                encoded = encode_mixed(rows, self.tokenizer, self.vocab, self.max_len)
-                total, cut = total + len(rows), cut + encoded.cut
-                yield encoded
-
-        limit = devices.IN_FLIGHT * len(self.contexts)
-        yield from in_order(encoded_windows(), self.batch_size, self._compute, self._read, limit)
-        if cut:
-            logging.info('%d of %d texts were cut to %d tokens', cut, total, self.max_len)
+    def _check(self, row):
+        if len(row) == 2:
+            check_segments(self.model.bert.settings, 'the model')
 
     def _window_size(self):
         """Return how many texts to sort by length together."""
         rows = self.max_len if self.model.kind == 'tokens' else 1
         fitting = MOST_RESULTS // (4 * rows * math.prod(self.model.shape))
         return min(batches.POOL * self.batch_size, max(self.batch_size, fitting))
-
-    def _compute(self, encoded, rows, number):
-        ctx = self.contexts[number % len(self.contexts)]
-        return encoded, rows, predict(self.model, pad_batch(encoded, rows), ctx)
-
-    def _read(self, computed):
-        encoded, rows, values = computed
-        values = values.asnumpy()
-        if self.model.kind == 'tokens':
-            values = [array[:length] for array, length in zip(values, encoded.lengths[rows])]
-        return [(encoded.ids[row], array) for row, array in zip(rows, values)]
-
-
-def as_tuple(text):
-    """Return a text, or a pair, as a tuple of one or two str."""
-    texts = (text,) if isinstance(text, str) else tuple(text)
-    if not 1 <= len(texts) <= 2 or not all(isinstance(each, str) for each in texts):
-        raise TypeError(f'{text!r} is neither a text nor a pair of texts')
-    return texts
 
 
 def load_embedder(location, kind, layers, max_len, batch_size, contexts, dtype):
@@ -131,7 +76,7 @@ def load_embedder(location, kind, layers, max_len, batch_size, contexts, dtype):
     layers, contexts, dtype
         See :func:`bert.model.vectors.load_vectors`.
     max_len : int or None
-        None for the model's own, or :data:`MAX_LEN`.
+        See :func:`bert.finetuning.inference.choose_max_len`.
 
     Returns
     -------
@@ -141,8 +86,7 @@ def load_embedder(location, kind, layers, max_len, batch_size, contexts, dtype):
     if kind == SENTENCE:
         kind, normalized = choose_kind(location.folder)
     model, vocab = load_vectors(location, kind, layers, normalized, contexts, dtype)
-    lower, reason = read_casing(location, vocab)
-    logging.info('the text is %s, %s', 'lower-cased' if lower else 'kept as it is', reason)
+    lower = choose_casing(location, vocab)
     max_len = choose_max_len(max_len, location, model.bert.settings['max_length'])
     return Embedder(model, vocab, lower, max_len, batch_size, contexts)
 
@@ -158,15 +102,6 @@ def choose_kind(folder):
         f'by {folder / MODULES}' if own else f'as there is no {MODULES} in {folder}',
     )
     return kind, normalized
-
-
-def choose_max_len(max_len, location, positions):
-    """Return the most tokens of a text, for a model with so many positions."""
-    if max_len is None:
-        return min(read_max_len(location.folder) or MAX_LEN, positions)
-    if max_len > positions:
-        raise UsageError(f'{max_len} tokens are more than the {positions} positions of this model')
-    return max_len
 
 
 def spool_vectors(embedder, texts, name, folder, stack):

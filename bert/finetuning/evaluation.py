@@ -6,12 +6,9 @@ import math
 import numpy as np
 
 from bert.cli.console import progress
-from bert.finetuning.step import predict
+from bert.finetuning.inference import compute_outputs
 from bert.tasks import metrics
 from bert.tasks.predictions import measure
-from bert.text.encoding import pad_batch
-from bert.training import devices
-from bert.training.stream import in_order
 
 
 def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: None):
@@ -30,19 +27,18 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
     check : function
         Called after each round of the workers; it may end the program.
     """
-    encoded, limit = dataset.encoded, devices.IN_FLIGHT * len(contexts)
+    encoded = dataset.encoded
     with progress(math.ceil(len(encoded.ids) / batch_size), dataset.split.path, 'batch') as bar:
 
-        def compute(encoded, rows, number):
+        def after_batch(number):
             bar.update()
-            ctx = devices.take_turns(number, contexts, workers)
-            values = predict(model, pad_batch(encoded, rows), ctx) if ctx else None
             if number % workers.count == workers.count - 1:
                 check()
-            return values
 
-        outputs = list(in_order([encoded], batch_size, compute, lambda v: v.asnumpy(), limit))
-    own = [(row, values) for row, values in enumerate(outputs) if values is not None]
+        outputs = list(
+            compute_outputs(model, [encoded], batch_size, contexts, workers, after_batch)
+        )
+    own = [(row, output[1]) for row, output in enumerate(outputs) if output is not None]
     classes = max(workers.gather_numbers(len(own[0][1]) if own else 0))
     ordered = np.zeros((len(outputs), classes), np.float32)
     for row, values in own:

@@ -113,7 +113,7 @@ def all_parsers():
     """Return the parser of every program, by name."""
     import create_pretraining_data
     import glue
-    from bert import cluster, embed
+    from bert import cluster, embed, predict
     from bert.convert import __main__ as convert
     from bert.finetuning import parser as finetuning
     from bert.pretraining import flags as pretraining
@@ -134,6 +134,7 @@ def all_parsers():
         *made,
         glue.build_flags(),
         embed.build_flags(),
+        predict.build_flags(),
         finetuning.build_flags(),
         pretraining.build_flags(),
     ]

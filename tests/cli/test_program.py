@@ -219,6 +219,7 @@ os.kill(os.getpid(), signal.SIGINT)
         (['-m', 'bert.cluster'], 'psutil'),
         (['-m', 'bert.convert'], 'numpy'),
         (['-m', 'bert.ops'], 'numpy'),
+        (['-m', 'bert.predict'], 'numpy'),
     ],
 )
 def test_an_interrupt_during_the_imports_leaves_no_traceback(tmp_path, words, module):

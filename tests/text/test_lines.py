@@ -35,3 +35,45 @@ def test_lines_that_are_refused():
     assert failure(read, b'a\tb\tc\n') == (
         'the lines:1: has 2 tabs; a line is one text, or two with a tab in between'
     )
+
+
+def read_json(data, columns=('text', 'text_pair'), sizes=(1, 2)):
+    return list(lines.read_json_rows(io.BytesIO(data), 'the rows', columns, sizes))
+
+
+def test_rows_in_json():
+    data = '\ufeff"caf\\u00e9\\n"\r\n\n["a", ""]\n{"text_pair": "b", "id": 7, "text": "a"}'.encode()
+    assert read_json(data) == [('café\n',), ('a', ''), ('a', 'b')]
+    assert read_json(b'{"text": "a", "other": "b"}') == [('a',)]
+    assert read_json(b'{"b": "1", "a": "0", "text": "2"}', ('b', 'a'), (2,)) == [('1', '0')]
+    assert read_json(b'{"review": "1", "text": "2"}\n["3"]\n', ('review',), (1,)) == [
+        ('1',),
+        ('3',),
+    ]
+    assert read_json(b'') == []
+
+
+def test_rows_in_json_that_are_refused():
+    for data, sentence in (
+        (b'"a"\n{"text": }\n', '2: not JSON'),
+        (b'"a"\n\nthe text\n', '3: not JSON'),
+        (b'"\\ud800"', '1: not JSON'),
+        (b'[' * 100000, '1: not JSON'),
+        (b'"a"\n"\xff"\n', '2: not valid UTF-8'),
+        (b'{"texts": "a", "id": 1}', "1: there is no column 'text' among texts, id"),
+        (b'{"text": 3}', "1: 'text' is not text"),
+        (b'{"text": "a", "text_pair": null}', "1: 'text_pair' is not text"),
+        (b'3', '1: neither a text, nor a list of texts, nor an object'),
+        (b'["a", 3]', '1: neither a text, nor a list of texts, nor an object'),
+        (b'["a", "b", "c"]', '1: 3 texts, and the model takes 1 or 2'),
+        (b'[]', '1: 0 texts, and the model takes 1 or 2'),
+    ):
+        assert failure(read_json, data) == f'the rows:{sentence}'
+    columns = ('question', 'answer')
+    assert failure(read_json, b'{"question": "a"}', columns, (2,)) == (
+        "the rows:1: there is no column 'answer' among question"
+    )
+    assert failure(read_json, b'"a"', columns, (2,)) == 'the rows:1: 1 texts, and the model takes 2'
+    assert failure(read_json, b'["a", "b"]', ('review',), (1,)) == (
+        'the rows:1: 2 texts, and the model takes 1'
+    )
