@@ -25,7 +25,7 @@ def predict(model, inputs, ctx):
     ctx : mxnet.Context
     """
     ids, token_types, valid_lengths = inputs
-    dtype = next(iter(model.collect_params().values())).dtype
+    dtype = model.bert.word_embed[0].weight.dtype
     outputs = model(
         mx.nd.array(ids, ctx=ctx, dtype='int32'),
         mx.nd.array(token_types, ctx=ctx, dtype='int32'),

@@ -43,7 +43,10 @@ class Vectors(mx.gluon.HybridBlock):
         return super().__call__(inputs, token_types, valid_length)
 
     def hybrid_forward(self, F, inputs, token_types, valid_length):
-        outputs = self.bert(inputs, token_types, valid_length)
+        return self.combine(F, self.bert(inputs, token_types, valid_length), valid_length)
+
+    def combine(self, F, outputs, valid_length):
+        """Make vectors of what the BERT returns."""
         if self.kind == 'pooled':
             chosen = [outputs[1]]
         elif len(self.layers) > 1:

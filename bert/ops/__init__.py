@@ -170,6 +170,88 @@ def dense(F, data, weight, bias):
     return F.bert_dense(data, weight, bias)
 
 
+def has_encoder(dtype):
+    """Return whether :func:`encode` can be used.
+
+    In bfloat16, processor and compiler must have AVX512-BF16; where they have AMX, :func:`dense` is
+    faster.
+    """
+    import mxnet as mx
+
+    if not available() or dtype == 'float32':
+        return available()
+    matrix, row = mx.nd.zeros((1, 1)), mx.nd.zeros((1,))
+    parameters = [matrix, row] * 4 + [row, row] + [matrix, row] * 2 + [row, row]
+    try:
+        pack_layer(parameters, dtype).wait_to_read()
+    except mx.MXNetError:
+        return False
+    return not has_dense()
+
+
+def pack_layer(parameters, dtype):
+    """Put the parameters of a layer into the order in which :func:`encode` reads them.
+
+    Parameters
+    ----------
+    parameters : list of 16 float32 arrays
+        Weight and bias of the query, the key, the value and the projection after them; gamma and
+        beta; weight and bias of the two dense layers of the feed-forward network; gamma and beta.
+    dtype : str
+        ``float32`` or ``bfloat16``, to which weights are rounded then.
+
+    Returns
+    -------
+    (size,) array
+    """
+    import mxnet as mx
+
+    return mx.nd.bert_pack_layer(*parameters, bfloat16=int(dtype == 'bfloat16'))
+
+
+def encode(ids, token_types, valid_length, embeddings, layers, settings, first_only, dtype):
+    """Compute the encodings of tokens, in evaluation.
+
+    Parameters
+    ----------
+    ids, token_types : (batch, length) int32 arrays
+    valid_length : (batch,) array
+        At least 1.
+    embeddings : list of 5 arrays
+        Of the words, token types and positions; gamma and beta of the LayerNorm after them.
+    layers : list of arrays
+        From :func:`pack_layer`.
+    settings : dict
+        Those of a model, see :func:`bert.model.build.build_bert`.
+    first_only : bool
+        Whether to encode the first token of each row only, as far as that saves work.
+    dtype : str
+        As the layers were packed.
+
+    Returns
+    -------
+    (batch, length, units) array, or (batch, 1, units)
+        0 at the padding.
+    """
+    import mxnet as mx
+
+    return mx.nd.bert_encode(
+        ids,
+        token_types,
+        valid_length,
+        *embeddings,
+        *layers,
+        layers=len(layers),
+        units=settings['units'],
+        hidden=settings['hidden_size'],
+        heads=settings['num_heads'],
+        epsilon=settings['layer_norm_eps'],
+        tanh_gelu=int(settings['activation'] == 'approx_gelu'),
+        first_only=int(first_only),
+        bfloat16=int(dtype == 'bfloat16'),
+    )
+
+
 def sum_of_squares(F, arrays):
     """Return the sum of the squares of all elements of all arrays, of shape (1,)."""
     return F.bert_sum_of_squares(*arrays, count=len(arrays))

@@ -12,14 +12,10 @@
 //
 // Queries are processed in blocks whose scores stay in the cache; the backward pass recomputes the
 // scores.
-#include "matrix.h"
+#include "attention.h"
 #include "operator.h"
-#include "random.h"
 
 namespace {
-
-// Queries in a block: a multiple of 8, so that the masks of a block start with a new tile.
-constexpr int64_t kQueries = 32;
 
 // The queries, keys or values, or their gradients: the part from `column` on of an array of shape
 // (length, batch, columns).
@@ -53,21 +49,6 @@ struct Problem {
   int64_t pitch() const { return round_up(length, 16); }
 };
 
-// Memory of one thread, kept between calls.
-struct Workspace {
-  std::vector<float> memory;
-  float* next;
-
-  void start(int64_t size) {
-    if (static_cast<int64_t>(memory.size()) < size) memory.resize(size);
-    next = memory.data();
-  }
-  float* take(int64_t size) {
-    float* taken = next;
-    next += size;
-    return taken;
-  }
-};
 thread_local Workspace workspace;
 
 // Set rows `first` to `last` of an array to 0; rows are `stride` apart.
@@ -75,50 +56,15 @@ void fill_rows(float* rows, int64_t stride, int64_t first, int64_t last, int64_t
   for (int64_t i = first; i < last; ++i) std::fill_n(rows + i * stride, width, 0.0f);
 }
 
-void multiply_row(float* row, const float* factors, int64_t size) {
-#pragma omp simd
-  for (int64_t j = 0; j < size; ++j) row[j] *= factors[j];
-}
-
 void forward_head(const Problem& problem, int64_t row, int64_t head, float* out) {
-  const int64_t n = problem.valid_keys(row), keys = round_up(n, kVector);
-  const int64_t queries = problem.valid_queries(row);
-  const int64_t width = problem.width, wide = round_up(width, kVector), column = head * width;
-  const int64_t pitch = problem.pitch(), batch = problem.batch;
-  const int64_t q_stride = batch * problem.q.columns, kv_stride = batch * problem.k.columns;
-  const int64_t out_stride = batch * problem.units();
-  workspace.start(width * keys + n * wide + kQueries * (keys + wide + pitch) + kTile);
-  float* k_transposed = workspace.take(width * keys);
-  float* v = workspace.take(n * wide);
-  float* p = workspace.take(kQueries * keys);
-  float* context = workspace.take(kQueries * wide);
-  float* factors = workspace.take(kQueries * pitch + kTile);
-  const float* q = problem.q.head(row, column);
-  pack_transposed(problem.k.head(row, column), kv_stride, n, width,
-                  1 / std::sqrt(static_cast<float>(width)), k_transposed, keys);
-  pack(problem.v.head(row, column), kv_stride, n, width, 1, v, wide);
+  const int64_t queries = problem.valid_queries(row), column = head * problem.width;
+  const int64_t out_stride = problem.batch * problem.units();
   out += row * problem.units() + column;
-  for (int64_t first = 0; first < queries; first += kQueries) {
-    const int64_t count = std::min(kQueries, queries - first);
-    multiply<false>(count, keys, width, q + first * q_stride, q_stride, 1, k_transposed, keys, p,
-                    keys);
-    if (problem.dropout) {
-      problem.dropout->fill(row * problem.heads + head, first, count, pitch, factors);
-    }
-    float sums[kQueries];
-    for (int64_t i = 0; i < count; ++i) {
-      sums[i] = exponentials(p + i * keys, n, keys);
-      if (problem.dropout) multiply_row(p + i * keys, factors + i * pitch, n);
-    }
-    multiply<false>(count, wide, n, p, keys, 1, v, wide, context, wide);
-    for (int64_t i = 0; i < count; ++i) {
-      float* o = out + (first + i) * out_stride;
-      const float factor = 1 / sums[i];
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j) o[j] = context[i * wide + j] * factor;
-    }
-  }
-  fill_rows(out, out_stride, queries, problem.queries, width);
+  attend({problem.q.head(row, column), problem.k.head(row, column), problem.v.head(row, column),
+          problem.batch * problem.q.columns, problem.batch * problem.k.columns, queries,
+          problem.valid_keys(row), problem.width},
+         {problem.dropout, row * problem.heads + head, problem.pitch()}, workspace, out, out_stride);
+  fill_rows(out, out_stride, queries, problem.queries, problem.width);
 }
 
 void backward_head(const Problem& problem, int64_t row, int64_t head, const float* d_out,
