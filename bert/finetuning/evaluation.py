@@ -7,6 +7,7 @@ import numpy as np
 
 from bert.cli.console import progress
 from bert.finetuning.inference import compute_outputs
+from bert.model.prepared import prepare
 from bert.tasks import metrics
 from bert.tasks.predictions import measure
 
@@ -27,7 +28,7 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
     check : function
         Called after each round of the workers; it may end the program.
     """
-    encoded = dataset.encoded
+    encoded, model = dataset.encoded, prepare(model, contexts)
     with progress(math.ceil(len(encoded.ids) / batch_size), dataset.split.path, 'batch') as bar:
 
         def after_batch(number):

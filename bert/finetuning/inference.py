@@ -8,6 +8,7 @@ from bert.checkpoints.reading import read_casing
 from bert.checkpoints.sentences import read_max_len
 from bert.distributed.workers import ALONE
 from bert.finetuning.step import predict
+from bert.model.prepared import prepare
 from bert.system.errors import UsageError
 from bert.text.encoding import encode_mixed, pad_batch
 from bert.text.tokenizer import build_tokenizer
@@ -73,6 +74,7 @@ class TextModel:
     Parameters
     ----------
     model : mxnet.gluon.Block
+        Its weights do not change from now on.
     vocab : gluonnlp.vocab.BERTVocab
     lower : bool
         Whether to lower-case the text.
@@ -85,6 +87,7 @@ class TextModel:
 
     def __init__(self, model, vocab, lower, max_len, batch_size, contexts):
         self.model = model
+        self.prepared = prepare(model, contexts)
         self.vocab = vocab
         self.max_len = max_len
         self.batch_size = batch_size
@@ -129,7 +132,7 @@ class TextModel:
                 yield encoded
 
         yield from compute_outputs(
-            self.model, encoded_windows(), self.batch_size, self.contexts, lock=self.lock
+            self.prepared, encoded_windows(), self.batch_size, self.contexts, lock=self.lock
         )
         if cut:
             logging.info('%d of %d texts were cut to %d tokens', cut, total, self.max_len)

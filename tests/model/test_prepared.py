@@ -1,4 +1,4 @@
-"""Models whose weights are packed or folded: the outputs of the model itself, and never old ones."""
+"""Prepared models: the outputs of the model itself, with its weights as they are now."""
 
 import numpy as np
 import pytest
@@ -135,9 +135,10 @@ def test_a_row_has_the_same_bits_by_itself(operators):
     if operators != 'fused':
         pytest.skip('no fused operators')
     bert = build(True).bert
+    norm = bert.encoder.layer_norm
     parameters = [
         *(bert.word_embed[0].weight, bert.token_type_embed[0].weight),
-        *(bert.encoder.position_weight, bert.encoder.layer_norm.gamma, bert.encoder.layer_norm.beta),
+        *(bert.encoder.position_weight, norm.gamma, norm.beta),
     ]
     layers = [
         ops.pack_layer([parameter.data() for parameter in layer_parameters(layer)], 'float32')
