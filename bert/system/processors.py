@@ -64,7 +64,7 @@ def _find_groups(process):
         words, (kind, *options) = mount.split(' '), system.split(' ')
         if kind not in paths or len(words) < 5:
             continue
-        if kind == 'cgroup' and 'cpu' not in options[-1].split(','):
+        if kind == 'cgroup' and 'cpu' not in ','.join(options).split(','):
             continue
         root, point = (_unescape(word) for word in words[3:5])
         read = _read_version_1 if kind == 'cgroup' else _read_version_2

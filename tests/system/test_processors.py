@@ -1,4 +1,4 @@
-"""The processors that this process may use, with Linux's files in a temporary folder, and really."""
+"""The processors that a process may use: by files in a temporary folder, and by a real limit."""
 
 import os
 import subprocess
@@ -121,7 +121,7 @@ def test_a_group_within_a_container(process):
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'garbage\n', '::::\n\n', '0\n0:\n1:cpu\n', 'ÿ - - -\n', '1 - cgroup2']
+    'text', ['', 'garbage\n', '::::\n\n', '0\n0:\n1:cpu\n', 'ÿ - - -\n', '1 - cgroup2', '1:cpu:/', '1 2 3 / /x - cgroup']
 )
 def test_files_that_are_not_understood(process, text):
     folder = process(['0::/'], [(V2, '/', '')], {'cpu.max': '100000 100000\n'})
