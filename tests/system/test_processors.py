@@ -121,7 +121,9 @@ def test_a_group_within_a_container(process):
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'garbage\n', '::::\n\n', '0\n0:\n1:cpu\n', 'ÿ - - -\n', '1 - cgroup2', '1:cpu:/', '1 2 3 / /x - cgroup']
+    'text',
+    ['', 'garbage\n', '::::\n\n', '0\n0:\n1:cpu\n', 'ÿ - - -\n', '1 - cgroup2']
+    + ['1:cpu:/', '1 2 3 / /x - cgroup', '1 2 3 / /x'],
 )
 def test_files_that_are_not_understood(process, text):
     folder = process(['0::/'], [(V2, '/', '')], {'cpu.max': '100000 100000\n'})
