@@ -104,8 +104,8 @@ def test_both_versions_at_once(process):
 )
 def test_in_a_container_the_mounted_group_is_its_own(process, path, root):
     for mount, limits in [
-        (V1, quota('my cpu', 150000)),
-        (V2, {'my cpu/cpu.max': '150000 100000\n'}),
+        (V1, {**quota('my cpu', 150000), **quota('other', 100000)}),
+        (V2, {'my cpu/cpu.max': '150000 100000\n', 'other/cpu.max': '100000 100000\n'}),
     ]:
         groups = [f'2:cpu,cpuacct:{path}'] if mount == V1 else [f'0::{path}']
         assert read_limit(process(groups, [(mount, root, 'my cpu')], limits)) == 1.5
