@@ -300,9 +300,9 @@ def take_turn_beside(process):
 
 @contextlib.contextmanager
 def busy_process():
-    """Keep one processor busy while the block runs, and not even longer if this process is killed.
+    """Keep one processor busy while the block runs, and no longer, even if this process is killed.
 
-    Gives the process.
+    Yields the process.
     """
     code = 'print(flush=True)\nwhile True: pass'
     process = subprocess.Popen(
