@@ -80,7 +80,7 @@ parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -s tests/test_parity*.py
 
 bench: GLUE_DIR ?= glue_data
-bench: $(VENV)/installed-parity
+bench: $(VENV)/installed-bench
 	test -f $(GLUE_DIR)/MRPC/train.tsv || \
 		$(BIN)/python download_glue_data.py --data_dir $(GLUE_DIR) --tasks MRPC
 	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
@@ -99,6 +99,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-parity: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,parity]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-parity
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,parity,bench]'
 	touch $@
 
 $(VENV)/installed-fuzz: $(VENV)/installed

@@ -39,6 +39,7 @@ from bert.pretraining.generation import (
 from bert.system import processes
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
+from bert.system.processors import count_processors
 from bert.text.sentencepiece import load_sentencepiece_vocab
 from bert.text.vocab import has_capitals, load_vocab
 
@@ -289,10 +290,7 @@ def choose_lower(args):
 
 def choose_workers(asked, outputs):
     """Choose the number of processes, at most one per output, as an output cannot be divided."""
-    if not asked:
-        has_affinity = hasattr(os, 'sched_getaffinity')
-        asked = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-    return min(asked, outputs)
+    return min(asked or count_processors(), outputs)
 
 
 @contextlib.contextmanager

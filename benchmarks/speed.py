@@ -9,14 +9,23 @@ so that other load on the machine slows all sides alike. The table has the media
 the distance between their quartiles. The share is the part of this time that the matrix products
 of the side's model would take at the speed of one large product, which is also timed in turn.
 
+The inference lines also have onnxruntime and OpenVINO, each with the model that bert.convert makes
+from the same weights. The logits of all float32 sides are compared before they are timed; each step
+waits for its logits. The infer-latency lines have one row of 32 tokens.
+
 mrpc-epoch trains on the same few batches in every turn, spread evenly over an epoch sorted by
 width, and multiplies the time by the number of batches that each represents. Its ratio, like that
 of pretrain-12x768, is to the best of PyTorch's ways. datagen compares with GluonNLP's tokenizer.
 
-Needs what `make parity` installs.
+beside-other-work times this toolkit alone: by itself, and while another process keeps one processor
+busy. Importing bert bounds the waiting of OpenMP's threads; with --unbounded, all lines have it as
+it would be otherwise, too. PyTorch always waits in its own way.
+
+Needs the extras parity and bench.
 """
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -26,20 +35,27 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS.parent), str(BENCHMARKS)]
 
 import datagen
 from speed_lines import (
+    BESIDE,
     LINES,
+    OURS,
+    OURS_UNBOUNDED,
     TITLES,
     describe_machine,
     describe_row,
     heading,
+    make_beside_row,
     make_row,
     rate_of,
     sides_of,
 )
+from speed_models import export, write_model, write_weights
 from speed_sides import Work
 
 from bert.cli.console import progress
@@ -49,12 +65,23 @@ from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_json
 from bert.system.machine import processor_name
 from bert.system.packages import check_mxnet
+from bert.system.processes import kill_with_parent
 from bert.tasks import files, table
 from bert.text.vocab import load_vocab
 
 # After a turn the threads of a process spin for a moment before they sleep. After this pause they
 # take no processor time (measured).
 PAUSE = 0.3
+# The packages that a line compares with, by the extra that brings them.
+PARITY = {'parity': ('torch', 'transformers')}
+NEEDS = {
+    'train': PARITY,
+    'infer': {**PARITY, 'bench': ('onnx', 'onnxruntime', 'openvino')},
+    'mrpc': PARITY,
+    'pretrain': PARITY,
+}
+# Logits of the same weights in float32, relative to the largest. All agree to about 1e-5.
+TOLERANCE = 1e-3
 
 
 def parse_args(argv=None):
@@ -81,10 +108,19 @@ def parse_args(argv=None):
     parser.add_argument(
         '--bfloat16',
         action='store_true',
-        help='bfloat16 as well, where all steps are alike; in PyTorch by autocast',
+        help='bfloat16 as well, where all steps are alike; in PyTorch by autocast, in OpenVINO by '
+        'its precision hint',
+    )
+    parser.add_argument(
+        '--int8', action='store_true', help="onnxruntime's dynamic int8 as well, in inference"
     )
     parser.add_argument(
         '--compile', action='store_true', help='torch.compile as well, where all steps are alike'
+    )
+    parser.add_argument(
+        '--unbounded',
+        action='store_true',
+        help="with libgomp's own long waiting as well, to see what bounding it costs and saves",
     )
     return parser.parse_args(argv)
 
@@ -95,7 +131,7 @@ def main(argv=None):
     Returns
     -------
     list of dict
-        See :func:`speed_lines.make_row`.
+        See :func:`speed_lines.make_row` and :func:`speed_lines.make_beside_row`.
     """
     args = parse_args(argv)
     names = [name for name in LINES if not args.only or name in args.only]
@@ -115,12 +151,9 @@ def main(argv=None):
         print(describe_machine(machine, rate))
         print(heading())
         for name in names:
-            if LINES[name].kind == 'datagen':
-                seconds = measure_datagen(Path(args.bert_model), folder, args)
-            else:
-                seconds = measure(name, product, folder, args)
-            rows.append({**make_row(name, seconds), **machine})
-            print(describe_row(rows[-1]), flush=True)
+            for row in measure_rows(name, product, folder, args):
+                rows.append({**row, **machine})
+                print(describe_row(rows[-1]), flush=True)
     if args.json:
         write_json(args.json, rows)
     return rows
@@ -130,7 +163,7 @@ def check(names, args):
     """Refuse, before measuring anything, lines that cannot be measured."""
     for name in names:
         kind = LINES[name].kind
-        if kind in ('mrpc', 'datagen'):
+        if kind in ('mrpc', 'datagen', 'beside'):
             if not args.bert_model:
                 raise UsageError(f'{name} needs a --bert_model')
             folder = files.glue_folder()
@@ -140,12 +173,16 @@ def check(names, args):
                     f'download_glue_data.py --data_dir {folder} --tasks MRPC makes'
                 )
             load_vocab(Path(args.bert_model) / 'vocab.txt')
-        if kind != 'datagen' and not (
-            importlib.util.find_spec('torch') and importlib.util.find_spec('transformers')
-        ):
+        extras = [
+            extra
+            for extra, packages in NEEDS.get(kind, {}).items()
+            if not all(importlib.util.find_spec(package) for package in packages)
+        ]
+        if extras:
             raise ToolkitError(
-                f'{name} compares with PyTorch, which is not installed: '
-                "pip install '.[parity]' in the toolkit's folder, or take --only datagen"
+                f'{name} compares with packages that are not installed: '
+                f"pip install '.[{','.join(extras)}]' in the toolkit's folder, or take --only "
+                'datagen beside-other-work'
             )
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise UsageError(f'--json {args.json}: there is no such folder')
@@ -202,62 +239,142 @@ class Process:
         raise ToolkitError(f'{TITLES[self.name]} stopped: {lines[-1] if lines else "no reason"}')
 
 
+def measure_rows(name, product, folder, args):
+    """Measure one of LINES, and yield its row, or each of its rows.
+
+    Parameters
+    ----------
+    name : str
+    product : Process
+    folder : Path
+        For temporary files.
+    """
+    if LINES[name].kind == 'datagen':
+        yield make_row(name, measure_datagen(Path(args.bert_model), folder, args))
+    elif LINES[name].kind == 'beside':
+        for each in BESIDE:
+            yield make_beside_row(each, measure_beside(each, folder / f'beside-{each}', args))
+    else:
+        yield make_row(name, measure(name, product, folder / name, args))
+
+
 def measure(name, product, folder, args):
-    """Measure the seconds of all turns of a line other than datagen.
+    """Measure the seconds of all turns of a line's sides.
 
     Parameters
     ----------
     product : Process
     folder : Path
-        For temporary files.
+        Of the line's model, if the line makes one.
 
     Returns
     -------
     dict of str to list of float
         By side, including the products.
     """
-    line = LINES[name]
-    model = args.bert_model if line.kind == 'mrpc' else str(write_model(line, folder / name))
+    sides = sides_of(LINES[name], args)
+    with start(sides, LINES[name], folder, args) as processes:
+        turns = {side: process.turn for side, process in processes.items()}
+        return take_turns({'product': product.turn, **turns}, args.turns, name)
+
+
+def measure_beside(name, folder, args):
+    """Measure the seconds of all turns of our side of a line, alone and beside a busy process.
+
+    See :func:`measure`.
+    """
+    sides = {'ours': OURS['ours'], **(OURS_UNBOUNDED if args.unbounded else {})}
+    with start(sides, LINES[name], folder, args) as processes:
+        turns = {}
+        for side, process in processes.items():
+            turns[side] = process.turn
+            turns[f'{side}_beside'] = functools.partial(take_turn_beside, process)
+        return take_turns(turns, args.turns, f'beside-{name}')
+
+
+def take_turn_beside(process):
+    """Let a side work for a turn beside a busy process, and return the seconds."""
+    with busy_process():
+        return process.turn()
+
+
+@contextlib.contextmanager
+def busy_process():
+    """Keep one processor busy while the block runs, and no longer, even if this process is killed.
+
+    Yields the process.
+    """
+    code = 'print(flush=True)\nwhile True: pass'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, preexec_fn=kill_with_parent()
+    )
+    try:
+        process.stdout.readline()  # it is at work
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def start(sides, line, folder, args):
+    """Start the processes of some sides of a line, and wait until they are ready.
+
+    Parameters
+    ----------
+    sides : dict of str to speed_lines.Side
+    line : speed_lines.Line
+    folder : Path
+        See :func:`measure`.
+    args : argparse.Namespace
+
+    Yields
+    ------
+    dict of str to Process
+    """
+    if line.layers:
+        write_model(line, folder)
+    if line.kind == 'infer':
+        write_weights(line, folder)
+        if any(side.work['framework'] in ('onnxruntime', 'openvino') for side in sides.values()):
+            export(folder)
     common = {
         'kind': line.kind,
-        'model': model,
+        'model': args.bert_model if line.kind == 'mrpc' else str(folder),
         'steps': args.steps or line.steps,
         'batch_size': line.batch_size,
         'length': line.length,
         'masks': line.masks,
     }
     with contextlib.ExitStack() as stack:
-        turns = {'product': product.turn}
-        processes = [
-            stack.enter_context(Process(key, Work(**common, **side.work), side.environment))
-            for key, side in sides_of(line, args.bfloat16, args.compile).items()
-        ]
-        for process in processes:  # all of them get ready at the same time
-            process.answer()
-            turns[process.name] = process.turn
-        return take_turns(turns, args.turns, name)
+        processes = {
+            name: stack.enter_context(Process(name, Work(**common, **side.work), side.environment))
+            for name, side in sides.items()
+        }
+        # All of them get ready at the same time.
+        ready = {name: process.answer() for name, process in processes.items()}
+        check_same({name: answer['logits'] for name, answer in ready.items() if answer})
+        yield processes
 
 
-def write_model(line, folder):
-    """Write the configuration of a model with random weights, and a vocabulary for it."""
-    config = {
-        'model_type': 'bert',
-        'num_hidden_layers': line.layers,
-        'hidden_size': line.units,
-        'intermediate_size': 4 * line.units,
-        'num_attention_heads': line.heads,
-        'max_position_embeddings': 512,
-        'vocab_size': line.vocab_size,
-        'type_vocab_size': 2,
-        'hidden_act': 'gelu',
-        'hidden_dropout_prob': 0.1,
-        'attention_probs_dropout_prob': 0.1,
-        'layer_norm_eps': 1e-12,
-    }
-    folder.mkdir()
-    write_json(folder / 'config.json', config)
-    (folder / 'vocab.txt').write_text('[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n')
-    return folder
+def check_same(logits):
+    """Refuse to time float32 sides whose logits differ from ours, by more than rounding does.
+
+    Parameters
+    ----------
+    logits : dict of str to (B, 2) nested lists of float
+        By side; empty if the sides do not predict.
+    """
+    for side, values in logits.items():
+        if side.endswith(('_bfloat16', '_int8')):
+            continue
+        ours = np.array(logits['ours'])
+        difference = np.abs(values - ours).max() / np.abs(ours).max()
+        if not difference <= TOLERANCE:
+            raise ToolkitError(
+                f'{TITLES[side]} gets other logits from the same weights: they differ by '
+                f'{difference:.1e} of the largest'
+            )
 
 
 def measure_datagen(model, folder, args):

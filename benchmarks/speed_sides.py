@@ -37,20 +37,23 @@ EPSILON = 1e-6
 MAX_LENGTH = 128
 # Rows and columns of the matrices whose product shows the machine's speed.
 PRODUCT_SIZE = 2048
+ONNX_FILE = 'onnx/model.onnx'  # in the folder of a model
+ONNX_INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 
 
 class Work(NamedTuple):
     """The work of a process."""
 
     kind: str  # train, infer, mrpc, pretrain or product
-    framework: str  # mxnet or pytorch
-    model: str  # a folder with config.json and vocab.txt, and for mrpc the weights
+    framework: str  # mxnet, pytorch, onnxruntime or openvino
+    model: str  # a folder with config.json and vocab.txt; for infer and mrpc, with the weights
     steps: int  # in a turn
     batch_size: int
     length: int = MAX_LENGTH
     masks: int = 20  # tokens of a row to predict, in pretrain
     padding: str = 'grouped'  # how the batches of mrpc are made: max, batch or grouped
-    dtype: str = 'float32'  # or bfloat16, in PyTorch by autocast
+    # Or bfloat16, in PyTorch by autocast; or int8, of the weights and inputs of products.
+    dtype: str = 'float32'
     compiled: bool = False  # PyTorch's model goes through torch.compile
     gathered: bool = True  # PyTorch's masked-LM head sees the masked positions only
 
@@ -63,6 +66,9 @@ def main(argv=None):
     batches, weight = make_batches(work)
     build = {
         ('product', 'mxnet'): build_product,
+        ('infer', 'mxnet'): build_inference,
+        ('infer', 'onnxruntime'): build_onnxruntime,
+        ('infer', 'openvino'): build_openvino,
         ('pretrain', 'mxnet'): build_pretraining,
         ('pretrain', 'pytorch'): build_pytorch_pretraining,
     }
@@ -85,7 +91,8 @@ def main(argv=None):
         return (time.perf_counter() - start) * weight
 
     turn()  # to build graphs and allocate memory
-    answers.write('{}\n')
+    ready = {'logits': step(batches[0], count).tolist()} if work.kind == 'infer' else {}
+    answers.write(json.dumps(ready) + '\n')
     for _ in sys.stdin:
         answers.write(json.dumps({'seconds': turn()}) + '\n')
 
@@ -177,8 +184,37 @@ def build_product(work):
     return step, nd.waitall
 
 
+def build_inference(work):
+    """Build steps that predict as finetune_classifier.py does, each until its logits are there.
+
+    Returns
+    -------
+    function of a batch and the number of the step from 1, function without arguments
+        As by :func:`build_classifier`. The first returns the logits, a (B, 2) numpy.ndarray.
+    """
+    from mxnet import nd
+
+    from bert.checkpoints import reading
+    from bert.checkpoints.source import locate
+    from bert.finetuning.step import predict
+    from bert.model.build import build_head, cast
+    from bert.model.loading import build_located
+    from bert.model.parameters import set_finetuned
+    from bert.training.update import contexts
+
+    ctx = contexts([])
+    location = locate(work.model)
+    weights = reading.read_weights(location)
+    bert, _ = build_located(location, ctx, weights)
+    model = build_head(bert, 2, ctx)
+    set_finetuned(model, weights)
+    cast(model, work.dtype)
+    model.hybridize(static_alloc=True)
+    return lambda batch, number: predict(model, batch[0], ctx[0]).asnumpy(), nd.waitall
+
+
 def build_classifier(work):
-    """Build steps of finetune_classifier.py: training, or only inference with ``infer``.
+    """Build training steps of finetune_classifier.py.
 
     Returns
     -------
@@ -187,7 +223,7 @@ def build_classifier(work):
     """
     from mxnet import nd
 
-    from bert.finetuning.step import forward_backward, loss_of, predict
+    from bert.finetuning.step import forward_backward, loss_of
     from bert.model import build_from_configuration, build_head, load_bert
     from bert.model.build import cast
     from bert.training.update import contexts
@@ -200,8 +236,6 @@ def build_classifier(work):
     model = build_head(bert, 2, ctx)
     cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    if work.kind == 'infer':
-        return lambda batch, number: predict(model, batch[0], ctx[0]), nd.waitall
     loss_function = loss_of(2)
     updater = build_updater(model)
 
@@ -251,12 +285,12 @@ def build_updater(model):
 
 
 def build_pytorch_classifier(work):
-    """Build the steps of :func:`build_classifier` with transformers' model."""
+    """Build the steps of :func:`build_classifier`, or of :func:`build_inference`, with PyTorch."""
     import torch
     import transformers
 
     auto = transformers.AutoModelForSequenceClassification
-    if work.kind == 'mrpc':
+    if work.kind in ('mrpc', 'infer'):
         model = auto.from_pretrained(work.model, attn_implementation='sdpa')
     else:
         config = transformers.AutoConfig.from_pretrained(work.model)
@@ -265,7 +299,7 @@ def build_pytorch_classifier(work):
 
     def infer(batch, number):
         with torch.inference_mode():
-            return call(**pytorch_inputs(*batch[0])).logits
+            return call(**pytorch_inputs(*batch[0])).logits.float().numpy()
 
     def loss(batch):
         inputs, labels = batch
@@ -317,6 +351,57 @@ def build_pytorch_pretraining(work):
         return call(**inputs, labels=everywhere, next_sentence_label=nsp_labels).loss
 
     return pytorch_training(model, loss), lambda: None
+
+
+def build_onnxruntime(work):
+    """Build the steps of :func:`build_inference` with onnxruntime."""
+    import onnxruntime
+
+    path = Path(work.model) / ONNX_FILE
+    if work.dtype == 'int8':
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantized = path.with_name('int8.onnx')
+        quantize_dynamic(path, quantized)
+        path = quantized
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ['OMP_NUM_THREADS'])
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+
+    def step(batch, number):
+        return session.run(None, onnx_inputs(*batch[0]))[0]
+
+    return step, lambda: None
+
+
+def build_openvino(work):
+    """Build the steps of :func:`build_inference` with OpenVINO, compiled for this shape alone.
+
+    Release 2026.4 fails to compile these files for batches of any size and length at once.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(Path(work.model) / ONNX_FILE)
+    model.reshape({name: [work.batch_size, work.length] for name in ONNX_INPUTS})
+    settings = {
+        'INFERENCE_NUM_THREADS': int(os.environ['OMP_NUM_THREADS']),
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[work.dtype],
+    }
+    compiled = core.compile_model(model, 'CPU', settings)
+
+    def step(batch, number):
+        return compiled(onnx_inputs(*batch[0]))[0]
+
+    return step, lambda: None
+
+
+def onnx_inputs(ids, token_types, lengths):
+    """Return the arrays of :func:`bert.text.encoding.pad_batch` as an ONNX file takes them."""
+    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    arrays = (ids, mask, token_types)
+    return {name: array.astype(np.int64) for name, array in zip(ONNX_INPUTS, arrays)}
 
 
 def prepare_pytorch(model, work):

@@ -49,6 +49,13 @@ def story(seed, documents=12):
     )
 
 
+def test_number_of_workers(monkeypatch):
+    """By default as many as processors, which may be fewer than the machine's."""
+    monkeypatch.setattr(create_pretraining_data, 'count_processors', lambda: 3)
+    choose = create_pretraining_data.choose_workers
+    assert [choose(None, 8), choose(None, 2), choose(5, 8), choose(5, 2)] == [3, 2, 5, 2]
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Work in a folder with vocab.txt and three texts; return its path."""

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bert.system import compatibility
+from bert.system.processors import count_processors
 
 # In loading order: each library comes after the ones it links against.
 CUDA_LIBRARIES = (
@@ -28,10 +29,14 @@ CUDA_LIBRARIES = (
     'nvtx/lib/libnvToolsExt.so.1',
 )
 
+# Rounds in which a thread of libgomp looks for new work before it sleeps, some microseconds.
+SPINS = '1000'
+
 
 def prepare():
-    """Set the thread count, preload the CUDA libraries, and supply what numpy has dropped."""
+    """Set up OpenMP's threads, preload the CUDA libraries, and supply what numpy has dropped."""
     set_thread_count()
+    bound_waiting()
     preload_cuda_libraries()
     compatibility.supply()
 
@@ -40,15 +45,25 @@ def set_thread_count():
     """Use the physical cores that this process may run on, unless ``OMP_NUM_THREADS`` is set.
 
     MXNet would take half of the logical processors, which leaves half of the cores idle on
-    machines without hyper-threading. OpenMP reads the variable once, when MXNet is loaded.
+    machines without hyper-threading. OpenMP reads the variable once, when MXNet is loaded; if that
+    was before, it reaches only the processes that this one starts.
     """
     if 'OMP_NUM_THREADS' not in os.environ:
         import psutil
 
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
-        physical = psutil.cpu_count(logical=False)
-        counts = [n for n in (allowed, physical) if n]
-        os.environ['OMP_NUM_THREADS'] = str(min(counts, default=1))
+        counts = [count_processors(), psutil.cpu_count(logical=False)]
+        os.environ['OMP_NUM_THREADS'] = str(min(n for n in counts if n))
+
+
+def bound_waiting():
+    """Let threads that wait for each other sleep soon, unless the user chose how they wait.
+
+    MXNet's wheels link against GNU's libgomp, whose threads spin for milliseconds before they
+    sleep. Where another process is at work, they so keep the thread that they wait for from its
+    processor. libgomp reads these variables together with ``OMP_NUM_THREADS``.
+    """
+    if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & set(os.environ):
+        os.environ['GOMP_SPINCOUNT'] = SPINS
 
 
 def preload_cuda_libraries():

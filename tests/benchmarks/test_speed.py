@@ -1,11 +1,16 @@
 """benchmarks/speed.py: flags, figures from made-up times, and a tiny real run."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import speed
+import speed_lines
 import speed_sides
 from conftest import ROOT
 
@@ -36,9 +41,11 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch):
     with pytest.raises(ToolkitError, match=r"pip install '\.\[parity\]'") as refused:
         speed.main(['--only', 'train-6x384'])
     assert refused.value.status == 1
+    with pytest.raises(ToolkitError, match=r"pip install '\.\[parity,bench\]'"):
+        speed.main(['--only', 'infer-latency-6x384'])
 
 
-@pytest.mark.parametrize('name', ['mrpc-epoch', 'datagen'])
+@pytest.mark.parametrize('name', ['mrpc-epoch', 'datagen', 'beside-other-work'])
 def test_what_is_missing_is_named_before_anything_is_measured(
     name, with_pytorch, monkeypatch, tmp_path, tiny_bert
 ):
@@ -60,7 +67,8 @@ def test_help_names_every_line():
     ran = subprocess.run([sys.executable, SCRIPT, '--help'], capture_output=True, text=True)
     assert ran.returncode == 0
     for name in (
-        'train-12x768 train-6x384 infer-12x768 infer-6x384 mrpc-epoch pretrain-12x768 datagen'
+        'train-12x768 train-6x384 infer-12x768 infer-6x384 infer-latency-12x768 '
+        'infer-latency-6x384 mrpc-epoch pretrain-12x768 datagen beside-other-work'
     ).split():
         assert name in speed.LINES
         assert name in ran.stdout
@@ -155,6 +163,83 @@ def test_row_of_data_generation():
     assert "GluonNLP's tokenizer" in speed.describe_row(row)
 
 
+def test_rows_beside_other_work():
+    seconds = {
+        'ours': [2.0, 1.0, 9.0],
+        'ours_beside': [3.0],
+        'ours_unbounded': [2.5],
+        'ours_unbounded_beside': [20.0],
+    }
+    row = speed.make_beside_row('infer-latency-12x768', seconds)
+    assert (row['name'], row['ours_s'], row['ours_spread_s']) == (
+        'beside-infer-latency-12x768',
+        2.0,
+        4.0,  # the quartiles are 1.5 and 5.5
+    )
+    assert (row['ratio'], row['ratio_unbounded']) == (1.5, 8.0)
+    table = speed.describe_row(row).splitlines()
+    assert [line.split()[-1] for line in table] == ['1.00', '1.50', '1.25', '10.00']
+    assert {len(line) for line in [*table, speed.heading()]} == {len(table[0])}
+
+
+def test_sides_of_the_inference_lines():
+    def sides(name, *flags):
+        return list(speed.sides_of(speed.LINES[name], speed.parse_args(flags)))
+
+    usual = ['ours', 'stock', 'pytorch']
+    assert sides('train-6x384', '--int8') == usual
+    assert sides('infer-latency-6x384') == [*usual, 'onnxruntime', 'openvino']
+    more = set(sides('infer-6x384', '--int8', '--bfloat16', '--unbounded')) - set(usual)
+    runtimes = {'onnxruntime', 'openvino', 'openvino_bfloat16', 'onnxruntime_int8'}
+    assert more == {'ours_unbounded', 'ours_bfloat16', 'pytorch_bfloat16', *runtimes}
+
+
+def test_waiting_of_each_side():
+    """Ours is as importing bert leaves it; all others wait as they would without."""
+    for name, side in speed_lines.ALL_SIDES.items():
+        if side.work['framework'] in ('mxnet', 'pytorch'):
+            is_bounded = name in ('ours', 'stock', 'ours_bfloat16')
+            assert ('GOMP_SPINCOUNT' in side.environment) == (not is_bounded)
+
+
+def test_other_logits_are_refused():
+    logits = {'ours': [[1.0, -4.0]], 'pytorch': [[1.001, -4.001]], 'ours_bfloat16': [[1.2, -4.0]]}
+    speed.check_same({})
+    speed.check_same(logits)
+    for wrong in (1.01, float('nan')):
+        with pytest.raises(ToolkitError, match='OpenVINO gets other logits'):
+            speed.check_same({**logits, 'openvino': [[wrong, -4.0]]})
+
+
+def test_a_busy_process_is_busy_and_ends():
+    with speed.busy_process() as process:
+        before = psutil.Process(process.pid).cpu_times().user
+        time.sleep(0.5)
+        assert psutil.Process(process.pid).cpu_times().user > before
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="only Linux tells a child of its parent's end")
+def test_a_busy_process_ends_when_the_benchmark_is_killed():
+    code = (
+        'import speed, time\n'
+        'with speed.busy_process() as process:\n'
+        '    print(process.pid, flush=True)\n'
+        '    time.sleep(60)\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, '-c', code], cwd=SCRIPT.parent, stdout=subprocess.PIPE
+    ) as parent:
+        busy = Path('/proc', parent.stdout.readline().decode().strip())
+        assert busy.exists()
+        parent.kill()
+    end = time.monotonic() + 10
+    # Until it is reaped, a process that has ended is a zombie.
+    while busy.exists() and ') Z ' not in (busy / 'stat').read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_batches_of_an_epoch(tiny_bert, monkeypatch):
     """With enough steps, all batches are chosen, padded to 128, then less, then least."""
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
@@ -186,25 +271,33 @@ def test_a_side_that_fails_is_reported_in_a_sentence(tmp_path):
             process.turn()
 
 
-@pytest.mark.parametrize('name', ['train-12x768', 'infer-6x384', 'pretrain-12x768', 'mrpc-epoch'])
-def test_tiny_run(name, tiny_bert, monkeypatch, tmp_path, capsys):
-    """All sides of a line work with tiny sizes."""
-    pytest.importorskip('torch')
-    pytest.importorskip('transformers')
+def make_tiny(monkeypatch, names):
+    """Give some lines tiny sizes, and real data."""
     if not ops.available():
         pytest.skip('the fused operators cannot be built here')
     monkeypatch.setenv('GLUE_DIR', str(ROOT / 'sample_glue'))
-    line = speed.LINES[name]
-    if line.layers:
-        line = line._replace(
-            batch_size=2, layers=2, units=8, heads=2, length=12, masks=3, vocab_size=50
-        )
-    monkeypatch.setitem(speed.LINES, name, line)
+    for name in names:
+        line = speed.LINES[name]
+        if line.layers:
+            line = line._replace(
+                batch_size=2, layers=2, units=8, heads=2, length=12, masks=3, vocab_size=50
+            )
+        monkeypatch.setitem(speed.LINES, name, line)
     monkeypatch.setattr(speed, 'PAUSE', 0)
+
+
+@pytest.mark.parametrize('name', ['train-12x768', 'infer-6x384', 'pretrain-12x768', 'mrpc-epoch'])
+def test_tiny_run(name, tiny_bert, monkeypatch, tmp_path, capsys):
+    """All sides of a line work with tiny sizes."""
+    kind = speed.LINES[name].kind
+    for packages in speed.NEEDS[kind].values():
+        for package in packages:
+            pytest.importorskip(package)
+    make_tiny(monkeypatch, [name])
     path = tmp_path / 'rows.json'
     flags = ['--turns', '1', '--steps', '2', '--bert_model', str(tiny_bert), '--json', str(path)]
     has_bfloat16 = 'avx512_bf16' in processor_flags()
-    rows = speed.main(['--only', name, *['--bfloat16'] * has_bfloat16, *flags])
+    rows = speed.main(['--only', name, '--int8', *['--bfloat16'] * has_bfloat16, *flags])
     assert json.loads(path.read_text()) == rows
     (row,) = rows
     assert row['name'] == name
@@ -212,5 +305,18 @@ def test_tiny_run(name, tiny_bert, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert 'GFLOP/s' in printed[0]
     assert printed[2:] == speed.describe_row(row).splitlines()
-    further = 0 if line.kind == 'mrpc' or not has_bfloat16 else 2
-    assert len(printed) == 2 + {'pretrain': 4, 'mrpc': 5}.get(line.kind, 3) + further
+    usual, in_bfloat16 = {'pretrain': (4, 2), 'mrpc': (5, 0), 'infer': (6, 3)}.get(kind, (3, 2))
+    assert len(printed) == 2 + usual + has_bfloat16 * in_bfloat16
+
+
+def test_tiny_run_beside_other_work(tiny_bert, monkeypatch, capsys):
+    names = ('infer-latency-12x768', 'mrpc-epoch')
+    make_tiny(monkeypatch, names)
+    monkeypatch.setattr(speed, 'BESIDE', names)
+    flags = ['--turns', '1', '--steps', '1', '--bert_model', str(tiny_bert)]
+    rows = speed.main(['--only', 'beside-other-work', *flags])
+    assert [row['name'] for row in rows] == [f'beside-{name}' for name in names]
+    assert min(row['ratio'] for row in rows) > 0
+    printed = capsys.readouterr().out.splitlines()[2:]
+    assert printed == [line for row in rows for line in speed.describe_row(row).splitlines()]
+    assert len(printed) == 4

@@ -49,13 +49,56 @@ def test_thread_count_is_that_of_the_physical_cores():
     [(8, 4, '4'), (2, 4, '2'), (8, None, '8')],
 )
 def test_thread_count_with_other_processors(monkeypatch, allowed, physical, expected):
+    """``allowed`` includes a container's limit: see test_processors.py."""
     import psutil
 
     monkeypatch.delenv('OMP_NUM_THREADS')
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(allowed)))
+    monkeypatch.setattr(environment, 'count_processors', lambda: allowed)
     monkeypatch.setattr(psutil, 'cpu_count', lambda logical: physical)
     environment.set_thread_count()
     assert os.environ['OMP_NUM_THREADS'] == expected
+
+
+WAITING = """
+import os, bert
+from bert.system.processes import child_environment
+child = child_environment([], 0, 2)
+for variables in (os.environ, child):
+    print(variables.get('OMP_WAIT_POLICY'), variables.get('GOMP_SPINCOUNT'))
+"""
+
+
+@pytest.mark.parametrize(
+    ('policy', 'spins', 'expected'),
+    [
+        (None, None, 'None 1000'),
+        ('active', None, 'active None'),
+        (None, '7', 'None 7'),
+        ('passive', '7', 'passive 7'),
+        ('', None, ' None'),
+    ],
+)
+def test_waiting_is_bounded_unless_the_user_chose(policy, spins, expected):
+    """In this process, and in the children that share its threads."""
+    printed = python(f'print()\n{WAITING}', OMP_WAIT_POLICY=policy, GOMP_SPINCOUNT=spins)
+    assert printed == f'{expected}\n{expected}'.strip()
+
+
+def test_openmp_knows_the_bound():
+    """The OpenMP that MXNet loads is GNU's, which prints at its start what it has read."""
+    code = 'import bert, mxnet'
+    ran = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        cwd=ROOT,
+        env={
+            **{name: v for name, v in os.environ.items() if name != 'GOMP_SPINCOUNT'},
+            'OMP_DISPLAY_ENV': 'verbose',
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "GOMP_SPINCOUNT = '1000'" in ran.stderr
 
 
 def test_importing_bert_does_not_import_mxnet():
