@@ -200,6 +200,7 @@ def build_inference(work):
     from bert.model.build import build_head, cast
     from bert.model.loading import build_located
     from bert.model.parameters import set_finetuned
+    from bert.model.prepared import prepare
     from bert.training.update import contexts
 
     ctx = contexts([])
@@ -210,7 +211,8 @@ def build_inference(work):
     set_finetuned(model, weights)
     cast(model, work.dtype)
     model.hybridize(static_alloc=True)
-    return lambda batch, number: predict(model, batch[0], ctx[0]).asnumpy(), nd.waitall
+    prepared = prepare(model, ctx)
+    return lambda batch, number: predict(prepared, batch[0], ctx[0]).asnumpy(), nd.waitall
 
 
 def build_classifier(work):
