@@ -5,7 +5,10 @@ usage errors do without.
 """
 
 import contextlib
+import errno
 import logging
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -92,25 +95,18 @@ def quantise(path):
     products in 16 bits, which would overflow: so the answers do not depend on the processor.
     """
     import onnx
-    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    folded = path.with_name('folded.onnx')
-    options = SessionOptions()
-    # MXNet's graph joins the attention's weights at each run; constants are recognised as weights.
-    # Higher levels' operators are onnxruntime's own, and they are merged when the file is loaded.
-    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folded)
-    InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    with _silent():
-        quantize_dynamic(
-            str(folded),
-            str(path),
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-        )
-    folded.unlink()
+    try:
+        with _silent():
+            _quantise(path)
+    except OSError:
+        raise
+    except Exception as error:
+        # onnxruntime's exceptions have many types. It does not notice a full disk when it writes,
+        # but when it reads the file again.
+        is_full = shutil.disk_usage(path.parent).free < path.stat().st_size
+        reason = os.strerror(errno.ENOSPC) if is_full else str(error).strip().splitlines()[-1]
+        raise ToolkitError(f'{path}: could not be written in int8 ({reason})') from None
     model = onnx.load(str(path))
     # onnxruntime declares all operator sets that it knows, and other runtimes may not know them.
     used = {node.domain for node in model.graph.node}
@@ -118,6 +114,27 @@ def quantise(path):
         model.opset_import.remove(declared)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _quantise(path):
+    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folded = path.with_name('folded.onnx')
+    options = SessionOptions()
+    # MXNet's graph joins the attention's weights at each run; only constants are quantised.
+    # Higher levels' operators are onnxruntime's own, and they are merged when the file is loaded.
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    quantize_dynamic(
+        str(folded),
+        str(path),
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+    folded.unlink()
 
 
 @contextlib.contextmanager
