@@ -146,6 +146,14 @@ def time_onnxruntime(folders):
             print(f'{name}, {what}: {min(seconds[name]) * 1000:.1f} ms, {THREADS} threads')
 
 
+def count_classes(logits, task):
+    """Describe how often each class is predicted; numbers need no description."""
+    if task.is_regression:
+        return ''
+    counts = np.bincount(logits.argmax(axis=1), minlength=task.num_classes)
+    return f', {" and ".join(map(str, counts))} of the classes predicted'
+
+
 def main(argv=None):
     """Print how many predictions agree, the largest difference in a logit, and the metrics."""
     parser = Parser(__doc__.splitlines()[0])
@@ -158,19 +166,22 @@ def main(argv=None):
     contents = reading.read(locate(args.output_dir))
     task, dev = read_dev(contents, args.dev_file)
     expected = with_project(contents, dev.texts)
-    values = metrics.describe(measure(expected, dev.labels, task))
-    print(f'{len(expected)} rows, this project: {values}')
+    print(
+        f'{len(expected)} {"pairs" if task.has_pairs else "texts"}{count_classes(expected, task)}'
+    )
+    results = {'this project': expected}
     for name, folder, function in (
         ('transformers', args.hf, with_transformers),
         ('onnxruntime', args.onnx, with_onnxruntime),
         ('onnxruntime, int8', args.int8, with_onnxruntime),
     ):
         if folder:
-            logits = function(folder, dev.texts)
+            logits = results[name] = function(folder, dev.texts)
             same = compare_answers(expected, logits, task.is_regression).equal
             difference = np.abs(logits - expected).max()
-            values = metrics.describe(measure(logits, dev.labels, task))
-            print(f'{name}: {same} predictions are the same, logits by {difference:.1e}, {values}')
+            print(f'{name}: {same} predictions are the same, logits by {difference:.1e}')
+    for name, logits in results.items():
+        print(f'{name}: {metrics.describe(measure(logits, dev.labels, task))}')
     folders = {'onnxruntime': args.onnx, 'onnxruntime, int8': args.int8}
     if any(folders.values()):
         time_onnxruntime({name: folder for name, folder in folders.items() if folder})
