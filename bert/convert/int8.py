@@ -93,9 +93,9 @@ def quantise(path):
     each layer stays in float32: after GELU, a few large inputs would leave the others little
     precision.
 
-    Each column of a weight has its own scale: with one for the whole, answers differ several times
+    Each column of a weight has its own scale: with one for the whole, outputs differ several times
     as much. The weights use 7 of the 8 bits, since processors without VNNI instructions add up two
-    products in 16 bits, which would overflow: so the answers do not depend on the processor.
+    products in 16 bits, which could overflow.
     """
     import onnx
 
