@@ -286,3 +286,17 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
         '--num_workers, or shards in place of --raw'
     )
     assert not multiprocessing.active_children()
+
+
+def test_a_disk_full_of_int8(small_disk, capsys):
+    """The float32 file fits, but not what onnxruntime makes of it; that does not notice at once."""
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    room = shutil.disk_usage(small_disk).free - 300 * 1024
+    (small_disk / 'filler').write_bytes(bytes(room))
+    source = str(ROOT / 'tests' / 'data' / 'checkpoints' / 'hf_classifier')
+    flags = [source, str(small_disk / 'made'), '--to', 'onnx', '--dtype', 'int8']
+    assert complaint(lambda folder: convert.main(flags), small_disk, capsys) == (
+        f'{small_disk}/made/model.onnx: could not be written in int8 (No space left on device)'
+    )
+    assert os.listdir(small_disk) == ['filler']

@@ -198,6 +198,7 @@ count = _whole(1, HIGHEST_COUNT)
 process_count = _whole(1, MOST_PROCESSES)
 positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+share = _number(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
 
 
 def gpu_list(text):

@@ -10,10 +10,12 @@ from pathlib import Path
 from bert.checkpoints import reading
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser
+from bert.cli.flags import Parser, share
 from bert.cli.program import run
 from bert.convert.comparison import compare
-from bert.convert.conversion import KINDS, convert
+from bert.convert.conversion import KINDS, Check, convert
+from bert.convert.int8 import read_texts
+from bert.convert.witnesses import example_texts
 from bert.system import packages
 from bert.system.errors import ToolkitError, UsageError
 
@@ -27,8 +29,18 @@ examples:
   python -m bert.convert google-bert/bert-base-uncased bert_base --to gluon
   python -m bert.convert output_dir my_classifier --to hf
   python -m bert.convert bert_12_768_12 chinese --bert_dataset wiki_cn --to onnx
+  python -m bert.convert output_dir small --to onnx --dtype int8 --check glue_data/MRPC/dev.tsv
   python -m bert.convert --compare output_dir my_classifier
+
+int8:
+  Most weights of a fine-tuned model become integers, and so do most products. It is written only
+  if enough of its answers are equal to those in float32: two classes if they are the same, two
+  numbers if they differ by at most a twentieth of the range of all numbers in float32. Scores are
+  the probabilities of classes, or the numbers. A .txt file for --check has a text on each line, or
+  two with a tab in between; any other one is like the --dev_file of the fine-tuning, or the dev set
+  of GLUE's task, and needs no labels.
 """
+LEAST_EQUAL = 0.98
 
 
 def parse_args(argv=None):
@@ -50,7 +62,33 @@ def parse_args(argv=None):
         default='book_corpus_wiki_en_uncased',
         help='what a model of the zoo was pre-trained on',
     )
-    return parser.parse_args(argv)
+    quantised = parser.add_argument_group('int8')
+    quantised.add_argument(
+        '--dtype',
+        choices=['float32', 'int8'],
+        default='float32',
+        help='type of the weights; int8 is for --to onnx',
+    )
+    quantised.add_argument(
+        '--check',
+        metavar='FILE',
+        help='the rows on which the answers in float32 and int8 are compared (default: six texts '
+        'that come with this program; rows of your own say more)',
+    )
+    quantised.add_argument(
+        '--least_equal',
+        metavar='SHARE',
+        type=share,
+        help=f'the share of equal answers below which TARGET is not written (default: '
+        f'{LEAST_EQUAL})',
+    )
+    args = parser.parse_args(argv)
+    if args.dtype == 'int8' and args.to != 'onnx':
+        raise UsageError('--dtype int8 goes with --to onnx only')
+    for name in ('check', 'least_equal'):
+        if args.dtype != 'int8' and getattr(args, name) is not None:
+            raise UsageError(f'--{name} goes with --dtype int8 only')
+    return args
 
 
 def main(argv=None):
@@ -65,6 +103,8 @@ def main(argv=None):
     target = Path(args.target)
     if args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f'{target} is there already: TARGET is a new directory')
+    if args.check and not Path(args.check).is_file():
+        raise UsageError(f'there is no file {args.check}')
     if args.to == 'onnx':
         require_onnx()
     packages.check_mxnet()
@@ -74,7 +114,19 @@ def main(argv=None):
         other = reading.read(locate(args.target, args.bert_dataset))
         compare(contents, other, (args.source, args.target))
         return None
-    return convert(contents, target, args.to)
+    check = choose_check(args, contents) if args.dtype == 'int8' else None
+    return convert(contents, target, args.to, check)
+
+
+def choose_check(args, contents):
+    """Return what the int8 model must prove; refuse a model without answers to compare."""
+    if not contents.weights.head:
+        raise ToolkitError(
+            f'--dtype int8 is for fine-tuned models: {args.source} has no classifier or regressor, '
+            'so there are no answers to compare'
+        )
+    texts = read_texts(Path(args.check), contents) if args.check else example_texts(contents)
+    return Check(texts, LEAST_EQUAL if args.least_equal is None else args.least_equal)
 
 
 def require_onnx():

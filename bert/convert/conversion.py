@@ -1,7 +1,9 @@
 """Convert a model to another kind, and verify that the result is the same model."""
 
+from typing import List, NamedTuple
+
 from bert.checkpoints import reading, writing
-from bert.convert import comparison, witnesses
+from bert.convert import comparison, int8, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
 from bert.system.processes import alone
@@ -17,8 +19,17 @@ KINDS = {
 }
 
 
-def convert(contents, target, kind):
+class Check(NamedTuple):
+    """What an int8 model must prove before it is written."""
+
+    texts: List[tuple]  # the rows that it answers
+    least_equal: float  # the share of its answers that must be those of float32
+
+
+def convert(contents, target, kind, check=None):
     """Convert a model to another kind, load the result and run both.
+
+    An ONNX file can be quantised to int8 then, and compared with the one that was proven.
 
     Parameters
     ----------
@@ -27,6 +38,8 @@ def convert(contents, target, kind):
         A new directory, made only if the two models agree.
     kind : str
         One of :data:`KINDS`.
+    check : Check, optional
+        For a fine-tuned model in ``onnx``: makes it int8.
 
     Returns
     -------
@@ -55,10 +68,40 @@ def convert(contents, target, kind):
                 f'{target} was not written: {witness} gets other outputs from it than this project '
                 f'(largest difference: {listed})'
             )
+        lines = quantise(temporary, contents, target, check) if check else []
     show(f'{target}: {describe(contents)}')
     count = len(witnesses.PAIRS)
-    show(f'largest difference, this project and {witness}, {count} texts: {listed}')
+    show(f'largest difference, this project and {witness}, {count} texts: {listed}', *lines)
     return differences
+
+
+def quantise(folder, contents, target, check):
+    """Quantise ``model.onnx`` in a folder to int8, if its answers stay the same.
+
+    Returns
+    -------
+    list of str
+        Lines about the sizes and the answers.
+    """
+    path = folder / 'model.onnx'
+    expected = int8.compute_logits(path, check.texts, contents)
+    before = path.stat().st_size
+    int8.quantise(path)
+    found = int8.compute_logits(path, check.texts, contents)
+    agreement = int8.compare_answers(expected, found, is_regression=contents.labels is None)
+    equal, rows, difference = agreement
+    answers = f'{equal} of {rows} answers are equal'
+    largest = f'largest difference of a score: {difference:.3f}'
+    if equal / rows < check.least_equal:
+        raise ToolkitError(
+            f'{target} was not written: in float32 and in int8 only {answers}, and a share of '
+            f'{check.least_equal:g} is wanted ({largest})'
+        )
+    after = path.stat().st_size
+    return [
+        f'model.onnx: {before / 1e6:.1f} MB in float32, {after / 1e6:.1f} MB in int8',
+        f'float32 and int8: {answers} ({equal / rows:.4f}), {largest}',
+    ]
 
 
 def describe(contents):

@@ -163,14 +163,24 @@ def _tidy_constants(graph):
         graph.input.remove(value)
 
 
-def run(path, ids, token_types, lengths):
-    """Return the outputs of an ONNX file, by name.
+def load(path):
+    """Load an ONNX file with onnxruntime, to compute on the CPU.
 
-    The first row comes from a separate run, so that two batch sizes and lengths are tested.
+    Returns
+    -------
+    onnxruntime.InferenceSession
+    """
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+
+def compute(session, ids, token_types, lengths):
+    """Return the outputs of a loaded ONNX file, by name.
 
     Parameters
     ----------
-    path : Path
+    session : onnxruntime.InferenceSession
     ids, token_types : (B, L) arrays of int
     lengths : (B,) array
 
@@ -178,16 +188,22 @@ def run(path, ids, token_types, lengths):
     -------
     dict of str to numpy.ndarray
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    names = [output.name for output in session.get_outputs()]
     mask = np.arange(ids.shape[1]) < lengths[:, None]
     inputs = [array.astype(np.int64) for array in (ids, mask, token_types)]
-    found = dict(zip(names, session.run(None, dict(zip(INPUTS, inputs)))))
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, dict(zip(INPUTS, inputs)))))
+
+
+def run(path, ids, token_types, lengths):
+    """Return the outputs of an ONNX file, by name; see :func:`compute`.
+
+    The first row comes from a separate run, so that two batch sizes and lengths are tested.
+    """
+    session = load(path)
+    found = compute(session, ids, token_types, lengths)
     first = int(lengths[0])
-    alone = session.run(None, {name: a[:1, :first] for name, a in zip(INPUTS, inputs)})
-    for name, output in zip(names, alone):
+    alone = compute(session, ids[:1, :first], token_types[:1, :first], lengths[:1])
+    for name, output in alone.items():
         row = (0, slice(first)) if output.ndim == 3 else (0,)
         found[name][row] = output[0]
     return found

@@ -44,6 +44,11 @@ def build(contents):
     return model
 
 
+def example_texts(contents):
+    """Return :data:`PAIRS`, or their first texts for a model that takes no pairs."""
+    return PAIRS if contents.settings['token_type_vocab_size'] > 1 else [(a,) for a, _ in PAIRS]
+
+
 def make_batch(contents):
     """Encode :data:`PAIRS` for a model.
 
@@ -52,7 +57,7 @@ def make_batch(contents):
     (B, L) int32 ids, (B, L) int32 token types, (B,) float32 valid lengths
     """
     tokenizer = build_tokenizer(contents.vocab, contents.lower)
-    texts = PAIRS if contents.settings['token_type_vocab_size'] > 1 else [(a,) for a, _ in PAIRS]
+    texts = example_texts(contents)
     limit = min(contents.settings['max_length'], 128)
     return pad_batch(encode(texts, tokenizer, contents.vocab, limit), np.arange(len(texts)))
 
