@@ -140,6 +140,11 @@ def require_onnx():
             f'--to onnx needs more packages ({error}): '
             "pip install '.[onnx]' in the toolkit's folder"
         ) from None
+    except Exception as error:  # whatever a release makes of another one that it did not expect
+        raise ToolkitError(
+            f'--to onnx needs other releases of its packages ({type(error).__name__}: {error}): '
+            "pip install --upgrade --upgrade-strategy eager '.[onnx]' in the toolkit's folder"
+        ) from None
 
 
 if __name__ == '__main__':

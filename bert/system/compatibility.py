@@ -138,7 +138,11 @@ def supplying_import(name, globals=None, locals=None, fromlist=(), level=0):
     if level or top not in SUPPLIED or (rest and fromlist and top != 'distutils'):
         return builtins.__import__(name, globals, locals, fromlist, level)
     if top != 'distutils':
-        builtins.__import__(name, globals, locals, fromlist, level)
+        try:
+            builtins.__import__(name, globals, locals, fromlist, level)
+        except Exception as error:
+            # MXNet imports onnx if it can; one that does not fit its own packages raises anything.
+            raise ImportError(f'{top} cannot be imported: {error}') from error
     module = SUPPLIED[top]()
     return getattr(module, rest) if rest and fromlist else module
 

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import os
 import subprocess
 import sys
 
@@ -60,6 +61,25 @@ def test_a_programs_own_numpy_is_not_changed():
     unchanged, has_distutils, same_import = json.loads(done.stdout)
     assert unchanged and same_import
     assert not has_distutils or sys.version_info < (3, 12)
+
+
+def test_an_onnx_that_cannot_be_imported_is_none_for_mxnet(tmp_path):
+    """onnx 1.18 reads a name that ml_dtypes 0.1 lacks, and MXNet expects no AttributeError."""
+    (tmp_path / 'onnx.py').write_text('import sys\nsys.no_such_name')
+    code = 'import bert, mxnet; print(mxnet.__version__)'
+    convert = ['-m', 'bert.convert', 'sample_model', str(tmp_path / 'new'), '--to', 'onnx']
+    for command, status in ((['-c', code], 0), (convert, 1)):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', *command],
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stderr
+        assert done.stderr.count('\n') == status
+        if status:
+            assert 'no_such_name' in done.stderr and 'other releases' in done.stderr
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # numpy 1 still has them
