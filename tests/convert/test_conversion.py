@@ -98,6 +98,11 @@ print(vocab.idx_to_token[:3])
 def test_plain_gluonnlp_reads_it_without_this_project(converted):
     target, _ = converted(golden.FOLDER / 'hf_pretraining', 'gluon')
     expected = golden.FOLDER / 'hf_pretraining' / 'expected.npz'
+    alone = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', 'import mxnet'], capture_output=True
+    )
+    if alone.returncode:
+        pytest.skip('MXNet cannot be imported without this project')
     command = [sys.executable, '-W', 'ignore', '-c', PLAIN, str(target), str(expected)]
     ran = subprocess.run(command, cwd=target, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, '')
