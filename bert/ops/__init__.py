@@ -144,10 +144,15 @@ def cross_entropy(F, scores, labels):
 
 
 def has_dense():
-    """Return whether :func:`dense` can be used; processor and compiler must have AMX."""
+    """Return whether :func:`dense` can be used: processor and compiler must have AVX512-BF16.
+
+    On a processor with AMX, it uses that, which Linux must allow.
+    """
     import mxnet as mx
 
-    return available() and machine.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
+    if 'amx_bf16' in machine.processor_flags() and not machine.has_matrix_unit():
+        return False
+    return available() and hasattr(mx.nd, 'bert_dense')
 
 
 def dense(F, data, weight, bias):
