@@ -9,18 +9,7 @@
 constexpr int64_t kTaskBytes = 1 << 19;
 
 thread_local PackingSpace packing_space;
-thread_local std::vector<float> panel_sums;
-
-// Write the part of a panel's sums that is inside the product to its place, plus a row of numbers.
-inline void store_panel(const float* sums, const float* bias, int64_t height, int64_t width,
-                        float* place, int64_t stride) {
-  for (int64_t i = 0; i < height; ++i, sums += kPanel, place += stride) {
-    for (int64_t j = 0; j < kPanel; j += kVector) {
-      const __m512 sum = _mm512_loadu_ps(sums + j) + _mm512_loadu_ps(bias + j);
-      _mm512_mask_storeu_ps(place + j, first(width - j), sum);
-    }
-  }
-}
+thread_local std::vector<float> edge;
 
 // c = a b + bias, of shape (a.outer, b.outer); `bias` may be null. With `a_sums`, also sum the left
 // operand over the inner axis.
@@ -52,17 +41,22 @@ inline void multiply(const Operand& a, const Operand& b, const float* bias, floa
       pack_tiles(b, i * kEdge, false,
                  {panel + i % kPanelVectors * kLine, kPanelLine, kEdge * kPanelLine}, nullptr);
     }
-    panel_sums.resize(task_rows * kPanel);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < row_tasks * panels(columns); ++task) {
       const int64_t panel = task % panels(columns), top = task / panels(columns) * task_rows;
       const int64_t height = std::min(rows - top, task_rows), column = panel * kPanel;
+      const int64_t width = std::min(columns - column, kPanel);
+      float* place = c + top * columns + column;
+      // The last panel may be wider than the product.
+      if (width < kPanel) edge.resize(height * kPanel);
+      const bool whole = width == kPanel;
       multiply_panel<Bfloat16>(
           height, inner, reinterpret_cast<uint16_t*>(a_packed + top * a_lines * kLine),
           a_lines * kDepth, reinterpret_cast<uint16_t*>(b_packed + panel * panel_lines * kLine),
-          panel_sums.data(), kPanel);
-      store_panel(panel_sums.data(), row.data() + column, height, columns - column,
-                  c + top * columns + column, columns);
+          row.data() + column, whole ? place : edge.data(), whole ? columns : kPanel);
+      for (int64_t i = 0; i < height && !whole; ++i) {
+        std::copy_n(edge.data() + i * kPanel, width, place + i * columns);
+      }
     }
   }
 }
