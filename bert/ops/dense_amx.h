@@ -72,7 +72,11 @@ thread_local PackingSpace packing_space;
 inline int64_t tile_panels(const Operand& x) { return 2 * ((x.outer + kBlock - 1) / kBlock); }
 
 inline void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, float* sums) {
-  pack_tiles(x, panel * kEdge, left, {reinterpret_cast<char*>(tiles), kLine, sizeof(Tile)}, sums);
+  const int64_t start = panel * kEdge;
+  if (sums) std::fill(sums + std::min(start, x.outer), sums + std::min(start + kEdge, x.outer), 0.0f);
+  for (int64_t k = 0; k < x.inner; k += kDepth, ++tiles) {
+    pack_tile(x, start, k, left, reinterpret_cast<char*>(tiles), kLine, sums);
+  }
 }
 
 // c = a b + bias, of shape (a.outer, b.outer); `bias` may be null. With `a_sums`, also sum the left

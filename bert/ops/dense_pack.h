@@ -22,13 +22,6 @@ struct Operand {
   int64_t depth() const { return (inner + kDepth - 1) / kDepth; }
 };
 
-// Where packed tiles go: the bytes between the lines of a tile, and between a tile and the next one
-// along the inner axis.
-struct Place {
-  char* start;
-  int64_t line, tile;
-};
-
 inline __mmask16 first(int64_t count) {
   return count >= kEdge ? 0xffff : count <= 0 ? 0 : (1u << count) - 1;
 }
@@ -63,40 +56,38 @@ inline void transpose(__m512i* r) {
   }
 }
 
-// Write the tiles of 16 rows of the left operand or 16 columns of the right one, with zeros beyond
-// its edges. With `sums`, which requires a contiguous outer axis, also sum over the inner axis.
-inline void pack_tiles(const Operand& x, int64_t start, bool left, Place to, float* sums) {
+// Write the tile of the rows or columns from `start` and the inner numbers from `k` on, with zeros
+// beyond the edges, to lines that are `line` bytes apart. With `sums`, which requires a contiguous
+// outer axis, also add the numbers to sums over the inner axis.
+inline void pack_tile(const Operand& x, int64_t start, int64_t k, bool left, char* to, int64_t line,
+                      float* sums) {
   const __m512i kInterleave = _mm512_set_epi16(
       31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
       3, 18, 2, 17, 1, 16, 0);
-  const int64_t width = x.outer - start;
-  const float* data = x.data + start * (x.inner_contiguous ? x.stride : 1);
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t k = 0; k < x.inner; k += kDepth, to.start += to.tile) {
-    __m512i lines[kEdge];
-    const int64_t rest = x.inner - k;
-    if (x.inner_contiguous) {
-      const float* p = data + k;
-      const __mmask16 low = first(rest), high = first(rest - kEdge);
-      for (int64_t i = 0; i < kEdge; ++i, p += x.stride) {
-        const bool inside = i < width;
-        lines[i] = rounded(_mm512_maskz_loadu_ps(inside ? low : 0, p),
-                           _mm512_maskz_loadu_ps(inside ? high : 0, p + kEdge));
-      }
-    } else {
-      const float* p = data + k * x.stride;
-      const __mmask16 mask = first(width);
-      for (int64_t i = 0; i < kEdge; ++i, p += 2 * x.stride) {
-        const __m512 even = _mm512_maskz_loadu_ps(2 * i < rest ? mask : 0, p);
-        const __m512 odd = _mm512_maskz_loadu_ps(2 * i + 1 < rest ? mask : 0, p + x.stride);
-        sum += even + odd;
-        lines[i] = _mm512_permutexvar_epi16(kInterleave, rounded(even, odd));
-      }
+  const int64_t width = x.outer - start, rest = x.inner - k;
+  __m512i lines[kEdge];
+  if (x.inner_contiguous) {
+    const float* p = x.data + start * x.stride + k;
+    const __mmask16 low = first(rest), high = first(rest - kEdge);
+    for (int64_t i = 0; i < kEdge; ++i, p += x.stride) {
+      const bool inside = i < width;
+      lines[i] = rounded(_mm512_maskz_loadu_ps(inside ? low : 0, p),
+                         _mm512_maskz_loadu_ps(inside ? high : 0, p + kEdge));
     }
-    if (x.inner_contiguous != left) transpose(lines);
-    for (int64_t i = 0; i < kEdge; ++i) _mm512_store_si512(to.start + i * to.line, lines[i]);
+  } else {
+    const float* p = x.data + k * x.stride + start;
+    const __mmask16 mask = first(width);
+    __m512 sum = sums ? _mm512_maskz_loadu_ps(mask, sums + start) : _mm512_setzero_ps();
+    for (int64_t i = 0; i < kEdge; ++i, p += 2 * x.stride) {
+      const __m512 even = _mm512_maskz_loadu_ps(2 * i < rest ? mask : 0, p);
+      const __m512 odd = _mm512_maskz_loadu_ps(2 * i + 1 < rest ? mask : 0, p + x.stride);
+      sum += even + odd;
+      lines[i] = _mm512_permutexvar_epi16(kInterleave, rounded(even, odd));
+    }
+    if (sums) _mm512_mask_storeu_ps(sums + start, mask, sum);
   }
-  if (sums) _mm512_mask_storeu_ps(sums + start, first(width), sum);
+  if (x.inner_contiguous != left) transpose(lines);
+  for (int64_t i = 0; i < kEdge; ++i) _mm512_store_si512(to + i * line, lines[i]);
 }
 
 // Memory whose lines are whole cache lines, kept between calls.

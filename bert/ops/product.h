@@ -110,6 +110,7 @@ inline void multiply_panel_tile(int64_t count, const typename Type::Number* a, i
   Vector sums[kRows][kPanelVectors];
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kPanelVectors; ++j) {
+      __builtin_prefetch(c + i * c_row + j * kVector, 1);  // to be written at the end
       sums[i][j] = vector_at(start.data + i * start.distance + j * kVector);
     }
   }
