@@ -614,6 +614,27 @@ OPERATORS = [
         f'{OPS}dropout_add_layer_norm',
     ),
     (
+        'packed weights of the key as those of the value',
+        'bert/model/prepared.py',
+        '*(attention.value_weight, attention.value_bias),',
+        '*(attention.key_weight, attention.key_bias),',
+        'tests/model/test_prepared.py',
+    ),
+    (
+        'a packed matrix with one line too few',
+        'bert/ops/product.h',
+        'const int64_t count = std::min(kChunk, total - line), offset',
+        'const int64_t count = std::min(kChunk, total - line - 1), offset',
+        'tests/model/test_prepared.py',
+    ),
+    (
+        'the first tokens of a group are taken from their rows',
+        'bert/ops/encoder.cc',
+        'std::copy_n(at.x[sequences[i].start], units, at.x[i])',
+        'std::copy_n(at.x[i], units, at.x[i])',
+        'tests/model/test_prepared.py',
+    ),
+    (
         'an update with infinite gradients',
         'bert/ops/adam.cc',
         'std::isfinite(factor) && factor != 0',

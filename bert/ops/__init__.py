@@ -176,10 +176,22 @@ def dense(F, data, weight, bias):
 
 
 def has_encoder(dtype):
-    """Return whether :func:`encode` can be used: in bfloat16, the processor must multiply that."""
-    if not available():
+    """Return whether :func:`encode` can be used.
+
+    In bfloat16, processor and compiler must have AVX512-BF16; where they have AMX, :func:`dense` is
+    faster.
+    """
+    import mxnet as mx
+
+    if not available() or dtype == 'float32':
+        return available()
+    matrix, row = mx.nd.zeros((1, 1)), mx.nd.zeros((1,))
+    parameters = [matrix, row] * 4 + [row, row] + [matrix, row] * 2 + [row, row]
+    try:
+        pack_layer(parameters, dtype).wait_to_read()
+    except mx.MXNetError:
         return False
-    return dtype == 'float32' or 'avx512_bf16' in machine.processor_flags()
+    return not has_dense()
 
 
 def pack_layer(parameters, dtype):
