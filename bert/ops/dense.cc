@@ -7,8 +7,8 @@
 //
 //   d_data = r(d_out) r(weight), d_weight = r(d_out)^T r(data), d_bias = sum of d_out over rows.
 //
-// All arrays and all sums are float32. The matrix unit AMX computes the products, or the vector
-// instructions AVX512-BF16. The operator does not exist if the compiler or the processor lacks both.
+// All arrays and all sums are float32. The matrix unit AMX computes the products, or else the
+// instructions AVX512-BF16; if compiler or processor lack both, the operator does not exist.
 #include "operator.h"
 
 #if defined(__AMX_BF16__)

@@ -7,8 +7,8 @@ struct alignas(64) Tile {
   __m512i lines[kEdge];
 };
 
-// A block of the product, 16 x 16 float32 in each tile, is 2 x 2 tiles, which with two tiles of each
-// operand fill the registers.
+// A block of the product is 2 x 2 tiles of 16 x 16 float32, which with two tiles of each operand
+// fill the registers.
 constexpr int64_t kBlock = 2 * kEdge;
 // Bytes of the tiles of a task: they stay in the second-level cache.
 constexpr int64_t kCache = 1 << 19;
@@ -17,7 +17,8 @@ constexpr int64_t kCache = 1 << 19;
 struct alignas(64) Block {
   float numbers[kBlock][kBlock];
 };
-inline void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bias, Block& c) {
+inline void multiply_block(int64_t depth, const Tile* a, const Tile* b, const float* bias,
+                           Block& c) {
   constexpr int64_t kRow = sizeof(float) * kBlock;
   asm volatile("" ::: "memory");  // complete all writes: the tile loads declare no reads
   _tile_loadd(0, bias, 0);
@@ -42,8 +43,10 @@ inline void multiply_block(int64_t depth, const Tile* a, const Tile* b, const fl
 
 // Write the part of a block that is inside the product to its place. The product is larger than the
 // caches: whole cache lines bypass them, which saves reading the lines first.
-inline void store_block(const Block& block, int64_t height, int64_t width, float* place, int64_t stride) {
-  const bool whole = width >= kBlock && reinterpret_cast<uintptr_t>(place) % 64 == 0 && stride % kEdge == 0;
+inline void store_block(const Block& block, int64_t height, int64_t width, float* place,
+                        int64_t stride) {
+  const bool whole =
+      width >= kBlock && reinterpret_cast<uintptr_t>(place) % 64 == 0 && stride % kEdge == 0;
   const __mmask16 low = first(width), high = first(width - kEdge);
   for (int64_t i = 0; i < std::min(height, kBlock); ++i, place += stride) {
     const __m512 left = _mm512_load_ps(block.numbers[i]);
@@ -73,7 +76,6 @@ inline int64_t tile_panels(const Operand& x) { return 2 * ((x.outer + kBlock - 1
 
 inline void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, float* sums) {
   const int64_t start = panel * kEdge;
-  if (sums) std::fill(sums + std::min(start, x.outer), sums + std::min(start + kEdge, x.outer), 0.0f);
   for (int64_t k = 0; k < x.inner; k += kDepth, ++tiles) {
     pack_tile(x, start, k, left, reinterpret_cast<char*>(tiles), kLine, sums);
   }
@@ -81,7 +83,8 @@ inline void pack_panel(const Operand& x, int64_t panel, bool left, Tile* tiles, 
 
 // c = a b + bias, of shape (a.outer, b.outer); `bias` may be null. With `a_sums`, also sum the left
 // operand over the inner axis.
-inline void multiply(const Operand& a, const Operand& b, const float* bias, float* c, float* a_sums) {
+inline void multiply(const Operand& a, const Operand& b, const float* bias, float* c,
+                     float* a_sums) {
   const int64_t depth = a.depth(), rows = a.outer, columns = b.outer;
   const int64_t a_panels = tile_panels(a), b_panels = tile_panels(b);
   char* space = packing_space.lines((a_panels + b_panels) * depth * kEdge);
@@ -89,6 +92,7 @@ inline void multiply(const Operand& a, const Operand& b, const float* bias, floa
   Tile* b_tiles = a_tiles + a_panels * depth;
   std::vector<float> row(b_panels * kEdge);
   if (bias) std::copy_n(bias, columns, row.data());
+  if (a_sums) std::fill_n(a_sums, rows, 0.0f);
   const int64_t block_bytes = 2 * depth * sizeof(Tile);
   const int64_t task_rows = kBlock * std::max<int64_t>(1, kCache / (block_bytes + 1));
   const int64_t row_tasks = (rows + task_rows - 1) / task_rows, column_tasks = b_panels / 2;

@@ -1,8 +1,8 @@
 // Products in bfloat16 by the vector instructions AVX512-BF16.
 //
 // The left operand is packed as a whole, and stays in the third-level cache. Each thread packs one
-// panel of the right operand at a time, which then stays in its second-level cache while all rows are
-// multiplied with it. Both are cut along the inner axis, into chunks of kChunkDepth numbers.
+// panel of the right operand at a time, which stays in its second-level cache while rows of the
+// left one are multiplied with it. Both are cut along the inner axis, into chunks.
 #pragma once
 
 #include <omp.h>
