@@ -635,6 +635,20 @@ OPERATORS = [
         'tests/model/test_prepared.py',
     ),
     (
+        'the gradient of a bias from every other row',
+        'bert/ops/dense_pack.h',
+        'sum += even + odd;',
+        'sum += even;',
+        f'{OPS}dense',
+    ),
+    (
+        'a sum that forgets its earlier chunks',
+        'bert/ops/dense_avx512.h',
+        'start = {c, c_row};',
+        'start = {bias, 0};',
+        f'{OPS}dense',
+    ),
+    (
         'an update with infinite gradients',
         'bert/ops/adam.cc',
         'std::isfinite(factor) && factor != 0',

@@ -144,10 +144,15 @@ def cross_entropy(F, scores, labels):
 
 
 def has_dense():
-    """Return whether :func:`dense` can be used; processor and compiler must have AMX."""
+    """Return whether :func:`dense` can be used.
+
+    Processor and compiler must have AVX512-BF16. On a processor with AMX, Linux must allow its use.
+    """
     import mxnet as mx
 
-    return available() and machine.has_matrix_unit() and hasattr(mx.nd, 'bert_dense')
+    if 'amx_bf16' in machine.processor_flags() and not machine.has_matrix_unit():
+        return False
+    return available() and hasattr(mx.nd, 'bert_dense')
 
 
 def dense(F, data, weight, bias):
@@ -173,20 +178,13 @@ def dense(F, data, weight, bias):
 def has_encoder(dtype):
     """Return whether :func:`encode` can be used.
 
-    In bfloat16, processor and compiler must have AVX512-BF16; where they have AMX, :func:`dense` is
-    faster.
+    In bfloat16, processor and compiler must have AVX512-BF16; with AMX, :func:`dense` is faster.
     """
     import mxnet as mx
 
     if not available() or dtype == 'float32':
         return available()
-    matrix, row = mx.nd.zeros((1, 1)), mx.nd.zeros((1,))
-    parameters = [matrix, row] * 4 + [row, row] + [matrix, row] * 2 + [row, row]
-    try:
-        pack_layer(parameters, dtype).wait_to_read()
-    except mx.MXNetError:
-        return False
-    return not has_dense()
+    return hasattr(mx.nd, 'bert_dense') and not machine.has_matrix_unit()
 
 
 def pack_layer(parameters, dtype):

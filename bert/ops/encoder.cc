@@ -115,13 +115,11 @@ inline Vector gelu_tanh(Vector x) {
 enum class Activation { none, gelu_erf, gelu_tanh };
 
 template <Activation kActivation>
-void finish(int64_t rows, const float* bias, float* c, int64_t c_row) {
+void activate(int64_t rows, float* c, int64_t c_row) {
   for (int64_t i = 0; i < rows; ++i, c += c_row) {
     for (int64_t j = 0; j < kPanel; j += kVector) {
-      Vector x = vector_at(c + j) + vector_at(bias + j);
-      if (kActivation == Activation::gelu_erf) x = gelu_erf(x);
-      if (kActivation == Activation::gelu_tanh) x = gelu_tanh(x);
-      vector_at(c + j) = x;
+      Vector& x = vector_at(c + j);
+      x = kActivation == Activation::gelu_erf ? gelu_erf(x) : gelu_tanh(x);
     }
   }
 }
@@ -162,11 +160,11 @@ void dense(const Team& team, int64_t rows, Rows in, const float* packed,
   team.each(panels(columns), [&](int64_t panel) {
     float* c = out.data + panel * kPanel;
     const float* bias = packed + layer.bias + panel * kPanel;
-    multiply_panel<Type>(rows, inner, a, a_row, matrix + panel * panel_size, c, out.distance);
+    multiply_panel<Type>(rows, inner, a, a_row, matrix + panel * panel_size, bias, c, out.distance);
     switch (activation) {
-      case Activation::none: return finish<Activation::none>(rows, bias, c, out.distance);
-      case Activation::gelu_erf: return finish<Activation::gelu_erf>(rows, bias, c, out.distance);
-      case Activation::gelu_tanh: return finish<Activation::gelu_tanh>(rows, bias, c, out.distance);
+      case Activation::none: return;
+      case Activation::gelu_erf: return activate<Activation::gelu_erf>(rows, c, out.distance);
+      case Activation::gelu_tanh: return activate<Activation::gelu_tanh>(rows, c, out.distance);
     }
   });
 }

@@ -15,6 +15,7 @@
 
 #include "operator.h"
 #include "random.h"
+#include "vector.h"
 
 namespace {
 

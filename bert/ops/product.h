@@ -96,15 +96,22 @@ void pack_matrix(const float* from, int64_t columns, int64_t inner, typename Typ
   }
 }
 
+// The numbers that sums begin with, of rows that are `distance` apart.
+struct Start {
+  const float* data;
+  int64_t distance;
+};
+
 // A tile of the product: kRows rows, one panel. Each line asks for one of `next` ahead of its use.
-template <typename Type, int kRows, bool kAdd, bool kAhead>
+template <typename Type, int kRows, bool kAhead>
 inline void multiply_panel_tile(int64_t count, const typename Type::Number* a, int64_t a_row,
-                                const typename Type::Number* b, float* c, int64_t c_row,
-                                const char* next) {
+                                const typename Type::Number* b, Start start, float* c,
+                                int64_t c_row, const char* next) {
   Vector sums[kRows][kPanelVectors];
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kPanelVectors; ++j) {
-      sums[i][j] = kAdd ? vector_at(c + i * c_row + j * kVector) : Vector{};
+      __builtin_prefetch(c + i * c_row + j * kVector, 1);  // to be written at the end
+      sums[i][j] = vector_at(start.data + i * start.distance + j * kVector);
     }
   }
   for (int64_t l = 0; l < count; ++l, a += Type::kTogether, b += kPanel * Type::kTogether) {
@@ -122,47 +129,48 @@ inline void multiply_panel_tile(int64_t count, const typename Type::Number* a, i
 }
 
 // As many of up to kRows rows as there are.
-template <typename Type, int kRows, bool kAdd, bool kAhead>
+template <typename Type, int kRows, bool kAhead>
 inline void multiply_panel_rows(int64_t rows, int64_t count, const typename Type::Number* a,
-                                int64_t a_row, const typename Type::Number* b, float* c,
-                                int64_t c_row, const char* next) {
+                                int64_t a_row, const typename Type::Number* b, Start start,
+                                float* c, int64_t c_row, const char* next) {
   if (rows == kRows) {
-    multiply_panel_tile<Type, kRows, kAdd, kAhead>(count, a, a_row, b, c, c_row, next);
+    multiply_panel_tile<Type, kRows, kAhead>(count, a, a_row, b, start, c, c_row, next);
   } else if constexpr (kRows > 1) {
-    multiply_panel_rows<Type, kRows - 1, kAdd, kAhead>(rows, count, a, a_row, b, c, c_row, next);
+    multiply_panel_rows<Type, kRows - 1, kAhead>(rows, count, a, a_row, b, start, c, c_row, next);
   }
 }
 
-template <typename Type, bool kAdd>
+template <typename Type>
 inline void multiply_panel_chunk(int64_t rows, int64_t count, const typename Type::Number* a,
-                                 int64_t a_row, const typename Type::Number* b, float* c,
-                                 int64_t c_row) {
+                                 int64_t a_row, const typename Type::Number* b, Start start,
+                                 float* c, int64_t c_row) {
   // A line of a panel has kPanelVectors cache lines, so these many tiles ask for all of the next.
   const char* next = reinterpret_cast<const char*>(b + count * kPanel * Type::kTogether);
   for (int64_t i = 0, tile = 0; i < rows; i += kTileHeight, ++tile) {
     const int64_t height = std::min(kTileHeight, rows - i);
     if (tile < kPanelVectors) {
-      multiply_panel_rows<Type, kTileHeight, kAdd, true>(
-          height, count, a + i * a_row, a_row, b, c + i * c_row, c_row, next + tile * count * 64);
+      multiply_panel_rows<Type, kTileHeight, true>(height, count, a, a_row, b, start, c, c_row,
+                                                   next + tile * count * 64);
     } else {
-      multiply_panel_rows<Type, kTileHeight, kAdd, false>(height, count, a + i * a_row, a_row, b,
-                                                          c + i * c_row, c_row, nullptr);
+      multiply_panel_rows<Type, kTileHeight, false>(height, count, a, a_row, b, start, c, c_row,
+                                                    nullptr);
     }
+    a += kTileHeight * a_row, start.data += kTileHeight * start.distance, c += kTileHeight * c_row;
   }
 }
 
-// c = a b for one panel of b: a is rows x inner, c is rows x kPanel.
+// c = a b + bias for one panel of b: a is rows x inner, c is rows x kPanel.
 template <typename Type>
 void multiply_panel(int64_t rows, int64_t inner, const typename Type::Number* a, int64_t a_row,
-                    const typename Type::Number* b, float* c, int64_t c_row) {
+                    const typename Type::Number* b, const float* bias, float* c, int64_t c_row) {
   const int64_t total = lines<Type>(inner);
-  for (int64_t line = 0; line < total; line += kChunk) {
+  Start start{bias, 0};
+  int64_t line = 0;
+  do {  // at least once: without inner numbers, the sums are the bias
     const int64_t count = std::min(kChunk, total - line), offset = line * Type::kTogether;
-    const auto* start = b + offset * kPanel;
-    if (line) {
-      multiply_panel_chunk<Type, true>(rows, count, a + offset, a_row, start, c, c_row);
-    } else {
-      multiply_panel_chunk<Type, false>(rows, count, a + offset, a_row, start, c, c_row);
-    }
-  }
+    multiply_panel_chunk<Type>(rows, count, a + offset, a_row, b + offset * kPanel, start, c,
+                               c_row);
+    start = {c, c_row};
+    line += kChunk;
+  } while (line < total);
 }

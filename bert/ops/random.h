@@ -97,5 +97,3 @@ class Dropout {
   bool active_ = false;
   float scale_;
 };
-
-inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }

@@ -14,6 +14,10 @@ constexpr int64_t kVector = 8;
 typedef float Vector __attribute__((vector_size(kVector * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(kVector * sizeof(int32_t))));
 
+inline int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
 inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
 inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 

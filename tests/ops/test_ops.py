@@ -34,7 +34,7 @@ def _need_operators():
 def need(name):
     """Skip the test of an operator that this processor or compiler does not support."""
     if name == 'dense' and not ops.has_dense():
-        pytest.skip('there is no matrix unit for bfloat16')
+        pytest.skip('processor or compiler has no bfloat16')
 
 
 def normal(*shape, seed=0, scale=1.0):
@@ -395,10 +395,12 @@ def test_labels_out_of_range_are_treated_as_by_pick():
     np.testing.assert_allclose(found, cross_entropy(scores, labels)[0], rtol=1e-5)
 
 
-# (rows, inputs, units): one element, sizes around the tiles of 16 and 32 and the blocks of 32 rows;
-# more rows than a task has.
+# (rows, inputs, units): one element; sizes around the tiles of 16 and 32 and the blocks of 32 rows,
+# or without AMX the tiles of 6 rows, panels of 64 columns and chunks of 1024 numbers; more rows than
+# a task has.
 DENSE = [(1, 1, 1), (1, 2, 3), (5, 31, 15), (16, 32, 16), (17, 33, 17), (31, 15, 33), (33, 64, 32)]
 DENSE += [(48, 100, 70), (130, 3, 260), (8, 768, 2), (600, 512, 40), (70, 5000, 20), (40, 20, 3000)]
+DENSE += [(6, 63, 64), (13, 1023, 65), (1025, 64, 63), (7, 1025, 129)]
 
 
 @pytest.mark.parametrize(('rows', 'inputs', 'units'), DENSE)
@@ -410,6 +412,16 @@ def test_dense(rows, inputs, units):
     found, found_gradients = run(fused_dense, *arrays, head=head)
     assert_close(found, expected)
     assert_all_close(found_gradients, gradients(head))
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_the_matrix_unit_is_used_if_allowed(allowed, monkeypatch):
+    """Where the processor has it, the operator can use nothing else, and the encoder is slower."""
+    need('dense')
+    monkeypatch.setattr(ops.machine, 'processor_flags', lambda: {'avx512_bf16', 'amx_bf16'})
+    monkeypatch.setattr(ops.machine, 'has_matrix_unit', lambda: allowed)
+    assert ops.has_dense() == allowed
+    assert ops.has_encoder('bfloat16') != allowed
 
 
 @pytest.mark.parametrize('shape', [(7,), (2, 3, 4, 7)])
