@@ -396,8 +396,8 @@ def test_labels_out_of_range_are_treated_as_by_pick():
 
 
 # (rows, inputs, units): one element; sizes around the tiles of 16 and 32 and the blocks of 32 rows,
-# or without AMX the tiles of 6 rows, panels of 64 columns and chunks of 1024 numbers; more rows than
-# a task has.
+# or without AMX the tiles of 6 rows, panels of 64 columns and chunks of 1024 numbers; more rows
+# than a task has.
 DENSE = [(1, 1, 1), (1, 2, 3), (5, 31, 15), (16, 32, 16), (17, 33, 17), (31, 15, 33), (33, 64, 32)]
 DENSE += [(48, 100, 70), (130, 3, 260), (8, 768, 2), (600, 512, 40), (70, 5000, 20), (40, 20, 3000)]
 DENSE += [(6, 63, 64), (13, 1023, 65), (1025, 64, 63), (7, 1025, 129)]
