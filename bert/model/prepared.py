@@ -9,6 +9,7 @@ import json
 import warnings
 
 import mxnet as mx
+from mxnet.gluon import nn
 
 from bert import ops
 from bert.model.encoder import Bfloat16Dense
@@ -81,6 +82,10 @@ def pack(model, dtype):
         for layer in bert.encoder.transformer_cells
     ]
     head = getattr(model, 'classifier', getattr(model, 'regression', None))
+    if head:
+        finish = nn.HybridSequential()
+        finish.add(nn.Flatten(), bert.pooler, head)  # of the first token's encodings
+        finish.hybridize(static_alloc=True)
 
     def compute(ids, token_types, valid_length):
         encodings = ops.encode(
@@ -88,9 +93,9 @@ def pack(model, dtype):
             first_only=bert.encoder.first_only,
             dtype=dtype,
         )
-        pooled = bert.pooler(encodings[:, 0]) if hasattr(bert, 'pooler') else None
         if head:
-            return head(pooled)
+            return finish(encodings)
+        pooled = bert.pooler(encodings[:, 0]) if hasattr(bert, 'pooler') else None
         return model.combine(
             mx.nd, encodings if pooled is None else (encodings, pooled), valid_length
         )
