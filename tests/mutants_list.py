@@ -614,6 +614,13 @@ OPERATORS = [
         f'{OPS}dropout_add_layer_norm',
     ),
     (
+        'evaluations with the weights of the first one',
+        'bert/finetuning/evaluation.py',
+        'encoded, model = dataset.encoded, prepare(model, contexts)',
+        "encoded, model = dataset.encoded, vars(model).setdefault('p', prepare(model, contexts))",
+        'tests/finetuning/test_evaluation.py',
+    ),
+    (
         'packed weights of the key as those of the value',
         'bert/model/prepared.py',
         '*(attention.value_weight, attention.value_bias),',
