@@ -24,6 +24,8 @@ namespace {
 
 // The fewest tokens that a thread takes by itself: each reads all the weights.
 constexpr int64_t kOwnTokens = 96;
+// The fewest rows into which a product is cut, and the parts of it that a thread should have then.
+constexpr int64_t kFewRows = 4 * kTileHeight, kEven = 4;
 
 struct Sizes {
   int64_t layers, units, hidden, heads;
@@ -157,14 +159,23 @@ void dense(const Team& team, int64_t rows, Rows in, const float* packed,
     }
     a = rounded.data();
   }
-  team.each(panels(columns), [&](int64_t panel) {
-    float* c = out.data + panel * kPanel;
+  // If the panels cannot be shared out evenly, the rows are cut too, as far as there are many.
+  const int64_t all = panels(columns);
+  const int64_t wanted = all % team.count ? (kEven * team.count + all - 1) / all : 1;
+  const int64_t most = std::max<int64_t>(1, rows / kFewRows);
+  const int64_t height = (rows + std::min(wanted, most) - 1) / std::min(wanted, most);
+  const int64_t parts = (rows + height - 1) / height;
+  team.each(all * parts, [&](int64_t task) {
+    const int64_t panel = task / parts, row = task % parts * height;
+    const int64_t count = std::min(height, rows - row);
+    float* c = out[row] + panel * kPanel;
     const float* bias = packed + layer.bias + panel * kPanel;
-    multiply_panel<Type>(rows, inner, a, a_row, matrix + panel * panel_size, bias, c, out.distance);
+    multiply_panel<Type>(count, inner, a + row * a_row, a_row, matrix + panel * panel_size, bias, c,
+                         out.distance);
     switch (activation) {
       case Activation::none: return;
-      case Activation::gelu_erf: return activate<Activation::gelu_erf>(rows, c, out.distance);
-      case Activation::gelu_tanh: return activate<Activation::gelu_tanh>(rows, c, out.distance);
+      case Activation::gelu_erf: return activate<Activation::gelu_erf>(count, c, out.distance);
+      case Activation::gelu_tanh: return activate<Activation::gelu_tanh>(count, c, out.distance);
     }
   });
 }
@@ -326,8 +337,14 @@ template <typename Type>
 void encode_batch(const Problem& problem, const std::vector<int64_t>& lengths) {
   const int threads = omp_get_max_threads();
   auto groups = make_groups(lengths, kOwnTokens);
-  // With fewer, some threads would have nothing to do at the end.
-  if (static_cast<int>(groups.size()) < 2 * threads && threads > 1) {
+  int64_t largest = 0, total = 0;
+  for (const Group& group : groups) {
+    largest = std::max(largest, group.tokens);
+    total += group.tokens;
+  }
+  const int64_t rounds = (groups.size() + threads - 1) / threads;
+  // By themselves, all threads may have to wait for one with the largest groups.
+  if (threads > 1 && 4 * rounds * largest * threads > 5 * total) {
     groups = make_groups(lengths, INT64_MAX);
     const Activations at(problem.sizes, groups[0].tokens);
     std::atomic<int64_t> arrived{0};

@@ -1,8 +1,13 @@
 """Prepared models: the outputs of the model itself, with its weights as they are now."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import need_bfloat16
+from conftest import ROOT, need_bfloat16
 
 from bert import ops
 from bert.finetuning.step import predict
@@ -130,10 +135,8 @@ def test_vectors_of_texts(fused, kind, normalized):
         assert_same(build_vectors(False), prepared, inputs)
 
 
-def test_a_row_has_the_same_bits_by_itself(operators):
-    """Its columns are shared by the threads then; among others, one thread encodes all of it."""
-    if operators != 'fused':
-        pytest.skip('no fused operators')
+def encode(arrays):
+    """Return the encodings of the first model's encoder."""
     bert = build(True).bert
     norm = bert.encoder.layer_norm
     parameters = [
@@ -144,16 +147,45 @@ def test_a_row_has_the_same_bits_by_itself(operators):
         ops.pack_layer([parameter.data() for parameter in layer_parameters(layer)], 'float32')
         for layer in bert.encoder.transformer_cells
     ]
+    arrays = [mx.nd.array(array, dtype=array.dtype) for array in arrays]
+    embeddings = [parameter.data() for parameter in parameters]
+    settings = {'first_only': False, 'dtype': 'float32'}
+    return ops.encode(*arrays, embeddings, layers, bert.settings, **settings).asnumpy()
 
-    def encode(rows):
-        arrays = [mx.nd.array(array[rows], dtype=array.dtype) for array in batch(64, 30)]
-        embeddings = [parameter.data() for parameter in parameters]
-        settings = {'first_only': False, 'dtype': 'float32'}
-        return ops.encode(*arrays, embeddings, layers, bert.settings, **settings).asnumpy()
 
-    together = encode(slice(0, 64))
+def test_a_row_has_the_same_bits_by_itself(operators):
+    """Its columns are shared by the threads then; among others, one thread encodes all of it."""
+    if operators != 'fused':
+        pytest.skip('no fused operators')
+    arrays = batch(64, 30)
+    together = encode(arrays)
     for row in range(0, 64, 9):
-        assert encode(slice(row, row + 1))[0].tobytes() == together[row].tobytes()
+        alone = encode([array[row : row + 1] for array in arrays])
+        assert alone[0].tobytes() == together[row].tobytes()
+
+
+def test_any_number_of_threads_gives_the_same_bits(operators):
+    """With more threads than panels of columns, the rows are cut too."""
+    if operators != 'fused':
+        pytest.skip('no fused operators')
+    folder = Path(__file__).parent
+    code = (
+        f'import sys; sys.path[:0] = {[str(folder), str(folder.parent), str(ROOT)]}\n'
+        'import hashlib, test_prepared as here\n'
+        'here.ops.available()\n'
+        'found = [here.encode(here.batch(rows, 40)).tobytes() for rows in (1, 3, 11)]\n'
+        'print(hashlib.sha256(b"".join(found)).hexdigest())'
+    )
+    sums = {
+        subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', code],
+            env={**os.environ, 'OMP_NUM_THREADS': threads},
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        for threads in ('1', '2', '7')
+    }
+    assert len(sums) == 1 and len(sums.pop()) > 60
 
 
 def test_a_model_that_has_changed_is_prepared_anew(fused):
