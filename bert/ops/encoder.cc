@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "attention.h"
+#include "layer_norm.h"
 #include "operator.h"
 #include "product.h"
 
@@ -180,18 +181,6 @@ void dense(const Team& team, int64_t rows, Rows in, const float* packed,
   });
 }
 
-void normalise(float* x, int64_t units, const float* gamma, const float* beta, float epsilon) {
-  float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < units; ++i) sum += x[i];
-  const float mean = sum / units;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < units; ++i) squares += (x[i] - mean) * (x[i] - mean);
-  const float factor = 1 / std::sqrt(squares / units + epsilon);
-#pragma omp simd
-  for (int64_t i = 0; i < units; ++i) x[i] = (x[i] - mean) * factor * gamma[i] + beta[i];
-}
-
 // A row of the batch, and where its tokens begin among those of its group.
 struct Sequence {
   int64_t row, start, length;
@@ -204,7 +193,7 @@ struct Group {
 // The inputs and the output.
 struct Problem {
   Sizes sizes;
-  int64_t batch, length, words, types;
+  int64_t length, words, types;
   const int32_t *ids, *token_types;
   const float *word, *token_type, *position, *gamma, *beta;
   std::vector<const float*> layers;
@@ -240,7 +229,7 @@ void embed(const Problem& problem, const Sequence& sequence, int64_t place, floa
   const float* position = problem.position + place * units;
 #pragma omp simd
   for (int64_t i = 0; i < units; ++i) x[i] = word[i] + type[i] + position[i];
-  normalise(x, units, problem.gamma, problem.beta, problem.sizes.epsilon);
+  normalise(x, units, problem.gamma, problem.beta, problem.sizes.epsilon, x);
 }
 
 // x = LayerNorm(x + projected) for this thread's rows.
@@ -251,7 +240,7 @@ void add_normalise(const Team& team, int64_t rows, const Sizes& sizes, const Act
     const float* other = at.projected[i];
 #pragma omp simd
     for (int64_t j = 0; j < sizes.units; ++j) x[j] += other[j];
-    normalise(x, sizes.units, gamma, beta, sizes.epsilon);
+    normalise(x, sizes.units, gamma, beta, sizes.epsilon, x);
   });
 }
 
@@ -392,7 +381,7 @@ MXReturnValue encode_forward(const Attributes& attributes, Tensors* in, Tensors*
   Tensors& x = *in;
   Problem problem;
   problem.sizes = read_sizes(attributes);
-  problem.batch = x[kIds].shape[0], problem.length = x[kIds].shape[1];
+  problem.length = x[kIds].shape[1];
   problem.words = x[kWord].shape[0], problem.types = x[kTokenType].shape[0];
   problem.ids = x[kIds].data<int32_t>(), problem.token_types = x[kTypes].data<int32_t>();
   problem.word = x[kWord].data<float>(), problem.token_type = x[kTokenType].data<float>();
@@ -401,7 +390,7 @@ MXReturnValue encode_forward(const Attributes& attributes, Tensors* in, Tensors*
   for (size_t i = kLayers; i < x.size(); ++i) problem.layers.push_back(x[i].data<float>());
   problem.out = (*out)[0].data<float>();
   std::vector<int64_t> lengths;
-  for (int64_t i = 0; i < problem.batch; ++i) {
+  for (int64_t i = 0; i < x[kIds].shape[0]; ++i) {
     const auto length = static_cast<int64_t>(x[kLengths].data<float>()[i]);
     lengths.push_back(std::min(std::max<int64_t>(length, 1), problem.length));
   }

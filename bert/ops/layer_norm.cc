@@ -13,6 +13,7 @@
 // The backward pass recomputes s and x while a row is in the cache, which saves storing them.
 #include <omp.h>
 
+#include "layer_norm.h"
 #include "operator.h"
 #include "random.h"
 #include "vector.h"
@@ -21,21 +22,6 @@ namespace {
 
 // Threads take rows in blocks, whose dropout masks start with a new tile.
 constexpr int64_t kBlock = 8;
-
-struct Row {
-  float mean, inverse_deviation;
-};
-
-Row statistics(const float* s, int64_t units, float epsilon) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < units; ++i) sum += s[i];
-  const float mean = sum / units;
-  float squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < units; ++i) squares += (s[i] - mean) * (s[i] - mean);
-  return {mean, 1 / std::sqrt(squares / units + epsilon)};
-}
 
 // The inputs of both operators; `residual` is null for bert_layer_norm.
 struct Inputs {
@@ -83,12 +69,7 @@ struct Inputs {
 
 void forward(const Inputs& in, float* out) {
   in.each_row([&](int64_t row, const float* s, const float*) {
-    const Row r = statistics(s, in.units, in.epsilon);
-    float* o = out + row * in.units;
-#pragma omp simd
-    for (int64_t i = 0; i < in.units; ++i) {
-      o[i] = (s[i] - r.mean) * r.inverse_deviation * in.gamma[i] + in.beta[i];
-    }
+    normalise(s, in.units, in.gamma, in.beta, in.epsilon, out + row * in.units);
   });
 }
 
