@@ -13,16 +13,10 @@ from pathlib import Path
 from bert.checkpoints.sentences import KINDS, SENTENCE
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import (
-    Parser,
-    add_device_flags,
-    check_dtype,
-    check_streams,
-    integer,
-    positive_int,
-)
+from bert.cli.flags import Parser, add_device_flags, check_dtype, integer, positive_int
 from bert.cli.program import run
-from bert.system import machine, packages
+from bert.cli.streams import check_streams, open_input
+from bert.system import machine
 from bert.system.errors import UsageError
 from bert.system.files import replacing
 from bert.system.spool import write_npz
@@ -110,9 +104,7 @@ def main(argv=None):
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     start_logging()
     with contextlib.ExitStack() as stack:
-        file, name = sys.stdin.buffer, 'standard input'
-        if args.input:
-            file, name = stack.enter_context(open(args.input, 'rb')), args.input
+        file, name = stack.enter_context(open_input(args.input))
         gpus = args.gpus or [0] * args.gpu
         embedder = load(
             args.model,
@@ -175,9 +167,7 @@ def load(
     """
     if max_len is not None and max_len < 5:
         raise UsageError(f'{max_len} tokens leave no room for a pair of texts: 5 at least')
-    packages.check_mxnet()
-    if dtype == 'bfloat16':
-        machine.prepare_bfloat16()
+    machine.prepare_mxnet(dtype)
     from bert.finetuning.embedding import load_embedder
     from bert.training.update import contexts
 

@@ -11,9 +11,10 @@ import sys
 
 from bert.checkpoints.source import is_zoo_model, locate
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, check_streams, positive_int
+from bert.cli.flags import Parser, add_device_flags, check_dtype, positive_int
 from bert.cli.program import run
-from bert.system import machine, packages
+from bert.cli.streams import check_streams, open_input
+from bert.system import machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import replacing
 from bert.text.lines import read_json_rows
@@ -91,9 +92,7 @@ def main(argv=None):
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     start_logging()
     with contextlib.ExitStack() as stack:
-        file, name = sys.stdin.buffer, 'standard input'
-        if args.input:
-            file, name = stack.enter_context(open(args.input, 'rb')), args.input
+        file, name = stack.enter_context(open_input(args.input))
         gpus = args.gpus or [0] * args.gpu
         predictor = load(args.model, args.max_len, args.batch_size, args.dtype, gpus)
         columns = choose_columns(args.text_columns, predictor)
@@ -186,9 +185,7 @@ def load(model, max_len=None, batch_size=32, dtype='float32', gpus=()):
     """
     if is_zoo_model(str(model)):
         raise ToolkitError(f'{model} is pre-trained only: fine-tune it with finetune_classifier.py')
-    packages.check_mxnet()
-    if dtype == 'bfloat16':
-        machine.prepare_bfloat16()
+    machine.prepare_mxnet(dtype)
     from bert.finetuning.prediction import load_predictor
     from bert.training.update import contexts
 

@@ -3,7 +3,6 @@
 import argparse
 import math
 import sys
-from pathlib import Path
 
 from bert.system.errors import UsageError
 from bert.system.files import is_utf8
@@ -273,19 +272,3 @@ def check_dtype(dtype, on_gpu, flags=None):
                 '--dtype bfloat16 needs a processor with the instructions avx512_bf16 '
                 '(Intel from Cooper Lake, AMD from Zen 4), and this one has none'
             )
-
-
-def check_streams(input_path, output_path):
-    """Raise UsageError for files, or for standard streams in their place, that cannot be used.
-
-    Parameters
-    ----------
-    input_path, output_path : str or None
-        The values of ``--input`` and ``--output``.
-    """
-    if not output_path and not sys.stdout.writable():
-        raise UsageError('standard output is closed: name an --output')
-    if not input_path and not sys.stdin.readable():
-        raise UsageError('standard input is closed: name an --input')
-    if output_path and Path(output_path).is_dir():
-        raise UsageError(f'--output {output_path} is a folder, not a file')

@@ -6,7 +6,7 @@ import functools
 import os
 from importlib import metadata
 
-from bert.system.packages import installed_wheels
+from bert.system.packages import check_mxnet, installed_wheels
 
 # The compute capabilities that the mxnet-cu112 1.9.1 wheel supports. It contains machine code for
 # 5.0, 6.0, 7.0, 8.0 and 8.6 and no PTX; code runs on later minor versions of the same major one.
@@ -145,3 +145,16 @@ def prepare_bfloat16():
     """
     if has_matrix_unit():
         os.environ.setdefault('DNNL_MAX_CPU_ISA', 'AVX512_CORE_AMX')
+
+
+def prepare_mxnet(dtype):
+    """Check that MXNet can be imported, and prepare it to compute in a type.
+
+    Raises
+    ------
+    ToolkitError
+        See :func:`bert.system.packages.check_mxnet`.
+    """
+    check_mxnet()
+    if dtype == 'bfloat16':
+        prepare_bfloat16()

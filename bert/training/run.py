@@ -6,7 +6,7 @@ import logging
 from bert.cli.console import start_logging
 from bert.cli.program import stop_requests
 from bert.distributed.workers import joined
-from bert.system import machine, packages
+from bert.system import machine
 
 
 @contextlib.contextmanager
@@ -25,9 +25,7 @@ def started(kvstore, dtype, verbose=False):
         The first holds back the log lines until there is a file for them; see
         :func:`bert.cli.console.start_logging`.
     """
-    packages.check_mxnet()
-    if dtype == 'bfloat16':
-        machine.prepare_bfloat16()
+    machine.prepare_mxnet(dtype)
     memory = start_logging()
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
