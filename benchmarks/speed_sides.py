@@ -196,10 +196,9 @@ def build_inference(work):
 
     from bert.checkpoints import reading
     from bert.checkpoints.source import locate
+    from bert.finetuning.prediction import add_head
     from bert.finetuning.step import predict
-    from bert.model.build import build_head, cast
     from bert.model.loading import build_located
-    from bert.model.parameters import set_finetuned
     from bert.model.prepared import prepare
     from bert.training.update import contexts
 
@@ -207,11 +206,7 @@ def build_inference(work):
     location = locate(work.model)
     weights = reading.read_weights(location)
     bert, _ = build_located(location, ctx, weights)
-    model = build_head(bert, 2, ctx)
-    set_finetuned(model, weights)
-    cast(model, work.dtype)
-    model.hybridize(static_alloc=True)
-    prepared = prepare(model, ctx)
+    prepared = prepare(add_head(bert, ('0', '1'), ctx, work.dtype, weights), ctx)
     return lambda batch, number: predict(prepared, batch[0], ctx[0]).asnumpy(), nd.waitall
 
 

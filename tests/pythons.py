@@ -93,15 +93,8 @@ def build(folder):
     """Build both distributions; return the path of the wheel, and of the sources, unpacked."""
     run([sys.executable, '-m', 'build', '--outdir', folder, ROOT], cwd=folder)
     (wheel,), (archive,) = folder.glob('*.whl'), folder.glob('*.tar.gz')
-    shutil.unpack_archive(archive, folder, **({'filter': 'data'} if has_filters() else {}))
+    shutil.unpack_archive(archive, folder)
     return wheel, folder / archive.name[: -len('.tar.gz')]
-
-
-def has_filters():
-    """Return whether this Python's archives can be unpacked with a filter."""
-    import tarfile
-
-    return hasattr(tarfile, 'data_filter')
 
 
 def install(python, numpy, wheel, folder):

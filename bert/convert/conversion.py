@@ -88,8 +88,7 @@ def quantise(folder, contents, target, check):
     before = path.stat().st_size
     int8.quantise(path)
     found = int8.compute_logits(path, check.texts, contents)
-    agreement = int8.compare_answers(expected, found, is_regression=contents.labels is None)
-    equal, rows, difference = agreement
+    equal, rows, difference = int8.compare_answers(expected, found, contents.labels is None)
     answers = f'{equal} of {rows} answers are equal'
     largest = f'largest difference of a score: {difference:.3f}'
     if equal / rows < check.least_equal:

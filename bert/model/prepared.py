@@ -18,18 +18,18 @@ INPUTS = ('inputs', 'token_types', 'valid_length')
 
 
 class Prepared(mx.gluon.Block):
-    """A model, and a function that computes the same from the weights as they were.
+    """A function that computes what a model does, from the weights as they were.
 
     Parameters
     ----------
-    model : mxnet.gluon.Block
+    bert : gluonnlp.model.BERTModel
+        The model's.
     compute : function
     """
 
-    def __init__(self, model, compute):
+    def __init__(self, bert, compute):
         super().__init__()
-        self.model = model
-        self.bert = model.bert
+        self.bert = bert
         self.compute = compute
 
     def forward(self, inputs, token_types, valid_length):
@@ -61,8 +61,8 @@ def prepare(model, contexts):
     if not all(ctx.device_type.startswith('cpu') for ctx in contexts):
         return model
     if bert.encoder.fused and not bert.has_more_outputs and ops.has_encoder(dtype):
-        return Prepared(model, pack(model, dtype))
-    return model if in_bfloat16 else Prepared(model, fold(model))
+        return Prepared(bert, pack(model, dtype))
+    return model if in_bfloat16 else Prepared(bert, fold(model))
 
 
 def pack(model, dtype):
