@@ -23,18 +23,18 @@ from bert.cli.console import progress, start_logging
 from bert.cli.flags import Parser, count, integer, positive_float, process_count, seed
 from bert.cli.program import run
 from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
-from bert.pretraining.flags import (
-    add_no_nsp_flag,
-    add_recipe_flags,
-    check_max_seq_length,
-    recipe_of,
-)
 from bert.pretraining.generation import (
     ShardPlan,
     Tokenization,
     make_shard,
     make_shard_in_worker,
     with_absolute_paths,
+)
+from bert.pretraining.instance_flags import (
+    add_no_nsp_flag,
+    add_recipe_flags,
+    check_max_seq_length,
+    recipe_of,
 )
 from bert.system import processes
 from bert.system.errors import ToolkitError, UsageError

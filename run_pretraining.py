@@ -24,8 +24,8 @@ from bert.pretraining.flags import (
     build_flags,
     is_configuration,
     parse_args,
-    recipe_of,
 )
+from bert.pretraining.instance_flags import recipe_of
 from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.system.files import replacing

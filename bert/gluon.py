@@ -28,7 +28,7 @@ from bert.finetuning.transforms import BERTDatasetTransform, BERTSentenceTransfo
 from bert.model import load_bert
 from bert.model.build import BERTRegression
 from bert.pretraining.corpus import find_files, read_corpus, share_out
-from bert.pretraining.flags import check_max_seq_length
+from bert.pretraining.instance_flags import check_max_seq_length
 from bert.pretraining.instances import Recipe, make_instances
 from bert.pretraining.masking import symbols_of
 from bert.text.tokenizer import tokenize

@@ -1,4 +1,4 @@
-"""The flags of run_pretraining.py, and the flags for instances, which both scripts have."""
+"""The flags of run_pretraining.py."""
 
 from pathlib import Path
 
@@ -15,7 +15,12 @@ from bert.cli.flags import (
     seed,
 )
 from bert.distributed.flags import add_kvstore_flag, check_kvstore
-from bert.pretraining.instances import MIN_SEQ_LENGTH, Recipe
+from bert.pretraining.instance_flags import (
+    add_no_nsp_flag,
+    add_recipe_flags,
+    check_max_seq_length,
+)
+from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
 
 DESCRIPTION = (
@@ -40,73 +45,6 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     check_args(args, parser.with_role('raw'))
     return args
-
-
-def add_recipe_flags(parser, group, raw=False):
-    """Add the flags that describe instances, named as the fields of :class:`Recipe`.
-
-    Parameters
-    ----------
-    parser : bert.cli.flags.Parser
-    group : argparse group
-    raw : bool
-        For ``--raw``: the flags have that role, there is none for the passes over the text, and
-        they have no defaults, which shows which of them were given.
-    """
-
-    def add(name, meaning, **keywords):
-        default = getattr(Recipe(), name)
-        if default is False:
-            keywords['action'] = 'store_true'
-        else:
-            keywords['metavar'] = 'P' if isinstance(default, float) else 'N'
-            meaning += f' (default: {default})' if raw else ''
-        keywords['default'] = None if raw else default
-        parser.flag(group, f'--{name}', roles='raw' if raw else '', help=meaning, **keywords)
-
-    length = f'most tokens in an instance, {MIN_SEQ_LENGTH} or more'
-    add('max_seq_length', length, type=count)
-    add('max_predictions_per_seq', 'most masked tokens in an instance', type=count)
-    add('masked_lm_prob', 'masked share of the tokens', type=fraction)
-    short = 'share of documents that are cut into shorter instances; of instances, with --no_nsp or'
-    add('short_seq_prob', f'{short} a single document', type=fraction)
-    if not raw:
-        passes = 'passes over the text, with different pairs and masks'
-        add('dupe_factor', passes, type=count)
-    add('whole_word_mask', 'mask all tokens of a word or none')
-
-
-def add_no_nsp_flag(parser, group):
-    """Add ``--no_nsp``, which both scripts have."""
-    parser.flag(
-        group,
-        '--no_nsp',
-        action='store_true',
-        help='masked words only, no next sentences: instances are one piece of text each, from '
-        'text that need not consist of documents',
-    )
-
-
-def recipe_of(args, **others):
-    """Return the :class:`Recipe` that the flags describe.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-    **others
-        Fields for which there is no flag.
-    """
-    flags = {name: value for name, value in vars(args).items() if name in Recipe._fields}
-    return Recipe(**{**flags, **others})
-
-
-def check_max_seq_length(length):
-    """Refuse instances that have no room for text."""
-    if length < MIN_SEQ_LENGTH:
-        raise UsageError(
-            f'--max_seq_length {length}: at least {MIN_SEQ_LENGTH}, for [CLS] one token [SEP] '
-            'another [SEP]'
-        )
 
 
 def build_flags():
