@@ -33,6 +33,7 @@ from bert.tasks.table import ALL_TASKS, own_task
 from bert.training import schedule
 from bert.training.batches import training_batches
 from bert.training.failures import naming_step
+from bert.training.flags import is_resumable
 from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
 
@@ -201,7 +202,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         remembered_flags(args),
         identify(fixed_flags(args), contexts, data, digest(model), workers.count),
         # The states of MXNet's own optimizers differ in form; some hold more than arrays.
-        can_resume=args.optimizer.lower() == 'bertadam',
+        can_resume=is_resumable(args.optimizer),
         workers=workers,
         task_name=args.task_name or task.name,
     )

@@ -27,7 +27,7 @@ from bert.pretraining.flags import (
 )
 from bert.pretraining.instance_flags import recipe_of
 from bert.pretraining.sources import Shards, Text, log_undescribed
-from bert.system.errors import Stopped, ToolkitError, UsageError
+from bert.system.errors import Stopped, UsageError
 from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
 from bert.training import devices, schedule
@@ -57,12 +57,15 @@ def pretrain(args, memory, workers):
     """Do the work of :func:`main` on each worker."""
     from bert.model.parameters import save_huggingface
     from bert.pretraining.recorder import LOG, open_folder
+    from bert.pretraining.start import choose_start, load_weights
     from bert.training import states
     from bert.training.update import contexts as find_contexts
 
     logging.info(args)
     contexts = find_contexts(args.gpus or [workers.local_rank] * args.gpu)
-    start, saved = workers.from_first(lambda: choose_start(args))
+    last = args.num_steps if args.do_training else None
+    wanted = args.ckpt_dir, args.start_step, last, args.no_nsp, args.optimizer
+    start, saved = workers.from_first(lambda: choose_start(*wanted))
     location = find_model(args)
     model, vocab = build_model(location, contexts, args)
     sources = {
@@ -75,8 +78,11 @@ def pretrain(args, memory, workers):
     log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder = Path(args.ckpt_dir)
-    if start and not args.do_training:
-        workers.from_first(lambda: states.load_parameters(folder, start, model))
+    if args.do_training:
+        workers.from_first(lambda: load_weights(model, args.start_from, start))
+    elif start:
+        path = states.parameters_path(folder, start)
+        workers.from_first(lambda: states.load_parameters(path, model))
     workers.broadcast_parameters(model)
     result = {'step': start, 'train': None, 'eval': None}
     with held(folder, workers) if args.do_training else contextlib.nullcontext():
@@ -97,39 +103,6 @@ def pretrain(args, memory, workers):
             if args.do_training and workers.is_first:
                 add_line(folder, {'step': result['step'], 'eval': result['eval']})
     return result
-
-
-def choose_start(args):
-    """Choose the training state to go on from, or to evaluate.
-
-    Returns
-    -------
-    int, dict or None
-        Its step, or 0, and its ``progress``.
-    """
-    from bert.training import states
-
-    start, saved = args.start_step, None
-    if start == 'auto':
-        start, saved = states.newest(args.ckpt_dir)
-        logging.info('--start_step auto: %s', f'step {start}' if start else 'no checkpoint yet')
-        if not start and not args.do_training:
-            raise ToolkitError(f'{args.ckpt_dir}: there is no checkpoint to evaluate')
-    elif start:
-        saved = states.read_progress(args.ckpt_dir, start)
-    if start > args.num_steps and args.do_training:
-        raise UsageError(
-            f'{args.ckpt_dir} holds step {start}, which is after the last one, '
-            f'--num_steps {args.num_steps}'
-        )
-    had = bool(saved and saved.get('no_nsp'))
-    if start and args.do_training and had != args.no_nsp:
-        raise UsageError(
-            f'--start_step: the run in {args.ckpt_dir} was {"with" if had else "without"} --no_nsp '
-            f'and is {"without" if had else "with"} it now; use the same, or start over without '
-            '--start_step'
-        )
-    return start, saved
 
 
 def has_weights(args):
@@ -161,10 +134,12 @@ def build_model(location, contexts, args):
 
     update.seed_step(args.seed, 0)
     weights = reading.read_weights(location) if has_weights(args) else None
-    model, vocab = build_located(location, contexts, weights, use_decoder=True, use_classifier=True)
+    model, vocab = build_located(
+        location, contexts, weights, args.dropout, use_decoder=True, use_classifier=True
+    )
     if weights:
         set_encoder(model, weights)
-    else:
+    elif not args.start_from:
         logging.info('the weights of the model are random, for training from scratch')
     finish_initialization(model, contexts[0])
     if args.no_nsp:
@@ -228,7 +203,13 @@ def train(model, source, start, contexts, workers, args):
     parts = args.accumulate * len(contexts)
     cut = streams.Cut(args.batch_size, parts * workers.count, args.num_buckets, args.by_token)
     trainer = update.build_trainer(
-        model, 'bertadam', args.lr, EPSILON, kvstore=workers.local_kvstore(args.kvstore)
+        model,
+        args.optimizer,
+        args.lr,
+        EPSILON,
+        args.bias_correction,
+        workers.local_kvstore(args.kvstore),
+        args.weight_decay,
     )
     warmup = int(args.num_steps * args.warmup_ratio)
     updater = update.Updater(
@@ -239,10 +220,12 @@ def train(model, source, start, contexts, workers, args):
         args.seed,
         workers,
         adds_up=parts > 1,
+        max_norm=args.max_grad_norm,
     )
     loss = build_loss(contexts)
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
-    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, args.no_nsp)
+    kind = args.no_nsp, args.optimizer
+    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, *kind)
     position = recorder.restore(updater, start)
 
     def compute(batches):

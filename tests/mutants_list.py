@@ -328,8 +328,8 @@ TRAINING = [
     (
         'small gradients made larger',
         'bert/training/update.py',
-        'factor = MAX_GRADIENT_NORM / mx.nd.maximum(norm, MAX_GRADIENT_NORM)',
-        'factor = MAX_GRADIENT_NORM / norm',
+        'factor = max_norm / mx.nd.maximum(norm, max_norm)',
+        'factor = max_norm / norm',
         'tests/training/test_update.py::test_a_small_gradient_is_not_clipped',
     ),
     (
@@ -665,9 +665,9 @@ OPERATORS = [
     (
         'the weight decay scaled too',
         'bert/ops/adam.cc',
-        '(scale * m[j] / (std::sqrt(v[j]) + epsilon) + decay * w[j])',
-        'scale * (m[j] / (std::sqrt(v[j]) + epsilon) + decay * w[j])',
-        f'{OPS}adam',
+        'scale * m / (std::sqrt(v) + epsilon) + decay * w',
+        'scale * (m / (std::sqrt(v) + epsilon) + decay * w)',
+        f'{OPS}adam_and_lamb',
     ),
     (
         'the last of equal classes is the best',

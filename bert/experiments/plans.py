@@ -13,6 +13,7 @@ from bert.finetuning.parser import build_flags
 from bert.system.files import sha256
 from bert.tasks import files
 from bert.tasks.table import ALL_TASKS
+from bert.training.flags import is_resumable
 
 
 def make_plan(script, task, words, values, data, jobs):
@@ -43,7 +44,7 @@ def make_plan(script, task, words, values, data, jobs):
         words = [*words, '--gpus', '0'] if values['gpus'] else words
     count = min(len(devices), 1) if jobs > 1 else len(devices)
     # The state of MXNet's own optimizers is not saved.
-    resume = ['--resume'] if values['optimizer'].lower() == 'bertadam' else []
+    resume = ['--resume'] if is_resumable(values['optimizer']) else []
     command = [sys.executable, '-u', str(script), *resume, *words]
     settings = collect_settings(values, data, count)
     return Plan(command, settings, hash_contents(values, ALL_TASKS[task], data), devices)

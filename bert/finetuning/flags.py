@@ -7,6 +7,7 @@ from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
+from bert.training.flags import check_bias_correction, is_resumable
 
 INFERENCE_ON_OWN_DATA = (
     '--only_inference on own data takes --dev_file and --test_file, and a --bert_model that this '
@@ -133,14 +134,12 @@ def check_args(args):
         )
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
-    is_bertadam = args.optimizer.lower() == 'bertadam'
-    if args.resume and not is_bertadam:
+    if args.resume and not is_resumable(args.optimizer):
         raise UsageError(
-            f"--resume goes with --optimizer bertadam: the state of MXNet's {args.optimizer} "
-            'is not saved'
+            f"--resume goes with --optimizer bertadam or lamb: the state of MXNet's "
+            f'{args.optimizer} is not saved'
         )
-    if args.bias_correction and not is_bertadam:
-        raise UsageError('--bias_correction goes with --optimizer bertadam only')
+    check_bias_correction(args)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
 

@@ -4,6 +4,7 @@ from bert.cli.flags import Parser, add_device_flags, fraction, positive_float, p
 from bert.distributed.flags import add_kvstore_flag
 from bert.tasks.metrics import METRICS
 from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
+from bert.training.flags import add_bias_correction_flag
 
 DESCRIPTION = (
     'Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result.'
@@ -171,18 +172,13 @@ def build_flags():
         help='batches whose gradients are added up before an update',
     )
     parser.flag(
-        training, '--optimizer', default='bertadam', help="bertadam, or the name of one of MXNet's"
+        training, '--optimizer', default='bertadam', help="bertadam, lamb, or one of MXNet's"
     )
     parser.flag(training, '--lr', type=positive_float, default=5e-5, help='peak learning rate')
     parser.flag(
         training, '--epsilon', type=positive_float, default=1e-6, help="the optimizer's epsilon"
     )
-    parser.flag(
-        training,
-        '--bias_correction',
-        action='store_true',
-        help="add Adam's bias correction to bertadam",
-    )
+    add_bias_correction_flag(parser, training)
     parser.flag(
         training,
         '--warmup_ratio',

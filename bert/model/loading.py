@@ -81,7 +81,7 @@ def load_bert(
     return bert, vocab
 
 
-def build_located(location, ctx, weights=None, **heads):
+def build_located(location, ctx, weights=None, dropout=None, **heads):
     """Build the BERT that a model directory describes, with random weights.
 
     Parameters
@@ -90,6 +90,8 @@ def build_located(location, ctx, weights=None, **heads):
     ctx : mxnet.Context or list of them
     weights : bert.checkpoints.contents.Weights, optional
         The weights in the same directory, which will be set.
+    dropout : float, optional
+        A rate to train with in place of the model's own, which its ``settings`` keep.
     **heads
         ``use_pooler``, ``use_decoder``, ``use_classifier``, ``output_attention`` and
         ``output_all_encodings``; see :func:`load_bert`.
@@ -101,9 +103,13 @@ def build_located(location, ctx, weights=None, **heads):
         :func:`bert.checkpoints.config.parse_config`.
     """
     settings = reading.read_settings(location, weights)
+    own = settings['dropout']
+    if dropout is not None:
+        settings = {**settings, 'dropout': dropout}
     vocab = reading.read_vocab(location)
     bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads, weights)
     speed_up(bert, ops.serve_on(ctx))
+    bert.settings['dropout'] = own
     return bert, vocab
 
 

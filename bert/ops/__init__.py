@@ -268,16 +268,18 @@ def adam(F, weights, gradients, means, variances, rates, factor, beta1, beta2, e
     scale : float
         Multiplies the step, but not the weight decay.
     """
-    F.bert_adam(
-        rates,
-        factor,
-        *weights,
-        *gradients,
-        *means,
-        *variances,
-        count=len(weights),
-        beta1=beta1,
-        beta2=beta2,
-        epsilon=epsilon,
-        scale=scale,
-    )
+    arrays = weights, gradients, means, variances
+    settings = {'beta1': beta1, 'beta2': beta2, 'epsilon': epsilon, 'scale': scale}
+    _update(F.bert_adam, arrays, rates, factor, settings)
+
+
+def lamb(F, weights, gradients, means, variances, rates, factor, beta1, beta2, epsilon, scale):
+    """Do one update of :class:`bert.training.optimizer.LAMB` in place; see :func:`adam`."""
+    arrays = weights, gradients, means, variances
+    settings = {'beta1': beta1, 'beta2': beta2, 'epsilon': epsilon, 'scale': scale}
+    _update(F.bert_lamb, arrays, rates, factor, settings)
+
+
+def _update(operator, arrays, rates, factor, settings):
+    flat = [array for kind in arrays for array in kind]
+    operator(rates, factor, *flat, count=len(arrays[0]), **settings)

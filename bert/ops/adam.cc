@@ -1,10 +1,13 @@
-// The update of BERTAdam over all parameters at once, and the global norm of the gradients.
+// The updates of BERTAdam and LAMB over all parameters at once, and the global norm of gradients.
 //
 //   g = factor * gradient
 //   m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2
-//   w = w - rate (scale m / (sqrt(v) + epsilon) + decay w)
+//   u = scale m / (sqrt(v) + epsilon) + decay w
+//   BERTAdam: w = w - rate u
+//   LAMB:     w = w - rate |w| / |u| u, where |w| / |u| is 1 if either norm is 0
 //
-// Each array is read once and written once.
+// BERTAdam reads and writes each array once. LAMB needs the norms over a whole array before it can
+// move its weights; it then computes u again, which moves less memory than keeping it would.
 #include "operator.h"
 
 namespace {
@@ -49,7 +52,29 @@ MXReturnValue sum_of_squares(const Attributes&, Tensors* in, Tensors* out, const
 // count gradients, count first moments and count second moments.
 constexpr size_t kFirst = 2;
 
-MXReturnValue adam(const Attributes& attributes, Tensors* in, Tensors* out, const OpResource&) {
+// u of the equations above.
+inline float direction(float m, float v, float w, float scale, float epsilon, float decay) {
+  return scale * m / (std::sqrt(v) + epsilon) + decay * w;
+}
+
+// For each array |w| / |u|, from the squares of w and u summed over its chunks, in a fixed order.
+std::vector<float> trust_ratios(const std::vector<Chunk>& chunks, size_t count,
+                                const std::vector<double>& w, const std::vector<double>& u) {
+  std::vector<double> squares(count), others(count);
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    squares[chunks[i].array] += w[i];
+    others[chunks[i].array] += u[i];
+  }
+  std::vector<float> ratios(count, 1.0f);
+  for (size_t i = 0; i < count; ++i) {
+    const double ratio = std::sqrt(squares[i]) / std::sqrt(others[i]);
+    if (squares[i] > 0 && others[i] > 0) ratios[i] = static_cast<float>(ratio);
+  }
+  return ratios;
+}
+
+template <bool kIsLamb>
+MXReturnValue update(const Attributes& attributes, Tensors* in, Tensors* out, const OpResource&) {
   const auto count = static_cast<size_t>(number(attributes, "count"));
   const auto beta1 = static_cast<float>(number(attributes, "beta1"));
   const auto beta2 = static_cast<float>(number(attributes, "beta2"));
@@ -64,6 +89,7 @@ MXReturnValue adam(const Attributes& attributes, Tensors* in, Tensors* out, cons
   *(*out)[0].data<float>() = applied;
   if (!applied) return MX_SUCCESS;
   const std::vector<Chunk> chunks = cut(*in, kFirst, count);
+  std::vector<double> w_squares(chunks.size()), u_squares(chunks.size());
 #pragma omp parallel for schedule(static)
   for (size_t i = 0; i < chunks.size(); ++i) {
     const size_t array = kFirst + chunks[i].array;
@@ -72,21 +98,45 @@ MXReturnValue adam(const Attributes& attributes, Tensors* in, Tensors* out, cons
     float* m = (*in)[array + 2 * count].data<float>();
     float* v = (*in)[array + 3 * count].data<float>();
     const float rate = rates[2 * chunks[i].array], decay = rates[2 * chunks[i].array + 1];
-#pragma omp simd
+    float w_sum = 0, u_sum = 0;
+#pragma omp simd reduction(+ : w_sum, u_sum)
     for (int64_t j = chunks[i].start; j < chunks[i].stop; ++j) {
       const float g = factor * gradient[j];
       m[j] = beta1 * m[j] + rest1 * g;
       v[j] = beta2 * v[j] + rest2 * g * g;
-      w[j] -= rate * (scale * m[j] / (std::sqrt(v[j]) + epsilon) + decay * w[j]);
+      const float u = direction(m[j], v[j], w[j], scale, epsilon, decay);
+      if (kIsLamb) {
+        w_sum += w[j] * w[j];
+        u_sum += u * u;
+      } else {
+        w[j] -= rate * u;
+      }
+    }
+    w_squares[i] = w_sum;
+    u_squares[i] = u_sum;
+  }
+  if (!kIsLamb) return MX_SUCCESS;
+  const std::vector<float> ratios = trust_ratios(chunks, count, w_squares, u_squares);
+#pragma omp parallel for schedule(static)
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const size_t array = kFirst + chunks[i].array;
+    float* w = (*in)[array].data<float>();
+    const float* m = (*in)[array + 2 * count].data<float>();
+    const float* v = (*in)[array + 3 * count].data<float>();
+    const float rate = rates[2 * chunks[i].array] * ratios[chunks[i].array];
+    const float decay = rates[2 * chunks[i].array + 1];
+#pragma omp simd
+    for (int64_t j = chunks[i].start; j < chunks[i].stop; ++j) {
+      w[j] -= rate * direction(m[j], v[j], w[j], scale, epsilon, decay);
     }
   }
   return MX_SUCCESS;
 }
 
-MXReturnValue adam_shape(const Attributes& attributes, Shapes* in, Shapes* out) {
+MXReturnValue update_shape(const Attributes& attributes, Shapes* in, Shapes* out) {
   const auto count = static_cast<size_t>(number(attributes, "count"));
   if ((*in)[0] != std::vector<unsigned>{static_cast<unsigned>(count), 2}) {
-    return wrong_shape("adam needs a learning rate and a weight decay for each array");
+    return wrong_shape("the update needs a learning rate and a weight decay for each array");
   }
   for (size_t i = kFirst; i < kFirst + count; ++i) {
     for (size_t kind = 1; kind < 4; ++kind) {
@@ -96,6 +146,23 @@ MXReturnValue adam_shape(const Attributes& attributes, Shapes* in, Shapes* out) 
     }
   }
   (*out)[0] = {1};
+  return MX_SUCCESS;
+}
+
+// The attributes of both updates.
+MXReturnValue parse_update(const Attributes& attributes, int* inputs, int* outputs) {
+  if (!require(attributes, {"count", "beta1", "beta2", "epsilon", "scale"})) return MX_FAIL;
+  *inputs = static_cast<int>(kFirst + 4 * number(attributes, "count"));
+  *outputs = 1;
+  return MX_SUCCESS;
+}
+
+// Weights and moments change, gradients do not.
+MXReturnValue mutated(const Attributes& attributes, std::vector<int>* indices) {
+  const auto count = static_cast<int>(number(attributes, "count"));
+  for (int kind : {0, 2, 3}) {
+    for (int i = 0; i < count; ++i) indices->push_back(static_cast<int>(kFirst) + kind * count + i);
+  }
   return MX_SUCCESS;
 }
 
@@ -117,19 +184,15 @@ REGISTER_OP(bert_sum_of_squares)
 
 // MXNet requires an output; it is 1, or 0 if nothing was updated as the factor was 0 or not finite.
 REGISTER_OP(bert_adam)
-    .setForward(adam, "cpu")
-    .setParseAttrs([](const Attributes& attributes, int* inputs, int* outputs) {
-      if (!require(attributes, {"count", "beta1", "beta2", "epsilon", "scale"})) return MX_FAIL;
-      *inputs = static_cast<int>(kFirst + 4 * number(attributes, "count"));
-      *outputs = 1;
-      return MX_SUCCESS;
-    })
+    .setForward(update<false>, "cpu")
+    .setParseAttrs(parse_update)
     .setInferType(float32_only)
-    .setInferShape(adam_shape)
-    .setMutateInputs([](const Attributes& attributes, std::vector<int>* indices) {
-      const auto count = static_cast<int>(number(attributes, "count"));
-      for (int kind : {0, 2, 3}) {
-        for (int i = 0; i < count; ++i) indices->push_back(static_cast<int>(kFirst) + kind * count + i);
-      }
-      return MX_SUCCESS;
-    });
+    .setInferShape(update_shape)
+    .setMutateInputs(mutated);
+
+REGISTER_OP(bert_lamb)
+    .setForward(update<true>, "cpu")
+    .setParseAttrs(parse_update)
+    .setInferType(float32_only)
+    .setInferShape(update_shape)
+    .setMutateInputs(mutated);

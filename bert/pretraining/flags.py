@@ -22,6 +22,7 @@ from bert.pretraining.instance_flags import (
 )
 from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
+from bert.training.flags import add_update_flags, check_bias_correction
 
 DESCRIPTION = (
     'Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py.'
@@ -140,6 +141,21 @@ def build_flags():
     parser.flag(
         model, '--pretrained', action='store_true', help="take the weights of the zoo's model"
     )
+    parser.flag(
+        model,
+        '--start_from',
+        roles='by_worker',
+        metavar='PATH',
+        help='begin with the weights of another run, both heads included: its --ckpt_dir, whose '
+        'newest checkpoint is taken, or a .params file there; steps, learning rate and moments '
+        'begin anew',
+    )
+    parser.flag(
+        model,
+        '--dropout',
+        type=fraction,
+        help="dropout rate of this training (default: the model's own, which its result keeps)",
+    )
 
     training = parser.add_argument_group('training')
     add_no_nsp_flag(parser, training)
@@ -151,6 +167,7 @@ def build_flags():
         default=1,
         help='batches whose gradients are added up before an update',
     )
+    add_update_flags(parser, training)
     parser.flag(training, '--lr', type=positive_float, default=1e-4, help='peak learning rate')
     parser.flag(
         training,
@@ -244,12 +261,32 @@ def check_args(args, raw):
             '--pretrained goes with a model of the zoo or a model directory; '
             f'{args.bert_model} means training from scratch'
         )
+    check_start_from(args)
+    check_bias_correction(args)
     if args.profile and not args.do_training:
         raise UsageError('--profile goes with --do-training')
     if args.profile and not Path(args.profile).absolute().parent.is_dir():
         raise UsageError(f'--profile {args.profile}: there is no such folder')
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
+
+
+def check_start_from(args):
+    """Refuse --start_from with what contradicts it."""
+    if not args.start_from:
+        return
+    if not args.do_training:
+        raise UsageError(
+            '--start_from goes with --do-training; --start_step chooses what to evaluate'
+        )
+    if args.pretrained:
+        raise UsageError('--start_from and --pretrained exclude each other: both name the weights')
+    folder = Path(args.ckpt_dir).resolve()
+    if folder in (Path(args.start_from).resolve(), Path(args.start_from).resolve().parent):
+        raise UsageError(
+            f'--start_from {args.start_from} is in --ckpt_dir {args.ckpt_dir}: a new run needs '
+            'another folder; --start_step goes on with the run there'
+        )
 
 
 def is_configuration(name):

@@ -78,6 +78,8 @@ class Recorder:
         Only worker 0 writes.
     no_nsp : bool
         Whether to leave out next sentences.
+    optimizer : str
+        Its name, as training states hold its moments.
 
     Attributes
     ----------
@@ -87,12 +89,13 @@ class Recorder:
         Losses and accuracies of the last log line.
     """
 
-    def __init__(self, folder, order, keep, workers, no_nsp):
+    def __init__(self, folder, order, keep, workers, no_nsp, optimizer):
         self.folder = folder
         self.order = order
         self.keep = keep
         self.workers = workers
         self.no_nsp = no_nsp
+        self.optimizer = optimizer
         self.step = 0
         self.saved_step = 0
         self.metrics = None
@@ -176,6 +179,8 @@ class Recorder:
             }
             if self.no_nsp:  # added later
                 state['no_nsp'] = True
+            if self.optimizer != 'bertadam':  # the only one at first
+                state['optimizer'] = self.optimizer
             updater.save(self.folder, self.step, state, self.keep)
         self.saved_step = self.step
         self.workers.remember_saved(self.describe_saved())

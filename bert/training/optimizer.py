@@ -1,4 +1,4 @@
-"""BERTAdam: the Adam of the original BERT, with decoupled weight decay and no bias correction."""
+"""The optimizers of BERT: BERTAdam, and LAMB for large batches."""
 
 import math
 import warnings
@@ -10,27 +10,16 @@ from bert import ops
 
 # MXNet's adamw operators update several arrays per call; more than 4 gains nothing (measured).
 ARRAYS_PER_CALL = 4
+# MXNet's operators for LAMB take no more.
+LAMB_ARRAYS_PER_CALL = 45
 # The operators of bert.ops update all arrays in one call.
 ALL_ARRAYS = 2**31
 
 
-class BERTAdam(mx.optimizer.Optimizer):
-    r"""The optimizer of BERT (Devlin et al. 2018, A.2; google-research/bert ``optimization.py``).
+class TwoMoments(mx.optimizer.Optimizer):
+    """What both optimizers share: two moments, float32 copies, and a factor for the gradients.
 
-    For a weight :math:`w` with gradient :math:`g`, rescaled and clipped, at learning rate
-    :math:`\eta` and weight decay :math:`\lambda`:
-
-    .. math::
-
-        m &\leftarrow \beta_1 m + (1 - \beta_1) g \\
-        v &\leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
-        w &\leftarrow w - \eta \left( \frac{m}{\sqrt{v} + \epsilon} + \lambda w \right)
-
-    With ``bias_correction``, at step :math:`t` from 1, :math:`m` and :math:`v` in the last line
-    are divided by :math:`1 - \beta_1^t` and :math:`1 - \beta_2^t` (Kingma and Ba 2014). The
-    original lacks this, one cause of unstable fine-tuning (Zhang et al. 2006.05987).
-
-    With ``multi_precision`` a float16 weight has a float32 copy, on which all of this is computed.
+    With ``multi_precision`` a float16 weight has a float32 copy, on which everything is computed.
 
     Parameters
     ----------
@@ -39,27 +28,25 @@ class BERTAdam(mx.optimizer.Optimizer):
         In [0, 1).
     epsilon : float
     bias_correction : bool
+        Whether the moments are corrected for beginning at 0 (Kingma and Ba 2014).
     **kwargs
-        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`. Names and
-        defaults are those of ``gluonnlp.optimizer.BERTAdam``.
+        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is the weight decay.
 
     Attributes
     ----------
     clip_factor : mxnet.nd.NDArray of shape (1,) or None
-        Multiplies every gradient, along with ``rescale_grad``. As it is an array, nothing waits
-        for the global norm of the gradients. If it is 0 or not finite, the weights and states
-        stay as they are.
+        Multiplies every gradient, along with ``rescale_grad``. If it is 0 or not finite, the
+        weights and states stay as they are.
+    fused : function
+        The operator of :mod:`bert.ops`.
+    arrays_per_call : int
+        How many arrays MXNet's own operator takes.
     """
 
-    def __init__(
-        self,
-        learning_rate=0.001,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-6,
-        bias_correction=False,
-        **kwargs,
-    ):
+    fused = None
+    arrays_per_call = None
+
+    def __init__(self, learning_rate, beta1, beta2, epsilon, bias_correction, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta1 = beta1
         self.beta2 = beta2
@@ -79,8 +66,8 @@ class BERTAdam(mx.optimizer.Optimizer):
             return self.create_state(index, master), master
         if weight.dtype == np.float16:
             warnings.warn(
-                'BERTAdam with float16 weights loses small updates: multi_precision=True keeps '
-                'float32 copies of them',
+                f'{type(self).__name__} with float16 weights loses small updates: '
+                'multi_precision=True keeps float32 copies of them',
                 stacklevel=2,
             )
         return self.create_state(index, weight)
@@ -101,35 +88,82 @@ class BERTAdam(mx.optimizer.Optimizer):
             indices, weights, grads, states = [indices], [weights], [grads], [states]
         self._update_count(indices)
         step = self._index_update_count[indices[0]]
-        # Both kinds of operators compute w - eta * (lr * m / (sqrt(v) + eps) + wd * w). The
-        # corrections of m and v go into its lr and eps; our learning rate is its eta.
-        root = math.sqrt(1 - self.beta2**step) if self.bias_correction else 1.0
-        scale = root / (1 - self.beta1**step) if self.bias_correction else 1.0
         rates, decays = self._get_lrs(indices), self._get_wds(indices)
         factor = self._gradient_factor(weights[0].context)
-        common = {'beta1': self.beta1, 'beta2': self.beta2, 'epsilon': self.epsilon * root}
         if ops.serve(weights[0]) and not self.clip_gradient:
             means, variances = zip(*states)
             rates = mx.nd.array(list(zip(rates, decays)))
-            ops.adam(mx.nd, weights, grads, means, variances, rates, factor, scale=scale, **common)
+            settings = self._settings(step)
+            self.fused(mx.nd, weights, grads, means, variances, rates, factor, **settings)
             return
-        if self.clip_gradient:
-            common['clip_gradient'] = self.clip_gradient
-        for start in range(0, len(weights), ARRAYS_PER_CALL):
-            part = slice(start, start + ARRAYS_PER_CALL)
-            self._update_stock(
-                weights[part],
-                grads[part],
-                states[part],
-                etas=rates[part],
-                wds=decays[part],
-                lrs=[scale] * len(weights[part]),
-                rescale_grad=factor,
-                **common,
-            )
+        for start in range(0, len(weights), self.arrays_per_call):
+            part = slice(start, start + self.arrays_per_call)
+            arrays = weights[part], grads[part], states[part]
+            self._update_stock(*arrays, rates[part], decays[part], factor, step)
 
-    def _update_stock(self, weights, grads, states, **keywords):
-        keywords.update(out=weights, size=len(weights))
+    def _settings(self, step):
+        """Return the numbers of the update scale * m / (sqrt(v) + epsilon), bias correction in."""
+        root = math.sqrt(1 - self.beta2**step) if self.bias_correction else 1.0
+        scale = root / (1 - self.beta1**step) if self.bias_correction else 1.0
+        common = {'beta1': self.beta1, 'beta2': self.beta2}
+        return {**common, 'epsilon': self.epsilon * root, 'scale': scale}
+
+    def _gradient_factor(self, ctx):
+        """Return the product of ``rescale_grad`` and ``clip_factor``, an array of shape (1,)."""
+        if self.clip_factor is None:
+            return mx.nd.full((1,), self.rescale_grad, ctx=ctx)
+        return self.clip_factor.as_in_context(ctx) * self.rescale_grad
+
+
+class BERTAdam(TwoMoments):
+    r"""The optimizer of BERT (Devlin et al. 2018, A.2; google-research/bert ``optimization.py``).
+
+    For a weight :math:`w` with gradient :math:`g`, rescaled and clipped, at learning rate
+    :math:`\eta` and weight decay :math:`\lambda`:
+
+    .. math::
+
+        m &\leftarrow \beta_1 m + (1 - \beta_1) g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+        w &\leftarrow w - \eta \left( \frac{m}{\sqrt{v} + \epsilon} + \lambda w \right)
+
+    With ``bias_correction``, at step :math:`t` from 1, :math:`m` and :math:`v` in the last line
+    are divided by :math:`1 - \beta_1^t` and :math:`1 - \beta_2^t` (Kingma and Ba 2014). The
+    original lacks this, one cause of unstable fine-tuning (Zhang et al. 2006.05987).
+
+    Names and defaults are those of ``gluonnlp.optimizer.BERTAdam``; more is in the base class.
+
+    Parameters
+    ----------
+    learning_rate : float
+    beta1, beta2 : float
+    epsilon : float
+    bias_correction : bool
+    **kwargs
+        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`.
+    """
+
+    fused = staticmethod(ops.adam)
+    arrays_per_call = ARRAYS_PER_CALL
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-6,
+        bias_correction=False,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, beta1, beta2, epsilon, bias_correction, **kwargs)
+
+    def _update_stock(self, weights, grads, states, rates, decays, factor, step):
+        # MXNet's w - eta * (lr * m / (sqrt(v) + eps) + wd * w), where our learning rate is eta.
+        keywords = self._settings(step)
+        keywords['lrs'] = [keywords.pop('scale')] * len(weights)
+        keywords.update(etas=rates, wds=decays, rescale_grad=factor, out=weights, size=len(weights))
+        if self.clip_gradient:
+            keywords['clip_gradient'] = self.clip_gradient
         if self._has_copy(weights[0]):
             moments, masters = zip(*states)
             means, variances = zip(*moments)
@@ -153,8 +187,64 @@ class BERTAdam(mx.optimizer.Optimizer):
                 for array, copy in zip(each, updated):
                     array[:] = copy
 
-    def _gradient_factor(self, ctx):
-        """Return the product of ``rescale_grad`` and ``clip_factor``, an array of shape (1,)."""
-        if self.clip_factor is None:
-            return mx.nd.full((1,), self.rescale_grad, ctx=ctx)
-        return self.clip_factor.as_in_context(ctx) * self.rescale_grad
+
+class LAMB(TwoMoments):
+    r"""Layer-wise adaptive moments for large batches (You et al. 2019, 1904.00962, Algorithm 2).
+
+    For a weight :math:`w` with gradient :math:`g`, rescaled and clipped, at learning rate
+    :math:`\eta` and weight decay :math:`\lambda`, at step :math:`t` from 1:
+
+    .. math::
+
+        m &\leftarrow \beta_1 m + (1 - \beta_1) g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+        u &= \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda w \\
+        w &\leftarrow w - \eta \frac{\|w\|}{\|u\|} u
+
+    The quotient is 1 if either norm is 0, as a new bias is. The norms are those of one array, and
+    every array has its own quotient, LayerNorm and biases too, as in ``mxnet.optimizer.LAMB``,
+    with which GluonNLP pre-trains. (Others leave the quotient out where there is no weight decay.)
+
+    Names and defaults are those of ``mxnet.optimizer.LAMB``; more is in the base class.
+
+    Parameters
+    ----------
+    learning_rate : float
+    beta1, beta2 : float
+    epsilon : float
+    **kwargs
+        Passed to :class:`mxnet.optimizer.Optimizer`; ``wd`` is :math:`\lambda`.
+    """
+
+    fused = staticmethod(ops.lamb)
+    arrays_per_call = LAMB_ARRAYS_PER_CALL
+
+    def __init__(self, learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-6, **kwargs):
+        super().__init__(learning_rate, beta1, beta2, epsilon, bias_correction=True, **kwargs)
+
+    def _update_stock(self, weights, grads, states, rates, decays, factor, step):
+        # MXNet's operators take a number, for which this waits, and would apply inf and NaN.
+        factor = float(factor.asscalar())
+        if not factor or not math.isfinite(factor):
+            return
+        keywords = {
+            'beta1': self.beta1,
+            'beta2': self.beta2,
+            'epsilon': self.epsilon,
+            'rescale_grad': factor,
+            'step_count': [step] * len(weights),
+            'lrs': rates,
+            'wds': decays,
+            'out': weights,
+        }
+        if self.clip_gradient:
+            keywords['clip_gradient'] = self.clip_gradient
+        if self._has_copy(weights[0]):
+            moments, masters = zip(*states)
+            means, variances = zip(*moments)
+            mx.nd.contrib.multi_mp_lamb_update(
+                weights, grads, means, variances, masters, **keywords
+            )
+        else:
+            means, variances = zip(*states)
+            mx.nd.contrib.multi_lamb_update(weights, grads, means, variances, **keywords)

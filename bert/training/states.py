@@ -67,7 +67,7 @@ def save(folder, step, model, trainer, progress, keep, written=None):
     step : int
     model : mxnet.gluon.Block
     trainer : mxnet.gluon.Trainer
-        With BERTAdam.
+        With BERTAdam or LAMB.
     progress : dict
         Everything else, as JSON can hold it.
     keep : int
@@ -125,7 +125,7 @@ def load(folder, step, model, trainer, workers=ALONE):
 def _read(folder, step, model, trainer):
     """Fill in the parameters and the optimizer's states, and return the progress."""
     progress = read_progress(folder, step)
-    load_parameters(folder, step, model)
+    load_parameters(parameters_path(folder, step), model)
     path = states_path(folder, step)
     with _opened(path) as states:
         for name, index in _indices(model, trainer).items():
@@ -138,9 +138,29 @@ def _read(folder, step, model, trainer):
     return progress
 
 
-def load_parameters(folder, step, model):
-    """Restore the parameters of the model as they were after a step."""
-    path = parameters_path(folder, step)
+def find_parameters(path):
+    """Find the parameters of another run.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder with training states, of which the newest whole one is taken, or such a file.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    step, _ = newest(path)
+    if not step:
+        raise ToolkitError(f'{path}: there is no checkpoint in this folder')
+    return parameters_path(path, step)
+
+
+def load_parameters(path, model):
+    """Give the model the parameters in the ``.params`` file of a training state."""
     parameters.set_parameters(model, gluon.read_gluon(path), path)
 
 
@@ -207,7 +227,7 @@ def _indices(model, trainer):
 
 
 def _split(state):
-    """Split a state of BERTAdam into named arrays."""
+    """Split a state of BERTAdam or LAMB into named arrays."""
     if isinstance(state[0], tuple):
         (mean, variance), master = state
         return {'mean': mean, 'variance': variance, 'master': master}

@@ -12,10 +12,8 @@ from bert.system import machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.training import states
 from bert.training.failures import OverflowAtLowestScale
-from bert.training.optimizer import BERTAdam
-
-WEIGHT_DECAY = 0.01
-MAX_GRADIENT_NORM = 1.0
+from bert.training.flags import MAX_GRADIENT_NORM, WEIGHT_DECAY
+from bert.training.optimizer import LAMB, BERTAdam, TwoMoments
 
 
 def contexts(gpus, purpose='train'):
@@ -49,7 +47,13 @@ def seed_step(seed, step, rank=0):
 
 
 def build_trainer(
-    model, optimizer, learning_rate, epsilon, bias_correction=False, kvstore='device'
+    model,
+    optimizer,
+    learning_rate,
+    epsilon,
+    bias_correction=False,
+    kvstore='device',
+    weight_decay=WEIGHT_DECAY,
 ):
     """Build a trainer for all parameters, without weight decay on LayerNorm and biases.
 
@@ -57,7 +61,9 @@ def build_trainer(
     ----------
     model : mxnet.gluon.Block
     optimizer : str
-        ``bertadam`` or one of MXNet's.
+        ``bertadam``, ``lamb`` or one of MXNet's.
+    bias_correction : bool
+        For BERTAdam; LAMB always has it.
     kvstore : str
         The store that adds up the gradients of several devices.
 
@@ -69,28 +75,25 @@ def build_trainer(
     """
     for parameter in model.collect_params('.*beta|.*gamma|.*bias').values():
         parameter.wd_mult = 0.0
-    if optimizer.lower() == 'bertadam':
-        instance = BERTAdam(
-            learning_rate=learning_rate,
-            epsilon=epsilon,
-            bias_correction=bias_correction,
-            wd=WEIGHT_DECAY,
-            multi_precision=True,
-        )
+    name = optimizer.lower()
+    keywords = {'learning_rate': learning_rate, 'wd': weight_decay, 'multi_precision': True}
+    if name == 'bertadam':
+        instance = BERTAdam(epsilon=epsilon, bias_correction=bias_correction, **keywords)
+    elif name == 'lamb':
+        instance = LAMB(epsilon=epsilon, **keywords)
     else:
-        instance = _mxnet_optimizer(optimizer, learning_rate, epsilon)
+        instance = _mxnet_optimizer(optimizer, epsilon, keywords)
     return mx.gluon.Trainer(
         model.collect_params(), instance, kvstore=kvstore, update_on_kvstore=False
     )
 
 
-def _mxnet_optimizer(name, learning_rate, epsilon):
+def _mxnet_optimizer(name, epsilon, keywords):
     registry = mx.optimizer.Optimizer.opt_registry
     if name.lower() not in registry:
         raise UsageError(f'--optimizer {name} is not one of {", ".join(sorted(registry))}')
-    keywords = {'learning_rate': learning_rate, 'wd': WEIGHT_DECAY, 'multi_precision': True}
     if 'epsilon' in inspect.signature(registry[name.lower()]).parameters:
-        keywords['epsilon'] = epsilon
+        keywords = {**keywords, 'epsilon': epsilon}
     return mx.optimizer.create(name, **keywords)
 
 
@@ -153,9 +156,13 @@ class Updater:
     workers : bert.distributed.workers.Workers
     adds_up : bool
         Whether a device computes several gradients per update, or there are several devices.
+    max_norm : float
+        See :func:`update`.
     """
 
-    def __init__(self, model, trainer, rate, dtype, seed, workers, adds_up):
+    def __init__(
+        self, model, trainer, rate, dtype, seed, workers, adds_up, max_norm=MAX_GRADIENT_NORM
+    ):
         if adds_up:
             accumulate_gradients(model)
         self.model = model
@@ -164,6 +171,7 @@ class Updater:
         self.seed = seed
         self.workers = workers
         self.adds_up = adds_up
+        self.max_norm = max_norm
         self.parameters = trainable(model)
         self.loss_scale = LossScale(dtype)
 
@@ -180,7 +188,8 @@ class Updater:
             The learning rate.
         """
         rate = self.rate(step)
-        update(self.trainer, self.parameters, samples, rate, self.loss_scale, self.workers)
+        settings = rate, self.loss_scale, self.workers, self.max_norm
+        update(self.trainer, self.parameters, samples, *settings)
         if self.adds_up:
             clear_gradients(self.model)
         return rate
@@ -209,8 +218,16 @@ class Updater:
         return progress
 
 
-def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALONE):
-    """Clip the gradients to global norm 1, and update the weights.
+def update(
+    trainer,
+    parameters,
+    samples,
+    learning_rate,
+    loss_scale,
+    workers=ALONE,
+    max_norm=MAX_GRADIENT_NORM,
+):
+    """Clip the gradients to a global norm, and update the weights.
 
     Parameters
     ----------
@@ -222,6 +239,8 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     learning_rate : float
     loss_scale : LossScale
     workers : bert.distributed.workers.Workers
+    max_norm : float
+        The largest norm of the mean gradient that is not clipped.
 
     Returns
     -------
@@ -234,9 +253,9 @@ def update(trainer, parameters, samples, learning_rate, loss_scale, workers=ALON
     workers.sum([parameter.list_grad() for parameter in parameters])
     divisor = samples * loss_scale.value
     norm = global_norm([p.list_grad()[0] for p in parameters]) / divisor
-    factor = MAX_GRADIENT_NORM / mx.nd.maximum(norm, MAX_GRADIENT_NORM)
+    factor = max_norm / mx.nd.maximum(norm, max_norm)
     optimizer = trainer.optimizer
-    if isinstance(optimizer, BERTAdam):
+    if isinstance(optimizer, TwoMoments):
         # Clipping within the update saves a pass over all gradients.
         optimizer.clip_factor = factor
         trainer.update(divisor)

@@ -467,36 +467,40 @@ def test_sum_of_squares():
 
 
 @np.errstate(invalid='ignore')  # a factor may be infinite
-def run_adam(factor, shapes, scale=1.7, epsilon=1e-3):
+def run_adam(factor, shapes, scale=1.7, epsilon=1e-3, operator=ops.adam):
     """Return arrays before and after one step, and the results of the equations."""
     kinds = [[normal(*s, seed=k) for s in shapes] for k in range(4)]  # weights, gradients, moments
     kinds[3] = [array**2 for array in kinds[3]]
     rates = np.abs(normal(len(shapes), 2, seed=9))
     before = [[mx.nd.array(array) for array in kind] for kind in kinds]
     factor_array = mx.nd.array([factor])
-    ops.adam(mx.nd, *before, mx.nd.array(rates), factor_array, 0.9, 0.99, epsilon, scale)
+    operator(mx.nd, *before, mx.nd.array(rates), factor_array, 0.9, 0.99, epsilon, scale)
     found = [[array.asnumpy() for array in kind] for kind in before]
     expected = [[], kinds[1], [], []]
     for i, (w, g, m, v) in enumerate(zip(*kinds)):
         m = 0.9 * m + 0.1 * factor * g
         v = 0.99 * v + 0.01 * (factor * g) ** 2
         rate, decay = rates[i]
-        expected[0].append(w - rate * (scale * m / (np.sqrt(v) + epsilon) + decay * w))
+        u = scale * m / (np.sqrt(v) + epsilon) + decay * w
+        ratio = np.linalg.norm(w) / np.linalg.norm(u) if operator is ops.lamb else 1
+        expected[0].append(w - rate * ratio * u)
         expected[2].append(m)
         expected[3].append(v)
     return kinds, found, expected
 
 
-def test_adam():
+@pytest.mark.parametrize('operator', [ops.adam, ops.lamb])
+def test_adam_and_lamb(operator):
     shapes = [(1,), (2, 3), (65535,), (65536,), (2, 65537), (15, 17)]
-    _, found, expected = run_adam(0.3, shapes)
+    _, found, expected = run_adam(0.3, shapes, operator=operator)
     for kind, other in zip(found, expected):
         assert_all_close(kind, other)
 
 
+@pytest.mark.parametrize('operator', [ops.adam, ops.lamb])
 @pytest.mark.parametrize('factor', [0.0, np.inf, -np.inf, np.nan])
-def test_adam_changes_nothing_where_the_factor_is_unusable(factor):
-    before, found, _ = run_adam(factor, [(5,), (2, 40000)])
+def test_adam_changes_nothing_where_the_factor_is_unusable(factor, operator):
+    before, found, _ = run_adam(factor, [(5,), (2, 40000)], operator=operator)
     for kind, other in zip(found, before):
         for array, same in zip(kind, other):
             np.testing.assert_array_equal(array, same.astype(np.float32))
@@ -916,8 +920,12 @@ def results():
     found['mask'] = masks(203, 70, seed, 0.2) > 0
     arrays = [mx.nd.array(normal(70000, seed=i)) for i in range(4)]
     found['squares'] = ops.sum_of_squares(mx.nd, arrays).asnumpy()
-    _, after, _ = run_adam(0.5, [(70000,), (3, 5), (140000,)])
-    found.update({f'adam{k}{i}': a for k, kind in enumerate(after) for i, a in enumerate(kind)})
+    for operator in (ops.adam, ops.lamb):
+        _, after, _ = run_adam(0.5, [(70000,), (3, 5), (140000,)], operator=operator)
+        name = operator.__name__
+        found.update(
+            {f'{name}{k}{i}': a for k, kind in enumerate(after) for i, a in enumerate(kind)}
+        )
     return found
 
 
@@ -997,7 +1005,7 @@ BATCHES = 'the queries have another batch size or width than the keys and values
 LABELS = 'cross entropy needs (rows, classes) scores and a label for each row'
 MOMENTS = 'a weight has another shape than its gradient or moments'
 DENSES = 'a dense layer needs (..., inputs), (units, inputs) and (units,)'
-RATES = 'adam needs a learning rate and a weight decay for each array'
+RATES = 'the update needs a learning rate and a weight decay for each array'
 
 REFUSED = [
     ('layer_norm', [(2, 3), (4,), (3,)], LN, AXIS),
@@ -1030,6 +1038,8 @@ REFUSED = [
     ('adam', [(2, 2), (1,), (3,), (3,), (3,), (3,)], ADAM, RATES),
     ('adam', [(1, 2), (1,), (3,), (4,), (3,), (3,)], ADAM, MOMENTS),
     ('adam', [(1, 2), (1,), (3,), (3,), (3,), (1, 3)], ADAM, MOMENTS),
+    ('lamb', [(2, 2), (1,), (3,), (3,), (3,), (3,)], ADAM, RATES),
+    ('lamb', [(1, 2), (1,), (3,), (4,), (3,), (3,)], ADAM, MOMENTS),
 ]
 
 
@@ -1057,6 +1067,7 @@ SHAPES = {
     'dense': ([(2, 3), (4, 3), (4,)], {}),
     'sum_of_squares': ([(2, 3)], {'count': 1}),
     'adam': ([(1, 2), (1,), (3,), (3,), (3,), (3,)], ADAM),
+    'lamb': ([(1, 2), (1,), (3,), (3,), (3,), (3,)], ADAM),
 }
 
 
