@@ -36,7 +36,7 @@ class TwoMoments(mx.optimizer.Optimizer):
     ----------
     clip_factor : mxnet.nd.NDArray of shape (1,) or None
         Multiplies every gradient, along with ``rescale_grad``. If it is 0 or not finite, the
-        weights and states stay as they are.
+        weights and states stay as they are; the step still counts in the bias correction.
     fused : function
         The operator of :mod:`bert.ops`.
     arrays_per_call : int

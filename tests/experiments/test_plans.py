@@ -98,8 +98,9 @@ def test_devices_of_jobs():
     assert plan(jobs=3).devices == []
 
 
-def test_only_bertadam_goes_on_where_it_was():
+def test_what_goes_on_where_it_was():
     assert '--resume' in plan().command
+    assert '--resume' in plan('--optimizer', 'LAMB').command
     assert '--resume' not in plan('--optimizer', 'adam').command
 
 

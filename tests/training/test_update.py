@@ -15,6 +15,7 @@ from bert.system import machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.training import update
 from bert.training.failures import naming_step
+from bert.training.optimizer import LAMB
 
 import mxnet as mx  # isort: skip
 from mxnet.gluon import nn  # isort: skip
@@ -152,7 +153,21 @@ def test_a_small_gradient_is_not_clipped():
         )
 
 
-@pytest.mark.parametrize('optimizer', ['sgd', 'adam', 'bertadam'])
+@pytest.mark.parametrize('limit', [0.25, 3.0])
+def test_the_norm_that_gradients_are_clipped_to(limit):
+    """Plain SGD of rate 1 moves the weights by the clipped gradient."""
+    net = build_net()
+    trainer = update.build_trainer(net, 'sgd', 1.0, 1e-6, weight_decay=0.0)
+    before = values(net)
+    backward(net, rows_of(0), [mx.cpu()], scale=100)
+    settings = 1.0, update.LossScale('float32')
+    norm = update.update(trainer, update.trainable(net), 8, *settings, max_norm=limit)
+    assert norm.asscalar() > 3
+    moved = [(values(net)[name] - array).ravel() for name, array in before.items()]
+    assert np.linalg.norm(np.concatenate(moved)) == pytest.approx(limit, rel=1e-4)
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adam', 'bertadam', 'lamb'])
 def test_every_optimizer_gets_clipped_gradients(optimizer):
     """Rows ten thousand times as large change nothing but the norm, already above 1."""
     results = []
@@ -185,7 +200,7 @@ def test_gradients_add_up_until_they_are_cleared():
         np.testing.assert_allclose(values(nets[1])[name], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('optimizer', ['bertadam', 'sgd'])
+@pytest.mark.parametrize('optimizer', ['bertadam', 'lamb', 'sgd'])
 @pytest.mark.parametrize('size', [1, 1e-3])
 def test_the_loss_scale_leaves_the_update_as_it_is(optimizer, size):
     """Whether the gradients are clipped, as those of size 1 are, or not."""
@@ -204,11 +219,13 @@ def test_the_loss_scale_leaves_the_update_as_it_is(optimizer, size):
 
 
 @pytest.mark.parametrize('bad', [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize('optimizer', ['bertadam', 'adam', 'sgd'])
+@pytest.mark.parametrize('optimizer', ['bertadam', 'lamb', 'adam', 'sgd'])
 def test_overflow_skips_the_update_and_halves_the_scale(optimizer, bad):
     """Float16 gradients overflow at the first, large scale; the next update goes on as before."""
     net, other = build_net(), build_net()
     trainers = [update.build_trainer(n, optimizer, 1e-3, 1e-6) for n in (net, other)]
+    if optimizer == 'lamb':  # the skipped step counts in the correction of its moments
+        trainers[1].optimizer.begin_num_update = 1
     scale = update.LossScale('float16')
     before = values(net)
     backward(net, rows_of(0), [mx.cpu()], scale=scale.value)
@@ -269,11 +286,15 @@ def test_losses_of_single_rows():
 
 def test_optimizer_names():
     net = build_net()
-    for name in ('bertadam', 'BERTAdam', 'adam', 'SGD'):
+    for name in ('bertadam', 'BERTAdam', 'adam', 'SGD', 'LAMB'):
         trainer = update.build_trainer(net, name, 1e-3, 1e-4)
         assert trainer.optimizer.wd == 0.01
         assert trainer.optimizer.epsilon == 1e-4 if 'adam' in name.lower() else True
         assert trainer.optimizer.multi_precision
+        trainer = update.build_trainer(net, name, 1e-3, 1e-4, weight_decay=0.3)
+        assert trainer.optimizer.wd == 0.3
+    # Not MXNet's own of this name.
+    assert isinstance(update.build_trainer(net, 'LAMB', 1e-3, 1e-4).optimizer, LAMB)
     with pytest.raises(UsageError) as caught:
         update.build_trainer(net, 'adamm', 1e-3, 1e-4)
     assert str(caught.value).startswith('--optimizer adamm is not one of ')
