@@ -31,6 +31,8 @@ EPILOG = """\
 examples:
   run_pretraining.py --do-training --data 'shards/*.npz' --bert_model sizes/config.json \\
       --batch_size 32 --num_steps 10000 --warmup_ratio 0.1 --start_step auto
+  run_pretraining.py --do-training --data 'long/*.npz' --bert_model sizes/config.json \\
+      --batch_size 8 --num_steps 1000 --start_from ckpt_dir --ckpt_dir phase2 --start_step auto
   run_pretraining.py --do-eval --data_eval held_out.npz --bert_model ckpt_dir/model
   finetune_classifier.py --bert_model ckpt_dir/model
 """
