@@ -19,8 +19,9 @@ from conftest import ROOT, zipped
 
 import create_pretraining_data
 from bert.checkpoints.zoo import ZOO_SHA1
-from bert.pretraining import corpus, generation
-from bert.pretraining.corpus import Corpus, Span
+from bert.pretraining import files, generation
+from bert.pretraining.corpus import Corpus
+from bert.pretraining.files import Span
 from bert.pretraining.instances import make_instances
 from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
@@ -312,7 +313,7 @@ def test_any_executor(here):
 def test_an_output_of_much_text(here, monkeypatch):
     """It has the instances of one corpus after another, from all documents in order."""
     monkeypatch.setattr(generation, 'CORPUS_TOKENS', 800)
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 1000)
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
     (only,) = plan(*flags)
     fractions = []
@@ -790,7 +791,7 @@ def test_no_next_sentences(here, capsys, flags):
 def test_text_without_documents_makes_many_outputs(here, monkeypatch):
     """Outputs and the parts of one are cut at line ends; all text is there, dupe_factor times."""
     monkeypatch.setattr(generation, 'CORPUS_TOKENS', 200)
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 1000)
     text = [' '.join(WORDS[i % 5 : 3 + i % 9]) for i in range(2, 1000) if i % 9 > 4]
     Path('one.txt').write_text('\n'.join(text))
     flags = ['--output_dir=d', '--num_outputs=4', '--num_workers=1', '--no_nsp', '--dupe_factor=3']
