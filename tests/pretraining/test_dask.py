@@ -5,6 +5,7 @@ The workers are processes on this machine; PYTHONPATH hides what some of them mu
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import random
 import signal
@@ -138,6 +139,7 @@ def test_the_same_bytes_as_on_this_machine(here, cluster):
         FLAGS,
         [*FLAGS, '--format=recordio'],
         ['--sentencepiece=sp.model', '--sp_nbest=-1', '--sp_alpha=0.1'],
+        *([[*FLAGS, '--segment']] if importlib.util.find_spec('sentencex') else []),
     ]):  # fmt: skip
         flags = ['--input_file=text.txt', *flags, '--num_outputs=4', '--dupe_factor=3']
         made_here = create_pretraining_data.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
