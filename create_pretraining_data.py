@@ -163,6 +163,7 @@ def parse_args(argv=None):
 def check_args(args):
     """Refuse flags that contradict each other."""
     check_max_seq_length(args.max_seq_length)
+    layout_of(args)  # refuses a marker that is none
     if args.output_file and args.num_outputs > 1:
         raise UsageError('--num_outputs goes with --output_dir; --output_file names each file')
     if args.scheduler and args.num_workers:

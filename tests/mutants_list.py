@@ -90,7 +90,7 @@ TEXT = [
     (
         'a wrapped number begins an item',
         'bert/text/sentences.py',
-        ' or self._text[-1:] in CLOSING):',
+        ' or self._is_complete(line)):',
         ' or True):',
         'tests/text/test_sentences.py::test_items_of_lists',
     ),

@@ -511,7 +511,7 @@ def test_tokenized_text(here):
 def write_plain(name, number):
     """Write a story as sentences on lines, and as wrapped paragraphs with markers."""
     stories = [
-        [f'{line.capitalize()} Dr. {number} e.g. {i}.' for i, line in enumerate(text.split('\n'))]
+        [f'{line[:-1].capitalize()} e.g. by Dr. {i}.' for i, line in enumerate(text.split('\n'))]
         for text in story(number).split('\n\n')
     ]
     Path(f'lines-{name}').write_text('\n\n'.join('\n'.join(lines) for lines in stories))
@@ -747,6 +747,8 @@ def run(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt'):
         (['--output_file=x', '--sp_alpha=.3'], '--sp_alpha goes with --sentencepiece'),
         (['--output_file=x', '--tokenized', '--do_lower_case'], 'drop --do_lower_case'),
         (['--output_file=x', '--tokenized', '--segment'], 'drop --segment'),
+        (['--output_file=x', '--document_marker= '], "--document_marker ' ' is not a line"),
+        (['--output_file=x', '--document_marker=a\nb'], 'is not a line of text'),
         (['--output_dir=x', '--scheduler=h:1', '--num_workers=2'], 'drop one of them'),
         (['--output_dir=x', '--scheduler=h:1', '--verbose'], 'drop it or --scheduler'),
     ],
@@ -782,8 +784,6 @@ def test_sentencepiece_flags_that_do_not_go_together(here, flags, words):
         (['--output_file=x', '--format=h5py'], 'invalid choice'),
         (['--output_file=x', '--scheduler=h'], "'h' is not HOST:PORT"),
         (['--output_file=x', '--scheduler=http://h:1'], 'is not HOST:PORT'),
-        (['--output_file=x', '--document_marker= '], "'' is not a line of text"),
-        (['--output_file=x', '--document_marker=a\nb'], 'is not a line of text'),
         (['--output_file=x', '--random_seed=-1'], "'-1' is not a whole number"),
     ],
 )

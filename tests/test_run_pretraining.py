@@ -851,6 +851,7 @@ def test_by_token(train):
         ('--do-training --data x --dtype float16', '--dtype float16 needs --gpu or --gpus'),
         ('--do-training --data x --max_seq_length 64', '--max_seq_length goes with --raw'),
         ('--do-training --data x --segment', '--segment goes with --raw'),
+        ('--do-training --data x --raw --document_marker=', "--document_marker '' is not a line"),
         ('--do-training --data x --document_marker y', '--document_marker goes with --raw'),
         ('--do-training --data x --raw --max_seq_length 4', '--max_seq_length 4: at least 5'),
         ('--do-training --data x --pretrained --bert_model c.json', 'training from scratch'),

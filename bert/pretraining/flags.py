@@ -21,6 +21,7 @@ from bert.pretraining.instance_flags import (
     add_no_nsp_flag,
     add_recipe_flags,
     check_max_seq_length,
+    layout_of,
 )
 from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
@@ -243,6 +244,7 @@ def check_args(args, raw):
         elif not args.raw:
             raise UsageError(f'--{name} goes with --raw; in shards it is fixed when they are made')
     check_max_seq_length(args.max_seq_length)
+    layout_of(args)  # refuses a marker that is none
     if args.pretrained and is_configuration(args.bert_model):
         raise UsageError(
             '--pretrained goes with a model of the zoo or a model directory; '

@@ -1,7 +1,5 @@
 """The flags that describe instances, common to both scripts of pre-training."""
 
-import argparse
-
 from bert.cli.flags import count, fraction
 from bert.pretraining.files import Layout
 from bert.pretraining.instances import MIN_SEQ_LENGTH, Recipe
@@ -75,23 +73,23 @@ def add_layout_flags(parser, group, raw=False):
         group,
         '--document_marker',
         roles=roles,
-        type=document_marker,
         metavar='LINE',
         help='documents end at lines that say LINE and nothing else, instead of at blank lines',
     )
 
 
-def document_marker(text):
-    """Parse the value of ``--document_marker``: the line without white space around it."""
-    text = text.strip()
-    if not text or '\n' in text or '\r' in text:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a line of text')
-    return text
-
-
 def layout_of(args):
-    """Return the :class:`bert.pretraining.files.Layout` that the flags describe."""
-    return Layout(args.segment, args.document_marker)
+    """Return the :class:`bert.pretraining.files.Layout` that the flags describe.
+
+    Raises
+    ------
+    UsageError
+        If the marker is blank, or not a single line.
+    """
+    marker = args.document_marker
+    if marker is not None and len(marker.strip().splitlines()) != 1:
+        raise UsageError(f'--document_marker {marker!r} is not a line of text')
+    return Layout(args.segment, marker and marker.strip())
 
 
 def recipe_of(args, **others):

@@ -13,8 +13,6 @@ from bert.system.errors import ToolkitError
 WINDOW = 2**13
 # A line that begins with such a mark is an item of a list: a bullet, or a number.
 ITEM = re.compile(r'(?:([-*\u2022])|\(?\d{1,3}[.)]) ')
-# What the line before a numbered item ends with, unless it is an item, too.
-CLOSING = '.!?:;\u2026)]"\'\u201d\u2019'
 # Abbreviations that never end a sentence and that sentencex does not know.
 UNFINISHED = set('Ms. approx. vol. vols. Vol. Vols. ch. Ch. eq. Eq. eqs. Eqs. figs. Figs.'.split())
 
@@ -66,8 +64,7 @@ class Paragraphs:
         line = ' '.join(line.split())
         item = ITEM.match(line)
         sentences = []
-        # "There were / 12. The rest were lost.": a wrapped line may begin with a number, too.
-        if item and (item[1] or self._is_item or self._text[-1:] in CLOSING):
+        if item and (item[1] or self._is_item or self._is_complete(line)):
             sentences = self.end()
         if not self._text:
             self._is_item = bool(item)
@@ -82,6 +79,11 @@ class Paragraphs:
             start += stop
         self._text = self._text[start:]
         return sentences
+
+    def _is_complete(self, line):
+        """Return whether a numbered item may follow: "on p. / 12. The rest" has no such item."""
+        starts = find_starts(self._segment, f'{self._text} {line}')
+        return self._text[-1:] in ':;' or len(self._text) + 1 in starts
 
     def end(self):
         """End the paragraph, and return its last sentences."""

@@ -80,8 +80,8 @@ def test_chunks_and_parts_make_no_difference(tmp_path, monkeypatch, chunk, width
 
 def test_blank_lines_end_documents_without_a_marker(tmp_path):
     """A list's item begins a paragraph in any case."""
-    story = [[['One.', 'Two'], ['- a'], ['- b.', 'C']], [['Three']]]
-    path = write(tmp_path / 'a.txt', 'One. Two\n- a\n- b. C\n\t\n\nThree')
+    story = [[['One.', 'Two'], ['- a'], ['- big.', 'C']], [['Three']]]
+    path = write(tmp_path / 'a.txt', 'One. Two\n- a\n- big. C\n\t\n\nThree')
     (span,) = share_out([path], 1)[0]
     assert documents(span, Layout(True)) == joined(story)
 

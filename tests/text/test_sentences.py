@@ -166,10 +166,12 @@ def test_items_of_lists():
         '2. Stop',
         '(3) Sleep',
     ]
-    assert split('It was lost on page', '12. The rest was found.') == [
-        'It was lost on page 12.',
-        'The rest was found.',
-    ]
+    assert split('Do it now.', '12) Wait.', 'Or go') == ['Do it now.', '12) Wait.', 'Or go']
+    for page in ('page', 'p.'):
+        assert split(f'It was lost on {page}', '12. The rest was found.') == [
+            f'It was lost on {page} 12.',
+            'The rest was found.',
+        ]
     assert split('The value was', '-5 or', '- 6. They fell.') == [
         'The value was -5 or',
         '- 6.',
