@@ -24,7 +24,7 @@ MARKER = '* * *'
 # Documents of paragraphs of sentences.
 STORY = [
     [['Dr. A. Hill sat.', 'It was 3.14 p.m. in the U.S. then.'], ['"Go. Now," he said.']],
-    [['One.', 'Two is. . . less.', 'No end']],
+    [['One.', 'Two is 1,000.50 less.', 'No end']],
     [['- Item No. 1.', 'It goes on.'], ['Ms. B. ran (see vol. 2).', 'Café!'], ['So?', 'Yes.']],
 ] * 3  # fmt: skip
 
