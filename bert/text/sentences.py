@@ -11,8 +11,8 @@ from bert.system.errors import ToolkitError
 # At most this many characters are segmented at a time, some thousand tokens. A longer sentence is
 # cut, between words if it has any; sentencex 0.6 takes time that grows with their square.
 WINDOW = 2**13
-# A line that begins with such a mark is an item of a list: a bullet, or a number.
-ITEM = re.compile(r'(?:([-*\u2022])|\(?\d{1,3}[.)]) ')
+# A line that begins with such a mark is an item of a list: a bullet, a number, or (a), b), (iii).
+ITEM = re.compile(r'(?:([-*\u2022])|\(?\d{1,3}[.)]|\(?(?:[A-Za-z]|[ivx]{2,4})\)) ')
 # Abbreviations that never end a sentence and that sentencex does not know.
 UNFINISHED = set('Ms. approx. vol. vols. Vol. Vols. ch. Ch. eq. Eq. eqs. Eqs. figs. Figs.'.split())
 

@@ -166,6 +166,18 @@ def test_items_of_lists():
         '2. Stop',
         '(3) Sleep',
     ]
+    # As a part of the text, "(a)" hides the ends of sentences from sentencex 1.0.32.
+    assert split('All:', '(a) a "cap". Then', 'go', 'b) Wait. So') == [
+        'All:',
+        '(a) a "cap".',
+        'Then go',
+        'b) Wait.',
+        'So',
+    ]
+    assert split('All but', '(iv) were lost.', 'J. B. Hill', '(b. 1900)') == [
+        'All but (iv) were lost.',
+        'J. B. Hill (b. 1900)',
+    ]
     assert split('Do it now.', '12) Wait.', 'Or go') == ['Do it now.', '12) Wait.', 'Or go']
     for page in ('page', 'p.'):
         assert split(f'It was lost on {page}', '12. The rest was found.') == [
