@@ -8,11 +8,9 @@ if __name__ == '__main__':
     is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
     signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
 
-import argparse
 import contextlib
 import logging
 import os
-import re
 import time
 from collections import Counter
 from concurrent import futures
@@ -20,9 +18,9 @@ from pathlib import Path
 
 from bert.checkpoints import zoo
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, count, integer, positive_float, process_count, seed
+from bert.cli.flags import Parser, address, count, integer, positive_float, process_count, seed
 from bert.cli.program import run
-from bert.pretraining.corpus import find_files, share_out, warn_of_single_documents
+from bert.pretraining.files import find_files, share_out, warn_of_single_documents
 from bert.pretraining.generation import (
     ShardPlan,
     Tokenization,
@@ -31,9 +29,11 @@ from bert.pretraining.generation import (
     with_absolute_paths,
 )
 from bert.pretraining.instance_flags import (
+    add_layout_flags,
     add_no_nsp_flag,
     add_recipe_flags,
     check_max_seq_length,
+    layout_of,
     recipe_of,
 )
 from bert.system import processes
@@ -41,12 +41,14 @@ from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import remove_leftovers
 from bert.system.processors import count_processors
 from bert.text.sentencepiece import load_sentencepiece_vocab
+from bert.text.sentences import load_segmenter
 from bert.text.vocab import has_capitals, load_vocab
 
 DESCRIPTION = """
-Make masked-LM and next-sentence training data from text with one sentence per line and a blank line
-between documents (the end of a file also ends a document). Every sentence of an output is paired
-with the following text or with text of another document of the same output.
+Make masked-LM and next-sentence training data from text with one sentence per line (or, with
+--segment, plain text) and a blank line between documents (the end of a file also ends a document).
+Every sentence of an output is paired with the following text or with text of another document of
+the same output.
 """
 
 
@@ -88,7 +90,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--scheduler',
-        type=scheduler_address,
+        type=address,
         metavar='ADDRESS',
         help='of a Dask scheduler, such as 10.0.0.2:8786: its workers make the outputs, on '
         'machines that share the input files and the folder of the outputs; the files do not '
@@ -115,6 +117,7 @@ def parse_args(argv=None):
     )
 
     text = parser.add_argument_group('text')
+    add_layout_flags(parser, text)
     text.add_argument(
         '--do_lower_case',
         action='store_true',
@@ -157,16 +160,10 @@ def parse_args(argv=None):
     return args
 
 
-def scheduler_address(text):
-    """Check HOST:PORT, optionally preceded by a protocol."""
-    if not re.fullmatch(r'((tcp|tls)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is not HOST:PORT, such as 10.0.0.2:8786')
-    return text
-
-
 def check_args(args):
     """Refuse flags that contradict each other."""
     check_max_seq_length(args.max_seq_length)
+    layout_of(args)  # refuses a marker that is none
     if args.output_file and args.num_outputs > 1:
         raise UsageError('--num_outputs goes with --output_dir; --output_file names each file')
     if args.scheduler and args.num_workers:
@@ -182,8 +179,9 @@ def check_args(args):
             raise UsageError(f'--{flag} goes with --sentencepiece only')
         if given and args.tokenized:
             raise UsageError(f'--tokenized takes the tokens as they are: drop --{flag}')
-    if args.do_lower_case and args.tokenized:
-        raise UsageError('--tokenized takes the tokens as they are: drop --do_lower_case')
+    for flag in ('do_lower_case', 'segment'):
+        if getattr(args, flag) and args.tokenized:
+            raise UsageError(f'--tokenized takes the tokens as they are: drop --{flag}')
     if args.do_lower_case and args.cased:
         raise UsageError('--do_lower_case and --cased contradict each other')
 
@@ -227,14 +225,16 @@ def plan_shards(args):
     )
     if not (tokenization.lower or args.tokenized or args.sentencepiece or has_capitals(vocab)):
         logging.warning('the vocabulary has no capital letters: is --do_lower_case missing?')
-    recipe = recipe_of(args)
+    recipe, layout = recipe_of(args), layout_of(args)
+    if layout.segment:
+        load_segmenter()
     logging.info('input files: %d, output files: %d', len(inputs), len(outputs))
-    shares = share_out(inputs, len(outputs), whole_documents=not recipe.no_nsp)
+    shares = share_out(inputs, len(outputs), whole_documents=not recipe.no_nsp, layout=layout)
     if not recipe.no_nsp:
-        warn_of_single_documents(shares)
+        warn_of_single_documents(shares, layout)
+    settings = vocab, tokenization, recipe, args.random_seed, args.format, layout
     return [
-        ShardPlan(path, i, spans, vocab, tokenization, recipe, args.random_seed, args.format)
-        for i, (path, spans) in enumerate(zip(outputs, shares))
+        ShardPlan(path, i, spans, *settings) for i, (path, spans) in enumerate(zip(outputs, shares))
     ]
 
 
@@ -346,12 +346,13 @@ def make_here(plans, workers, bar):
 
 def make_elsewhere(plans, args, bar):
     """Make the shards with the workers of a Dask scheduler; see :func:`make_here`."""
-    from bert.pretraining.dask import dask_executor
+    from bert.pretraining.dask import PACKAGES, dask_executor
 
     plans = [with_absolute_paths(plan) for plan in plans]
     inputs = {span.path for plan in plans for span in plan.spans}
     inputs.update(filter(None, (plan.tokenization.sentencepiece for plan in plans)))
-    connected = dask_executor(args.scheduler, plans[0].path, sorted(inputs))
+    packages = (*PACKAGES, 'sentencex') if args.segment else PACKAGES
+    connected = dask_executor(args.scheduler, plans[0].path, sorted(inputs), packages)
     with connected as (executor, check, beacon), writing(plans, args, beacon):
         return submit_all([plan._replace(beacon=beacon) for plan in plans], executor, bar, check)
 

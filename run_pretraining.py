@@ -25,7 +25,7 @@ from bert.pretraining.flags import (
     is_configuration,
     parse_args,
 )
-from bert.pretraining.instance_flags import recipe_of
+from bert.pretraining.instance_flags import layout_of, recipe_of
 from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, UsageError
 from bert.system.files import replacing
@@ -168,7 +168,8 @@ def open_source(patterns, location, settings, vocab, args):
             'this model'
         )
     lower = choose_casing(location, vocab, args)
-    return Text(patterns, plain, lower, recipe_of(args, dupe_factor=1), args.num_workers)
+    recipe = recipe_of(args, dupe_factor=1)
+    return Text(patterns, plain, lower, recipe, args.num_workers, layout_of(args))
 
 
 def choose_casing(location, vocab, args, source=None):

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -41,6 +42,19 @@ print(time.perf_counter() - start)
 """
 
 
+SEGMENT = """
+import sys, time
+from bert.pretraining.files import Layout, Span, read_sentences
+from bert.text.sentences import load_segmenter
+span = Span(sys.argv[1], 0, int(sys.argv[2]))
+load_segmenter()
+start = time.perf_counter()
+for _ in read_sentences(span, Layout(segment=True)):
+    pass
+print(time.perf_counter() - start)
+"""
+
+
 def parse_args(argv=None):
     """Parse the flags."""
     parser = Parser(__doc__)
@@ -48,6 +62,9 @@ def parse_args(argv=None):
     parser.add_argument('vocab_file', help='an uncased vocab.txt or .vocab')
     parser.add_argument(
         '--copies', type=positive_int, default=10, help='of the text, to compare two workers'
+    )
+    parser.add_argument(
+        '--segment', action='store_true', help='measure the text as wrapped paragraphs, too'
     )
     parser.add_argument(
         '--runs', type=positive_int, default=2, help='the best of this number is reported'
@@ -61,6 +78,8 @@ def main(argv=None):
     text, vocab = Path(args.text).resolve(), Path(args.vocab_file).resolve()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(text, vocab, Path(folder), args.copies, args.runs)
+        if args.segment:
+            rows += measure_segmenting(text, vocab, Path(folder), args.runs)
     for name, value in rows:
         print(f'{name:<42}{value:>10}')
     return rows
@@ -92,6 +111,30 @@ def measure_all(text, vocab, folder, copies, runs):
         (f'the text {copies} times, 2 outputs, 1 worker', f'{single:.2f} s'),
         (f'the text {copies} times, 2 outputs, 2 workers', f'{double:.2f} s'),
         ('  speed-up', f'{single / double:.2f}'),
+    ]
+
+
+def measure_segmenting(text, vocab, folder, runs):
+    """Return rows about the text with each document as one wrapped paragraph, in one process."""
+    documents = text.read_text(encoding='utf8').split('\n\n')
+    plain, short = folder / 'plain.txt', write_short(folder)
+    plain.write_text('\n\n'.join(map(textwrap.fill, documents)), encoding='utf8')
+
+    def speed(path, *flags):
+        """Return MB of text per second of the whole generation without its start-up."""
+        out = f'--output_file={folder / "out"}'
+        seconds = [
+            min(generate(vocab, f'--input_file={name}', out, *flags)[0] for _ in range(runs))
+            for name in (path, short)
+        ]
+        return path.stat().st_size / 1e6 / (seconds[0] - seconds[1])
+
+    size = plain.stat().st_size
+    alone = min(float(execute(['-c', SEGMENT, plain, size])[2]) for _ in range(runs))
+    return [
+        ('segmentation alone', f'{size / 1e6 / alone:.1f} MB/s'),
+        ('generation from plain text', f'{speed(plain, "--segment"):.1f} MB/s'),
+        ('generation from sentences on lines', f'{speed(text):.1f} MB/s'),
     ]
 
 

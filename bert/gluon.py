@@ -27,7 +27,8 @@ from bert.finetuning.datasets import (
 from bert.finetuning.transforms import BERTDatasetTransform, BERTSentenceTransform, BERTTokenizer
 from bert.model import load_bert
 from bert.model.build import BERTRegression
-from bert.pretraining.corpus import find_files, read_corpus, share_out
+from bert.pretraining.corpus import read_corpus
+from bert.pretraining.files import find_files, share_out
 from bert.pretraining.instance_flags import check_max_seq_length
 from bert.pretraining.instances import Recipe, make_instances
 from bert.pretraining.masking import symbols_of

@@ -81,6 +81,20 @@ TEXT = [
         'tests/text/test_lines.py',
     ),
     (
+        'the sentence at the end of a window does not go on',
+        'bert/text/sentences.py',
+        'stop = starts.pop() if len(starts) > 1 else',
+        'stop = len(window) if len(starts) > 1 else',
+        'tests/text/test_sentences.py::test_long_paragraphs',
+    ),
+    (
+        'a wrapped number begins an item',
+        'bert/text/sentences.py',
+        ' or self._is_complete(line)):',
+        ' or True):',
+        'tests/text/test_sentences.py::test_items_of_lists',
+    ),
+    (
         'sampling of sentencepiece without its temperature',
         'bert/text/sentencepiece.py',
         'total[start] + self.alpha * score',
@@ -166,10 +180,24 @@ DATA = [
     ),
     (
         'text cut within documents',
-        'bert/pretraining/corpus.py',
-        'while whole_documents and file.readline',
-        'while not whole_documents and file.readline',
+        'bert/pretraining/files.py',
+        'return ends if whole_documents else',
+        'return ends if not whole_documents else',
         'tests/pretraining/test_corpus.py::test_a_file_is_cut_between_documents',
+    ),
+    (
+        'plain text cut within paragraphs',
+        'bert/pretraining/files.py',
+        'if not (whole_documents or layout.segment):',
+        'if not whole_documents:',
+        'tests/pretraining/test_plain_text.py::test_cuts_are_between_paragraphs',
+    ),
+    (
+        'the last paragraph of a span is lost',
+        'bert/pretraining/files.py',
+        'last = paragraphs.end() if layout.segment else []',
+        'last = []',
+        'tests/pretraining/test_plain_text.py::test_chunks_and_parts_make_no_difference',
     ),
     (
         'the end of a file does not end a document',
@@ -234,8 +262,8 @@ PRETRAINING = [
     (
         'the same pairs and masks of text in each epoch',
         'bert/pretraining/sources.py',
-        'self.recipe, [seed, epoch, i])',
-        'self.recipe, [seed, i])',
+        '*settings, [seed, epoch, i], self',
+        '*settings, [seed, i], self',
         f'{PRETRAIN}text_units',
     ),
     (

@@ -7,9 +7,11 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from conftest import ROOT, zipped
 
 import create_pretraining_data
 from bert.checkpoints.zoo import ZOO_SHA1
-from bert.pretraining import corpus, generation
-from bert.pretraining.corpus import Corpus, Span
+from bert.pretraining import files, generation
+from bert.pretraining.corpus import Corpus
+from bert.pretraining.files import Span
 from bert.pretraining.instances import make_instances
 from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import ARRAYS, read_settings, read_shard
@@ -312,7 +315,7 @@ def test_any_executor(here):
 def test_an_output_of_much_text(here, monkeypatch):
     """It has the instances of one corpus after another, from all documents in order."""
     monkeypatch.setattr(generation, 'CORPUS_TOKENS', 800)
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 1000)
     flags = ['--input_file=text?.txt', '--vocab_file=vocab.txt', '--output_file=x', '--tokenized']
     (only,) = plan(*flags)
     fractions = []
@@ -502,6 +505,78 @@ def test_tokenized_text(here):
     assert read_settings('y.npz')['tokenized']
 
 
+# Plain text.
+
+
+def write_plain(name, number):
+    """Write a story as sentences on lines, and as wrapped paragraphs with markers."""
+    stories = [
+        [f'{line[:-1].capitalize()} e.g. by Dr. {i}.' for i, line in enumerate(text.split('\n'))]
+        for text in story(number).split('\n\n')
+    ]
+    Path(f'lines-{name}').write_text('\n\n'.join('\n'.join(lines) for lines in stories))
+    paragraphs = [[' '.join(lines[:3]), ' '.join(lines[3:])] for lines in stories]
+    Path(f'plain-{name}').write_text(
+        '\n###\n'.join('\n\n'.join(map(textwrap.fill, parts)) for parts in paragraphs)
+    )
+
+
+PLAIN = ['--segment', '--document_marker=###']
+
+
+@pytest.mark.parametrize('kind', ['pairs', 'no_nsp', 'sentencepiece', 'recordio'])
+def test_plain_text(here, request, kind):
+    """It makes the same instances as its sentences on lines, with any number of workers."""
+    pytest.importorskip('sentencex')
+    for i in range(3):
+        write_plain(f'{i}.txt', i)
+    flags = {'no_nsp': ['--no_nsp'], 'recordio': ['--format=recordio']}.get(kind, [])
+    vocab = (
+        request.getfixturevalue('model') if kind == 'sentencepiece' else '--vocab_file=vocab.txt'
+    )
+
+    def make_from(kind, folder, outputs, workers, *more):
+        where = [f'--output_dir={folder}', f'--num_outputs={outputs}', f'--num_workers={workers}']
+        lower = not vocab.startswith('--sentencepiece')
+        inputs = f'{kind}-?.txt'
+        return make(*where, *flags, *more, inputs=inputs, vocab=vocab, lower=lower)['files']
+
+    one, three = (make_from('plain', f'd{n}', 7, n, *PLAIN) for n in (1, 3))
+    assert [Path(p).read_bytes() for p in one] == [Path(p).read_bytes() for p in three]
+    plain, lines = make_from('plain', 'p', 3, 1, *PLAIN), make_from('lines', 'l', 3, 1)
+    for paths in zip(plain, lines):
+        if kind == 'recordio':
+            assert len({Path(path).read_bytes() for path in paths}) == 1
+            continue
+        first, second = map(np.load, paths)
+        assert all((first[name] == second[name]).all() for name in ARRAYS)
+        of_plain, of_lines = map(read_settings, paths)
+        version = metadata.version('sentencex')
+        added = {'segment': f'sentencex {version}', 'document_marker': '###'}
+        assert of_plain == {**of_lines, **added}
+
+
+def test_plain_text_that_cannot_be_read(here, monkeypatch):
+    pytest.importorskip('sentencex')
+    Path('binary.txt').write_bytes(b'Some text.\n\x7fELF\xff\x00\n')
+    Path('endless.txt').write_text('Some text.\n' + 'x' * 10**5 + '\nMore.\n')
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(files, 'LONGEST_LINE', 10**4)
+    for name, words in (
+        ('binary', r'binary.txt:2: not valid'),
+        ('endless', 'endless.txt:2: a line'),
+    ):
+        with pytest.raises(ToolkitError, match=words):
+            make('--output_file=x', '--segment', '--no_nsp', inputs=f'{name}.txt')
+    assert not list(here.glob('*x.npz*'))
+
+
+def test_segmenting_without_its_library(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'sentencex', None)
+    with pytest.raises(ToolkitError, match=r"'\.\[segment\]'"):
+        make('--output_file=x', '--segment')
+
+
 # Sentencepiece.
 
 
@@ -671,6 +746,9 @@ def run(*flags, inputs='text?.txt', vocab='--vocab_file=vocab.txt'):
         (['--output_file=x', '--sp_nbest=3'], '--sp_nbest goes with --sentencepiece'),
         (['--output_file=x', '--sp_alpha=.3'], '--sp_alpha goes with --sentencepiece'),
         (['--output_file=x', '--tokenized', '--do_lower_case'], 'drop --do_lower_case'),
+        (['--output_file=x', '--tokenized', '--segment'], 'drop --segment'),
+        (['--output_file=x', '--document_marker= '], "--document_marker ' ' is not a line"),
+        (['--output_file=x', '--document_marker=a\nb'], 'is not a line of text'),
         (['--output_dir=x', '--scheduler=h:1', '--num_workers=2'], 'drop one of them'),
         (['--output_dir=x', '--scheduler=h:1', '--verbose'], 'drop it or --scheduler'),
     ],
@@ -790,7 +868,7 @@ def test_no_next_sentences(here, capsys, flags):
 def test_text_without_documents_makes_many_outputs(here, monkeypatch):
     """Outputs and the parts of one are cut at line ends; all text is there, dupe_factor times."""
     monkeypatch.setattr(generation, 'CORPUS_TOKENS', 200)
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 1000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 1000)
     text = [' '.join(WORDS[i % 5 : 3 + i % 9]) for i in range(2, 1000) if i % 9 > 4]
     Path('one.txt').write_text('\n'.join(text))
     flags = ['--output_dir=d', '--num_outputs=4', '--num_workers=1', '--no_nsp', '--dupe_factor=3']

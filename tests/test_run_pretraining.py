@@ -635,6 +635,26 @@ def test_raw_text(train, folder, tmp_path):
     assert lines(tmp_path / 'one') == before
 
 
+def test_raw_plain_text(train, folder, tmp_path):
+    """Plain text trains as its sentences on lines do."""
+    pytest.importorskip('sentencex')
+    for i in range(2):
+        text = (folder / f'{i}.txt').read_text()
+        documents = [
+            [f'{line.capitalize()}.' for line in document.split('\n')]
+            for document in text.strip().split('\n\n')
+        ]
+        for kind, between, end in (('lines', '\n', '\n\n'), ('plain', ' ', '\n---\n')):
+            path = tmp_path / f'{kind}-{i}.txt'
+            path.write_text(end.join(between.join(lines) for lines in documents))
+    flags = {'max_seq_length': MAX_SEQ_LENGTH, 'num_steps': 2, 'log_interval': 1}
+    train('--raw', **flags, data=f'{tmp_path}/lines-*.txt', name='lines')
+    layout = {'document_marker': '---', 'num_workers': 2}
+    train('--raw', '--segment', **flags, **layout, data=f'{tmp_path}/plain-*.txt', name='plain')
+    one, two = (parameters(tmp_path / name, 2) for name in ('lines', 'plain'))
+    assert largest_difference(one, two) == 0
+
+
 def test_text_units(folder, monkeypatch):
     """Instances differ from epoch to epoch; files are cut and grouped, and nothing is lost."""
     vocab = load_vocab(folder / 'tiny/vocab.txt')
@@ -830,6 +850,9 @@ def test_by_token(train):
         ('--do-training --data x --data_eval y', '--data_eval goes with --do-eval'),
         ('--do-training --data x --dtype float16', '--dtype float16 needs --gpu or --gpus'),
         ('--do-training --data x --max_seq_length 64', '--max_seq_length goes with --raw'),
+        ('--do-training --data x --segment', '--segment goes with --raw'),
+        ('--do-training --data x --raw --document_marker=', "--document_marker '' is not a line"),
+        ('--do-training --data x --document_marker y', '--document_marker goes with --raw'),
         ('--do-training --data x --raw --max_seq_length 4', '--max_seq_length 4: at least 5'),
         ('--do-training --data x --pretrained --bert_model c.json', 'training from scratch'),
         ('--do-training --data x --bert_model c.json', 'there is no configuration file c.json'),

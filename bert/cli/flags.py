@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 
 from bert.system.errors import UsageError
@@ -199,6 +200,13 @@ positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
 fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
 share = _number(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
+
+
+def address(text):
+    """Check HOST:PORT, optionally preceded by a protocol."""
+    if not re.fullmatch(r'((tcp|tls)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not HOST:PORT, such as 10.0.0.2:8786')
+    return text
 
 
 def gpu_list(text):

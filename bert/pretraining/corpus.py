@@ -1,26 +1,14 @@
-"""A tokenized corpus from text files.
+"""A tokenized corpus from text files."""
 
-A file has one sentence per line and a blank line between documents; its end also ends a document.
-"""
-
-import glob
-import logging
 import math
-import os
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from bert.cli.console import first_of
-from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import is_utf8
+from bert.pretraining.files import BY_LINE, read_sentences
+from bert.system.errors import ToolkitError
 from bert.text.tokenizer import find_distinct
-
-# How many bytes of text are held in memory as words at a time.
-CHUNK_BYTES = 2**20
-# A line of this many bytes is not a sentence: its file has no line ends.
-LONGEST_LINE = 2**24
 
 
 class Corpus(NamedTuple):
@@ -40,85 +28,9 @@ def smallest_integer(largest):
     return np.dtype(np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32)
 
 
-class Span(NamedTuple):
-    """Whole lines, often whole documents: the bytes from ``start`` up to ``stop`` of a file."""
-
-    path: str
-    start: int
-    stop: int
-
-
-def find_files(patterns):
-    """Return the files that comma-separated globs match, sorted within each glob.
-
-    Raises
-    ------
-    ToolkitError
-        If a glob matches nothing, something that is not a file, or a name that is not UTF-8.
-    """
-    paths = []
-    for pattern in filter(None, patterns.split(',')):
-        pattern = os.path.expanduser(pattern)
-        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
-        if not found:
-            raise ToolkitError(f'{pattern}: no file matches')
-        for path in found:
-            if not is_utf8(path):
-                raise UsageError(f'{path}: the name is not valid UTF-8')
-            if not os.path.isfile(path):
-                advice = f'a directory; name its files, as in {path}/*.txt'
-                what = advice if os.path.isdir(path) else 'not a regular file'
-                raise ToolkitError(f'{path}: {what}')
-        paths.extend(found)
-    if not paths:
-        raise ToolkitError('no input file is named')
-    return paths
-
-
-def share_out(paths, shares, whole_documents=True):
-    """Divide text into shares.
-
-    Neighbouring files go to the same share. If there are more shares than files, each file is cut
-    into parts of about equal size, one for each of its shares.
-
-    Parameters
-    ----------
-    paths : list of str
-    shares : int
-    whole_documents : bool
-        Whether to cut between documents only, instead of between any two lines.
-
-    Returns
-    -------
-    list of list of Span
-        One list per share.
-    """
-    if shares <= len(paths):
-        groups = np.array_split(np.arange(len(paths)), shares)
-        return [[Span(paths[i], 0, os.path.getsize(paths[i])) for i in group] for group in groups]
-    parts = [len(group) for group in np.array_split(np.arange(shares), len(paths))]
-    return [[span] for path, n in zip(paths, parts) for span in _cut(path, n, whole_documents)]
-
-
-def _cut(path, count, whole_documents):
-    """Cut a file between documents or lines into spans of about equal size."""
-    size = os.path.getsize(path)
-    cuts = [0]
-    with open(path, 'rb') as file:
-        for part in range(1, count):
-            # Go to the end of this line, and then past the next blank one.
-            file.seek(size * part // count)
-            while file.readline(LONGEST_LINE)[-1:] not in (b'\n', b''):
-                pass
-            while whole_documents and file.readline(LONGEST_LINE).strip():
-                pass
-            cuts.append(file.tell())
-    return [Span(path, start, stop) for start, stop in zip(cuts, [*cuts[1:], size])]
-
-
-def read_corpus(spans, encode, vocab_size, repeatable=True, on_progress=lambda fraction: None):
+def read_corpus(spans, encode, vocab_size, **options):
     """Read and tokenize text into a single corpus; see :func:`read_corpora`."""
-    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, repeatable, on_progress)
+    (corpus,) = read_corpora(spans, encode, vocab_size, math.inf, **options)
     return corpus
 
 
@@ -130,6 +42,7 @@ def read_corpora(
     repeatable=True,
     on_progress=lambda fraction: None,
     whole_documents=True,
+    layout=BY_LINE,
 ):
     """Read and tokenize text, one corpus at a time.
 
@@ -149,6 +62,7 @@ def read_corpora(
         Whether ``encode`` always gives a word the same ids, so each is encoded only once.
     on_progress : function
         Called with the fraction of the text that has been read, from 0 to 1.
+    layout : bert.pretraining.files.Layout
 
     Yields
     ------
@@ -167,13 +81,15 @@ def read_corpora(
     chunks, document = [], 0
     done, total = 0, sum(span.stop - span.start for span in spans)
     for span in spans:
-        for lines, size in _read_lines(span):
+        for lines, size in read_sentences(span, layout):
+            done += size
+            on_progress(done / total)
+            if not lines:
+                continue
             ids, lengths = encode_lines(lines, encode, repeatable)
             documents = document + np.cumsum([not line for line in lines])
             document = documents[-1]
             chunks.append((ids.astype(dtype), lengths[lengths > 0], documents[lengths > 0]))
-            done += size
-            on_progress(done / total)
             if len(pending[0]) + sum(len(chunk[0]) for chunk in chunks) >= 2 * tokens:
                 pending, chunks = _joined(pending, chunks), []
                 while True:
@@ -186,8 +102,8 @@ def read_corpora(
                     pending = tuple(array[cut:].copy() for array, cut in zip(pending, cuts))
                 if len(pending[0]) >= 8 * tokens:
                     raise ToolkitError(
-                        f'{span.path}: a document of more than {2 * tokens} tokens; put blank '
-                        'lines between documents'
+                        f'{span.path}: a document of more than {2 * tokens} tokens; put '
+                        f'{layout.ends} between documents'
                     )
         document += 1
     yield _corpus(*_joined(pending, chunks), spans)
@@ -220,70 +136,6 @@ def _corpus(ids, lengths, document, spans):
         sentences=np.concatenate([[0], np.cumsum(lengths)]),
         documents=np.concatenate([[0], first, [len(lengths)]]),
     )
-
-
-def has_one_document(spans):
-    """Return whether the text of some spans is a single document."""
-    documents = 0
-    for span in spans:
-        begins = True
-        for lines, _ in _read_lines(span):
-            for line in lines:
-                documents += bool(line) and begins
-                begins = not line
-            if documents > 1:
-                return False
-    return documents == 1
-
-
-def warn_of_single_documents(shares):
-    """Warn if some shares of the text, lists of spans, have only one document each."""
-    alone = [spans[0].path for spans in shares if has_one_document(spans)]
-    if alone:
-        logging.warning(
-            '%s: only one document, from which random next sentences come too; blank lines '
-            'separate documents',
-            first_of(alone),
-        )
-
-
-def _read_lines(span):
-    """Yield lists of stripped lines, with the number of bytes that each list comes from."""
-    with open(span.path, 'rb') as file:
-        file.seek(span.start)
-        position = span.start
-        while position < span.stop:
-            data = file.read(min(CHUNK_BYTES, span.stop - position))
-            if position + len(data) < span.stop:
-                rest = file.readline(LONGEST_LINE)  # to the end of the line
-                if len(rest) == LONGEST_LINE and not rest.endswith(b'\n'):
-                    line = _line_number(span.path, position + len(data))
-                    raise ToolkitError(
-                        f'{span.path}:{line}: a line of more than {LONGEST_LINE} bytes; put one '
-                        'sentence on each line, and blank lines between documents'
-                    )
-                data += rest
-            if not data:
-                raise ToolkitError(f'{span.path}: became shorter while it was read')
-            try:
-                text = data.decode('utf8')
-            except UnicodeDecodeError as error:
-                line = _line_number(span.path, position + error.start)
-                raise ToolkitError(f'{span.path}:{line}: not valid UTF-8') from None
-            if position == 0 and text.startswith('\ufeff'):
-                text = text[1:]
-            position += len(data)
-            text = text.replace('\r\n', '\n').replace('\r', '\n')
-            lines = [line.strip() for line in text.split('\n')]
-            if text.endswith('\n'):
-                lines.pop()  # nothing follows the last line end
-            yield lines, len(data)
-
-
-def _line_number(path, position):
-    with open(path, 'rb') as file:
-        sizes = (min(CHUNK_BYTES, position - start) for start in range(0, position, CHUNK_BYTES))
-        return sum(file.read(size).count(b'\n') for size in sizes) + 1
 
 
 def encode_lines(lines, encode, repeatable=True):

@@ -25,7 +25,7 @@ PACKAGES = ('distributed', 'numpy', 'tokenizers', 'sentencepiece')
 
 
 @contextlib.contextmanager
-def dask_executor(address, output, inputs):
+def dask_executor(address, output, inputs, packages=PACKAGES):
     """Connect to a scheduler; refuse workers whose results could differ from this machine's.
 
     Parameters
@@ -36,6 +36,8 @@ def dask_executor(address, output, inputs):
         The absolute path of a file that the workers write. Its folder is created if missing.
     inputs : list of str
         The absolute paths of the files that the workers read.
+    packages : sequence of str
+        What must have the same version everywhere.
 
     Yields
     ------
@@ -67,7 +69,7 @@ def dask_executor(address, output, inputs):
         check_workers.wait_for_first()
         try:
             sizes = {path: os.path.getsize(path) for path in [*inputs, beacon]}
-            _check_machines(client, address, sizes)
+            _check_machines(client, address, sizes, packages)
             yield client.get_executor(pure=False), check_workers, beacon
         except distributed.KilledWorker:
             raise ToolkitError(
@@ -141,11 +143,12 @@ class _WorkerCheck:
             time.sleep(0.2)
 
 
-def _check_machines(client, address, sizes):
+def _check_machines(client, address, sizes, packages):
     """Refuse machines with different software, and workers that see different files."""
-    here = versions()
-    found = {f'the scheduler at {address}': _result(client.run_on_scheduler, inspect_machine, {})}
-    workers = client.run(inspect_machine, sizes, on_error='return')
+    here = versions(packages)
+    seen = _result(client.run_on_scheduler, inspect_machine, {}, packages)
+    found = {f'the scheduler at {address}': seen}
+    workers = client.run(inspect_machine, sizes, packages, on_error='return')
     found.update((f'the worker at {key}', value) for key, value in workers.items())
     for machine, seen in found.items():
         if isinstance(seen, Exception):
@@ -176,14 +179,14 @@ def _result(function, *args):
         return error
 
 
-def versions():
+def versions(packages):
     """Return the versions that must be the same everywhere, by name."""
     found = {
         'Python': '.'.join(platform.python_version_tuple()[:2]),
         'zlib': zlib.ZLIB_RUNTIME_VERSION,
         "this project's version": bert.__version__,
     }
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -191,9 +194,9 @@ def versions():
     return found
 
 
-def inspect_machine(sizes):
+def inspect_machine(sizes, packages):
     """Return this machine's :func:`versions`, and the first file that differs in size here."""
-    return versions(), next((path for path in sizes if not _has(path, sizes[path])), None)
+    return versions(packages), next((path for path in sizes if not _has(path, sizes[path])), None)
 
 
 def _has(path, size):

@@ -15,10 +15,13 @@ from bert.cli.flags import (
     seed,
 )
 from bert.distributed.flags import add_kvstore_flag, check_kvstore
+from bert.pretraining.files import Layout
 from bert.pretraining.instance_flags import (
+    add_layout_flags,
     add_no_nsp_flag,
     add_recipe_flags,
     check_max_seq_length,
+    layout_of,
 )
 from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
@@ -108,6 +111,7 @@ def build_flags():
         'documents; each epoch makes new instances. The flags of this group go with it',
     )
     add_recipe_flags(parser, text, raw=True)
+    add_layout_flags(parser, text, raw=True)
     parser.flag(
         text,
         '--do_lower_case',
@@ -251,13 +255,15 @@ def check_args(args, raw):
             raise UsageError(f'{flag} needs --{data}')
         if getattr(args, data) and not getattr(args, wanted):
             raise UsageError(f'--{data} goes with {flag}')
-    defaults = {**Recipe()._asdict(), 'do_lower_case': False, 'num_workers': 1}
+    defaults = {**Recipe()._asdict(), **Layout()._asdict()}
+    defaults.update(do_lower_case=False, num_workers=1)
     for name in raw:
         if getattr(args, name) is None:
             setattr(args, name, defaults[name])
         elif not args.raw:
             raise UsageError(f'--{name} goes with --raw; in shards it is fixed when they are made')
     check_max_seq_length(args.max_seq_length)
+    layout_of(args)  # refuses a marker that is none
     if args.pretrained and is_configuration(args.bert_model):
         raise UsageError(
             '--pretrained goes with a model of the zoo or a model directory; '

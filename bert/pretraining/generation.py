@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from bert.pretraining.corpus import read_corpora
+from bert.pretraining.files import BY_LINE, Layout
 from bert.pretraining.instances import Recipe, make_instances
 from bert.pretraining.masking import symbols_of
 from bert.pretraining.shards import write_npz, write_recordio
@@ -46,6 +47,7 @@ class ShardPlan(NamedTuple):
     recipe: Recipe
     random_seed: int
     format: str
+    layout: Layout = BY_LINE
     # On other machines: a file that exists while the shard is wanted.
     beacon: Optional[str] = None
 
@@ -127,6 +129,7 @@ def make_blocks(plan, on_progress):
         repeatable=tokenization.sp_nbest in (0, 1),
         on_progress=on_reading,
         whole_documents=not plan.recipe.no_nsp,
+        layout=plan.layout,
     ):
         count, blocks = make_instances(corpus, plan.recipe, symbols, rng)
         start, done = made, 0
@@ -154,6 +157,7 @@ def shard_settings(plan):
     tokenization = plan.tokenization._asdict()
     return {
         **plan.recipe.described(),
+        **plan.layout.described(),
         **tokenization,
         'sentencepiece': bool(tokenization['sentencepiece']),
         'random_seed': plan.random_seed,

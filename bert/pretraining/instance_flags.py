@@ -1,6 +1,7 @@
 """The flags that describe instances, common to both scripts of pre-training."""
 
 from bert.cli.flags import count, fraction
+from bert.pretraining.files import Layout
 from bert.pretraining.instances import MIN_SEQ_LENGTH, Recipe
 from bert.system.errors import UsageError
 
@@ -48,6 +49,47 @@ def add_no_nsp_flag(parser, group):
         help='masked words only, no next sentences: instances are one piece of text each, from '
         'text that need not consist of documents',
     )
+
+
+def add_layout_flags(parser, group, raw=False):
+    """Add the flags that tell sentences and documents apart, named as the fields of Layout.
+
+    Parameters
+    ----------
+    parser, group, raw
+        See :func:`add_recipe_flags`.
+    """
+    roles = 'raw' if raw else ''
+    parser.flag(
+        group,
+        '--segment',
+        roles=roles,
+        action='store_true',
+        default=None if raw else False,
+        help='the text is plain: wrapped lines or whole paragraphs, which are cut into sentences; '
+        'paragraphs end at blank lines and at items of lists',
+    )
+    parser.flag(
+        group,
+        '--document_marker',
+        roles=roles,
+        metavar='LINE',
+        help='documents end at lines that say LINE and nothing else, instead of at blank lines',
+    )
+
+
+def layout_of(args):
+    """Return the :class:`bert.pretraining.files.Layout` that the flags describe.
+
+    Raises
+    ------
+    UsageError
+        If the marker is blank, or not a single line.
+    """
+    marker = args.document_marker
+    if marker is not None and len(marker.strip().splitlines()) != 1:
+        raise UsageError(f'--document_marker {marker!r} is not a line of text')
+    return Layout(args.segment, marker and marker.strip())
 
 
 def recipe_of(args, **others):

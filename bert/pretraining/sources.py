@@ -17,9 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bert.cli.console import first_of
-from bert.pretraining.corpus import (
+from bert.pretraining.corpus import read_corpus
+from bert.pretraining.files import (
+    BY_LINE,
+    Layout,
     find_files,
-    read_corpus,
     share_out,
     warn_of_single_documents,
 )
@@ -165,6 +167,7 @@ class TextUnit(NamedTuple):
     lower: bool
     recipe: Recipe
     seeds: list
+    layout: Layout = BY_LINE
 
     def load(self):
         """Make the instances; different seeds give different pairs and masks.
@@ -175,7 +178,7 @@ class TextUnit(NamedTuple):
             See :func:`bert.pretraining.shards.read_shard`.
         """
         encode = partial(tokenize, build_tokenizer(self.vocab, self.lower))
-        corpus = read_corpus(self.spans, encode, len(self.vocab))
+        corpus = read_corpus(self.spans, encode, len(self.vocab), layout=self.layout)
         rng = np.random.default_rng(self.seeds)
         _, blocks = make_instances(corpus, self.recipe, symbols_of(self.vocab), rng)
         return concatenate(list(blocks))
@@ -195,24 +198,26 @@ class Text:
     recipe : Recipe
     num_workers : int
         The number of processes.
+    layout : bert.pretraining.files.Layout
     """
 
     count = None  # the number of instances, unknown before they are made
     undescribed = ()  # unlike shards
 
-    def __init__(self, patterns, vocab, lower, recipe, num_workers):
+    def __init__(self, patterns, vocab, lower, recipe, num_workers, layout=BY_LINE):
         self.vocab = vocab
         self.lower = lower
         self.recipe = recipe
+        self.layout = layout
         self.ahead = num_workers
-        self.pieces = cut_text(find_files(patterns), whole_documents=not recipe.no_nsp)
+        self.pieces = cut_text(find_files(patterns), not recipe.no_nsp, layout)
         if not recipe.no_nsp:
-            warn_of_single_documents(self.pieces)
+            warn_of_single_documents(self.pieces, layout)
         self.description = [
             [os.path.basename(span.path), span.start, span.stop]
             for spans in self.pieces
             for span in spans
-        ] + [list(recipe.described().values())]
+        ] + [[*recipe.described().values(), *layout.described().items()]]
 
     def __str__(self):
         size = sum(span.stop - span.start for spans in self.pieces for span in spans)
@@ -220,8 +225,9 @@ class Text:
 
     def units(self, seed, epoch, rows):
         """Return the units of an epoch; ``rows`` has no effect, as every piece of text has many."""
+        settings = self.vocab, self.lower, self.recipe
         return [
-            TextUnit(self.pieces[i], self.vocab, self.lower, self.recipe, [seed, epoch, i])
+            TextUnit(self.pieces[i], *settings, [seed, epoch, i], self.layout)
             for i in np.random.default_rng([seed, epoch]).permutation(len(self.pieces)).tolist()
         ]
 
@@ -243,8 +249,8 @@ class Text:
                 processes.stop_children(kill=True)
 
 
-def cut_text(paths, whole_documents=True):
-    """Cut large files, and group small ones; see :func:`bert.pretraining.corpus.share_out`.
+def cut_text(paths, whole_documents=True, layout=BY_LINE):
+    """Cut large files, and group small ones; see :func:`bert.pretraining.files.share_out`.
 
     Returns
     -------
@@ -254,7 +260,7 @@ def cut_text(paths, whole_documents=True):
     pieces, size = [[]], 0
     for path in paths:
         count = max(1, os.path.getsize(path) // TEXT_PER_UNIT)
-        for (span,) in share_out([path], count, whole_documents):
+        for (span,) in share_out([path], count, whole_documents, layout):
             if size >= TEXT_PER_UNIT // 2:
                 pieces.append([])
                 size = 0

@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert.pretraining import corpus
-from bert.pretraining.corpus import (
+from bert.pretraining import files
+from bert.pretraining.corpus import encode_lines, read_corpora, read_corpus
+from bert.pretraining.files import (
     Span,
-    encode_lines,
     find_files,
     has_one_document,
-    read_corpora,
-    read_corpus,
     share_out,
     warn_of_single_documents,
 )
@@ -116,7 +114,7 @@ def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
     documents = [['ab' * (1 + (i + j) % 3) for j in range(1 + i % 4)] for i in range(20)]
     path = write(tmp_path / 'a.txt', '\n\n'.join('\n'.join(lines) for lines in documents))
     for chunk in (7, 2**20):
-        monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+        monkeypatch.setattr(files, 'CHUNK_BYTES', chunk)
         for count in (2, 3, 5):
             parts = [as_text(read_corpus(s, letters, 26)) for s in share_out([path], count)]
             assert [document for part in parts for document in part] == documents
@@ -125,7 +123,7 @@ def test_the_parts_of_a_file_are_read_to_their_ends(tmp_path, monkeypatch):
 @pytest.mark.parametrize('longest', [3, 2**24])
 def test_a_file_is_cut_between_lines(tmp_path, monkeypatch, longest):
     """Without blank lines too, and wherever a line is longer than is read at a time."""
-    monkeypatch.setattr(corpus, 'LONGEST_LINE', longest)
+    monkeypatch.setattr(files, 'LONGEST_LINE', longest)
     lines = ['ab' * (1 + i % 5) + ' \n' for i in range(60)]
     text = ''.join(lines)
     path = write(tmp_path / 'a.txt', text)
@@ -168,13 +166,13 @@ def test_chunks_make_no_difference(tmp_path, monkeypatch):
     lines = ['abc de' * (1 + i % 5) if i % 7 else '' for i in range(200)]
     path = write(tmp_path / 'a.txt', '\n'.join(lines))
     whole, fractions = as_text(read(path)), []
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 40)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 40)
     assert as_text(read(path, on_progress=fractions.append)) == whole
     assert fractions[-1] == 1 and fractions == sorted(fractions) and len(fractions) > 20
 
 
 def test_invalid_utf8_is_named_by_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 10)
     path = write(tmp_path / 'a.txt', b'abc\n' * 40 + b'ab\xffc\n' + b'abc\n')
     with pytest.raises(ToolkitError, match=r'a\.txt:41: not valid UTF-8$'):
         read(path)
@@ -205,7 +203,7 @@ def test_too_little_text(tmp_path, text, words):
 )
 @pytest.mark.parametrize('chunk', [1, 3, 2**20])
 def test_a_single_document(tmp_path, monkeypatch, caplog, text, expected, chunk):
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', chunk)
     path = write(tmp_path / 'a.txt', text)
     spans = [Span(path, 0, len(text))]
     assert has_one_document(spans) == expected
@@ -239,7 +237,7 @@ def random_documents(rng, count):
 @pytest.mark.parametrize('count', [2, 3, 4, 5, 40])
 def test_a_text_is_cut_as_slowly(tmp_path, monkeypatch, chunk, count):
     """Every document comes once and undivided, whether the text is in one file or two."""
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', chunk)
     several = 0
     for seed in range(15):
         documents = random_documents(np.random.default_rng([seed, count]), count)
@@ -262,7 +260,7 @@ def test_a_text_is_cut_as_slowly(tmp_path, monkeypatch, chunk, count):
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 2000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 2000)
     documents = random_documents(np.random.default_rng(1), 200)
     text = '\n\n'.join('\n'.join(document) for document in documents) + '\n\n'
     peaks = []
@@ -280,7 +278,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize('chunk', [7, 150, 2**20])
 def test_a_text_is_cut_between_sentences(tmp_path, monkeypatch, chunk):
     """A corpus ends as soon as it has enough tokens, within a document too."""
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', chunk)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', chunk)
     for seed in range(5):
         documents = random_documents(np.random.default_rng(seed), 12)
         documents[3] *= 60
@@ -304,7 +302,7 @@ def test_a_text_is_cut_between_sentences(tmp_path, monkeypatch, chunk):
 
 
 def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 2000)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 2000)
     peaks = []
     for copies in (400, 4000):
         (spans,) = share_out([write(tmp_path / f'{copies}', 'ab abc\nabcd ef a\n' * copies)], 1)
@@ -333,8 +331,8 @@ def test_a_document_without_end(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10)
-    monkeypatch.setattr(corpus, 'LONGEST_LINE', 50)
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 10)
+    monkeypatch.setattr(files, 'LONGEST_LINE', 50)
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 45 + '\n\nabc\n')
     assert len(read(path).documents) == 12
     path = write(tmp_path / 'a.txt', 'abc\n\n' * 9 + 'a' * 65 + '\n\nabc\n')

@@ -5,6 +5,7 @@ The workers are processes on this machine; PYTHONPATH hides what some of them mu
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import random
 import signal
@@ -138,6 +139,7 @@ def test_the_same_bytes_as_on_this_machine(here, cluster):
         FLAGS,
         [*FLAGS, '--format=recordio'],
         ['--sentencepiece=sp.model', '--sp_nbest=-1', '--sp_alpha=0.1'],
+        *([[*FLAGS, '--segment']] if importlib.util.find_spec('sentencex') else []),
     ]):  # fmt: skip
         flags = ['--input_file=text.txt', *flags, '--num_outputs=4', '--dupe_factor=3']
         made_here = create_pretraining_data.main([*flags, f'--output_dir=a{i}', '--num_workers=1'])
@@ -302,14 +304,16 @@ def test_a_machine_without_this_project(here, who):
     assert ' cannot run this project (' in sentence and "No module named 'bert'" in sentence
 
 
-def test_another_version(here):
-    information = here / 'other' / 'numpy-0.1.dist-info'
+@pytest.mark.parametrize('name, flags', [('numpy', []), ('sentencex', ['--segment'])])
+def test_another_version(here, name, flags):
+    pytest.importorskip(name)
+    information = here / 'other' / f'{name}-0.1.dist-info'
     information.mkdir(parents=True)
-    (information / 'METADATA').write_text('Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n')
+    (information / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n')
     path = f'{here / "other"}{os.pathsep}{ROOT}'
     with scheduler() as (address, _), worker(address, path=path):
-        sentence = fails('--output_dir=d', '--scheduler', address)
-    assert ' has numpy 0.1, this machine (' in sentence
+        sentence = fails('--output_dir=d', '--scheduler', address, *flags)
+    assert f' has {name} 0.1, this machine (' in sentence
     assert sentence.endswith('since the bytes of the outputs depend on them')
 
 
