@@ -7,6 +7,7 @@ from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
+from bert.training.events import require_tensorboard
 
 INFERENCE_ON_OWN_DATA = (
     '--only_inference on own data takes --dev_file and --test_file, and a --bert_model that this '
@@ -133,6 +134,10 @@ def check_args(args):
         )
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
+    if args.tensorboard:
+        if args.only_inference:
+            raise UsageError('--tensorboard goes with training, not with --only_inference')
+        require_tensorboard()
     is_bertadam = args.optimizer.lower() == 'bertadam'
     if args.resume and not is_bertadam:
         raise UsageError(

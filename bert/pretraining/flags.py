@@ -5,6 +5,7 @@ from pathlib import Path
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_tensorboard_flag,
     check_dtype,
     count,
     fraction,
@@ -22,6 +23,7 @@ from bert.pretraining.instance_flags import (
 )
 from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
+from bert.training.events import require_tensorboard
 
 DESCRIPTION = (
     'Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py.'
@@ -71,6 +73,13 @@ def build_flags():
     )
     parser.flag(
         data, '--data_eval', roles='by_worker', metavar='GLOBS', help='shards to evaluate on'
+    )
+    parser.flag(
+        data,
+        '--eval_interval',
+        type=positive_int,
+        metavar='STEPS',
+        help='evaluate during training too, after each STEPS updates and after the last',
     )
     parser.flag(
         data,
@@ -190,6 +199,7 @@ def build_flags():
     parser.flag(
         output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
     )
+    add_tensorboard_flag(parser, output, roles='by_worker')
     parser.flag(
         output,
         '--verbose',
@@ -226,12 +236,7 @@ def check_args(args, raw):
     """
     if not (args.do_training or args.do_eval):
         raise UsageError('nothing to do: --do-training, --do-eval or both are needed')
-    for wanted, data in (('do_training', 'data'), ('do_eval', 'data_eval')):
-        flag = '--' + wanted.replace('_', '-')
-        if getattr(args, wanted) and not getattr(args, data):
-            raise UsageError(f'{flag} needs --{data}')
-        if getattr(args, data) and not getattr(args, wanted):
-            raise UsageError(f'--{data} goes with {flag}')
+    check_work(args)
     defaults = {**Recipe()._asdict(), 'do_lower_case': False, 'num_workers': 1}
     for name in raw:
         if getattr(args, name) is None:
@@ -244,12 +249,27 @@ def check_args(args, raw):
             '--pretrained goes with a model of the zoo or a model directory; '
             f'{args.bert_model} means training from scratch'
         )
-    if args.profile and not args.do_training:
-        raise UsageError('--profile goes with --do-training')
     if args.profile and not Path(args.profile).absolute().parent.is_dir():
         raise UsageError(f'--profile {args.profile}: there is no such folder')
+    if args.tensorboard:
+        require_tensorboard()
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
+
+
+def check_work(args):
+    """Refuse data without a use, and a use without data."""
+    if args.do_training and not args.data:
+        raise UsageError('--do-training needs --data')
+    if not args.do_training:
+        for name in ('data', 'eval_interval', 'profile', 'tensorboard'):
+            if getattr(args, name):
+                raise UsageError(f'--{name} goes with --do-training')
+    if args.data_eval and not (args.do_eval or args.eval_interval):
+        raise UsageError('--data_eval goes with --do-eval or --eval_interval')
+    if not args.data_eval and (args.do_eval or args.eval_interval):
+        flag = '--do-eval' if args.do_eval else '--eval_interval'
+        raise UsageError(f'{flag} needs --data_eval')
 
 
 def is_configuration(name):
