@@ -267,17 +267,13 @@ def train(model, sources, start, contexts, workers, events, args):
         scale = updater.loss_scale.value
         return gradients(model, loss, batches, contexts, scale, workers, args.no_nsp)
 
-    def stop(signum):
-        raise Stopped(
-            signum, f'step {recorder.step} is saved, and --start_step auto goes on from there'
-        )
-
     def check():
         signum = asked_to_stop()
         if signum:
             if recorder.saved_step < recorder.step:
                 recorder.save(updater, position)
-            stop(signum)
+            saved = f'step {recorder.step} is saved'
+            raise Stopped(signum, f'{saved}, and --start_step auto goes on from there')
 
     def evaluate_if_due():
         if is_evaluated(recorder.step, args):
@@ -302,15 +298,13 @@ def train(model, sources, start, contexts, workers, events, args):
             # The batches are weighted so that the gradients are already the mean, as of one sample.
             rate = updater.finish(step, samples=1)
             is_last = step == args.num_steps
-            signum = asked_to_stop()
             if step % args.log_interval == 0 or is_last:
                 recorder.log(rate)
-            if step % args.ckpt_interval == 0 or is_last or signum:
+            if step % args.ckpt_interval == 0 or is_last:
                 recorder.save(updater, position)
             profile.count()
             bar.update()
-            if signum:
-                stop(signum)
+            check()
             evaluate_if_due()
     logging.info('Train cost=%.1fs', time.monotonic() - since)
     return recorder
