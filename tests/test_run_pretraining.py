@@ -1031,7 +1031,7 @@ def evaluations(path):
     return [(line['step'], line['eval']) for line in lines(path) if 'eval' in line]
 
 
-def test_evaluation_during_training(train, folder, tmp_path, evaluating, operators, capsys):
+def test_evaluation_during_training(train, folder, tmp_path, evaluating, capsys):
     """It is that of the checkpoints, evaluated by themselves, and changes no bit of training."""
     flags = {'num_steps': 5, 'log_interval': 3, 'ckpt_interval': 1, 'ckpt_keep': 9}
     train(**flags, name='plain')
@@ -1073,9 +1073,7 @@ def test_the_last_evaluation_is_done_once(train, tmp_path, evaluating):
     assert result['eval'] == one[-1][1]
 
 
-@pytest.mark.parametrize(
-    ('place', 'ckpt_interval'), [('before', 2), ('before', 3), ('within', 100), ('after', 2)]
-)
+@pytest.mark.parametrize(('place', 'ckpt_interval'), [('before', 2), ('within', 100), ('after', 3)])
 def test_a_stop_at_an_evaluation(train, tmp_path, monkeypatch, evaluating, ckpt_interval, place):
     """None is lost or doubled, whether its step has a checkpoint of its own or not."""
     flags = {**evaluating, 'ckpt_interval': ckpt_interval, 'log_interval': 3, 'batch_size': 4}
@@ -1136,7 +1134,8 @@ def test_an_evaluation_takes_no_time_from_the_training(train, folder, tmp_path, 
         return original(*args, **keywords)
 
     monkeypatch.setattr(evaluation, 'evaluate', slow)
-    train(eval_interval=1, num_steps=2, data_eval=folder / 'shards' / '*.npz', log_interval=2)
+    data = folder / 'shards' / '*.npz'
+    train('--do-eval', eval_interval=1, num_steps=2, data_eval=data, log_interval=2)
     written = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     (line,) = (line for line in map(json.loads, written) if 'eval' not in line)
     assert line['step'] == 2 and line['seconds'] < 0.6
