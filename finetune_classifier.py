@@ -205,6 +205,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         can_resume=is_resumable(args.optimizer),
         workers=workers,
         task_name=args.task_name or task.name,
+        tensorboard=args.tensorboard,
     )
 
 
@@ -357,7 +358,7 @@ def train_epoch(updates, first, compute, updater, seen, output, check, args):
 
 def log_training(seen, number, count, rate, output):
     """Log the training metrics, in the original's format and for programs."""
-    loss, values = seen.take()
+    loss, values, speed = seen.take()
     logging.info(
         '[Epoch %d Batch %d/%d] loss=%.4f, lr=%.7f, metrics=%s',
         seen.epoch,
@@ -367,7 +368,8 @@ def log_training(seen, number, count, rate, output):
         rate,
         metrics.describe(values),
     )
-    output.write_line({'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values})
+    line = {'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values}
+    output.write_line({**line, 'samples_per_second': speed})
 
 
 def predict_sets(model, datasets, task, contexts, workers, folder, args):

@@ -30,7 +30,8 @@ from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, UsageError
 from bert.system.files import replacing
 from bert.text.vocab import plain_vocab
-from bert.training import devices, schedule
+from bert.training import schedule
+from bert.training.events import EventFile
 from bert.training.failures import naming_step
 from bert.training.folder import add_line, held
 from bert.training.run import started, stop_signal
@@ -46,7 +47,7 @@ def main(argv=None):
     -------
     dict
         ``step``, the last one; ``train`` and ``eval``, the losses and accuracies of the last log
-        interval and of the evaluation, or None.
+        interval and of the last evaluation, or None.
     """
     args = parse_args(argv)
     with started(args.kvstore, args.dtype, args.verbose) as (memory, workers):
@@ -56,6 +57,8 @@ def main(argv=None):
 def pretrain(args, memory, workers):
     """Do the work of :func:`main` on each worker."""
     from bert.model.parameters import save_huggingface
+    from bert.pretraining.evaluation import evaluate
+    from bert.pretraining.loss import build_loss
     from bert.pretraining.recorder import LOG, open_folder
     from bert.pretraining.start import choose_start, load_weights
     from bert.training import states
@@ -77,7 +80,7 @@ def pretrain(args, memory, workers):
     workers.check_same('flags', {n: v for n, v in vars(args).items() if n not in by_worker})
     log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
-    folder = Path(args.ckpt_dir)
+    folder, events = Path(args.ckpt_dir), None
     if args.do_training:
         workers.from_first(lambda: load_weights(model, args.start_from, start))
     elif start:
@@ -90,18 +93,27 @@ def pretrain(args, memory, workers):
             if workers.is_first:
                 open_folder(folder, start, saved)
                 log_to_file(memory, folder / LOG, append=start > 0)
-            result['train'] = train(model, sources['train'], start, contexts, workers, args)
-            result['step'] = args.num_steps
+                events = EventFile(folder) if args.tensorboard else None
+            recorder = train(model, sources, start, contexts, workers, events, args)
+            result = {
+                'step': args.num_steps,
+                'train': recorder.metrics,
+                'eval': recorder.evaluation,
+            }
             if workers.is_first:
                 lower = choose_casing(location, vocab, args, sources['train'])
                 save_huggingface(folder / 'model', model, vocab, lower)
                 logging.info('the trained model is in %s', folder / 'model')
         if args.do_eval:
-            start = time.monotonic()
-            result['eval'] = evaluate(model, sources['eval'], contexts, workers, args)
-            report_evaluation(result['eval'], time.monotonic() - start)
+            result['eval'] = evaluate(
+                model,
+                build_loss(contexts),
+                *(sources['eval'], args.batch_size_eval, args.seed, contexts, workers),
+                no_nsp=args.no_nsp,
+                log_interval=args.log_interval,
+            )
             if args.do_training and workers.is_first:
-                add_line(folder, {'step': result['step'], 'eval': result['eval']})
+                add_line(folder, {'step': result['step'], 'eval': result['eval']}, events)
     return result
 
 
@@ -180,23 +192,28 @@ def choose_casing(location, vocab, args, source=None):
     return lower if isinstance(lower, bool) else reading.read_casing(location, vocab)[0]
 
 
-def train(model, source, start, contexts, workers, args):
-    """Train from one step to the last.
+def train(model, sources, start, contexts, workers, events, args):
+    """Train from one step to the last, and evaluate on the way.
+
+    An evaluation comes after the training state of its step, whose logs end before it: a run that
+    goes on from there evaluates first.
 
     Parameters
     ----------
     model : gluonnlp.model.BERTModel
-    source : bert.pretraining.sources.Shards or bert.pretraining.sources.Text
+    sources : dict of str to bert.pretraining.sources.Shards or bert.pretraining.sources.Text
+        ``train``, and ``eval`` for evaluations.
     start : int
         The step to go on from.
     contexts : list of mxnet.Context
     workers : bert.distributed.workers.Workers
+    events : bert.training.events.EventFile or None
 
     Returns
     -------
-    dict or None
-        Losses and accuracies of the last log line; None if no step was left.
+    bert.pretraining.recorder.Recorder
     """
+    from bert.pretraining.evaluation import evaluate
     from bert.pretraining.loss import build_loss, gradients
     from bert.pretraining.recorder import Recorder
     from bert.training import update
@@ -224,14 +241,29 @@ def train(model, source, start, contexts, workers, args):
         max_norm=args.max_grad_norm,
     )
     loss = build_loss(contexts)
+    source = sources['train']
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
     kind = args.no_nsp, args.optimizer
-    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, *kind)
+    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, *kind, events)
     position = recorder.restore(updater, start)
 
     def compute(batches):
         scale = updater.loss_scale.value
         return gradients(model, loss, batches, contexts, scale, workers, args.no_nsp)
+
+    def check():
+        signum = asked_to_stop()
+        if signum:
+            if recorder.saved_step < recorder.step:
+                recorder.save(updater, position)
+            saved = f'step {recorder.step} is saved'
+            raise Stopped(signum, f'{saved}, and --start_step auto goes on from there')
+
+    def evaluate_if_due():
+        if is_evaluated(recorder.step, args):
+            data = sources['eval'], args.batch_size_eval, args.seed, contexts, workers
+            recorder.evaluate(lambda: evaluate(model, loss, *data, args.no_nsp, check=check))
+            bar.unpause()
 
     since = time.monotonic()
     logging.info('%s; steps %d to %d', source, start + 1, args.num_steps)
@@ -240,6 +272,7 @@ def train(model, source, start, contexts, workers, args):
         stack.enter_context(naming_step(lambda: (recorder.step, recorder.describe_saved())))
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))
         profile = stack.enter_context(Profile(workers.is_first and args.profile))
+        evaluate_if_due()
         updates = stack.enter_context(streams.updates(source, cut, args.seed, position))
         for step, (batches, position) in zip(range(start + 1, args.num_steps + 1), updates):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
@@ -249,19 +282,25 @@ def train(model, source, start, contexts, workers, args):
             # The batches are weighted so that the gradients are already the mean, as of one sample.
             rate = updater.finish(step, samples=1)
             is_last = step == args.num_steps
-            signum = asked_to_stop()
             if step % args.log_interval == 0 or is_last:
                 recorder.log(rate)
-            if step % args.ckpt_interval == 0 or is_last or signum:
+            if step % args.ckpt_interval == 0 or is_last:
                 recorder.save(updater, position)
             profile.count()
             bar.update()
-            if signum:
-                raise Stopped(
-                    signum, f'step {step} is saved, and --start_step auto goes on from there'
-                )
+            check()
+            evaluate_if_due()
     logging.info('Train cost=%.1fs', time.monotonic() - since)
-    return recorder.metrics
+    return recorder
+
+
+def is_evaluated(step, args):
+    """Return whether training evaluates after a step; the last one is left to --do-eval."""
+    if not args.eval_interval or step == 0:
+        return False
+    if step == args.num_steps:
+        return not args.do_eval
+    return step % args.eval_interval == 0
 
 
 class Profile:
@@ -301,49 +340,6 @@ class Profile:
         with self.stack:
             if self.left > 0:
                 self.finish()
-
-
-def evaluate(model, source, contexts, workers, args):
-    """Compute losses and accuracies over all instances, shared by the workers.
-
-    Those of each ``--log_interval`` batches are logged.
-
-    Returns
-    -------
-    dict of str to float
-        See :meth:`bert.pretraining.loss.Tally.metrics`.
-    """
-    from bert.pretraining.loss import Tally, build_loss, statistics
-    from bert.pretraining.recorder import log_step
-
-    logged, tokens, since = Tally(), 0, time.monotonic()
-    loss, tally = build_loss(contexts), Tally()
-    late = devices.Late(tally.add, devices.IN_FLIGHT * len(contexts))
-    with progress(source.count, 'evaluation', 'row') as bar:
-        batches = streams.evaluation(source, args.batch_size_eval, args.seed)
-        for number, batch in enumerate(batches, 1):
-            bar.update(len(batch.nsp_labels))
-            tokens += int(batch.valid_lengths.sum())
-            ctx = devices.take_turns(number - 1, contexts, workers)
-            if ctx:
-                late.add(batch, statistics(model, loss, batch, ctx)[1])
-            if number % args.log_interval == 0:
-                late.finish()
-                total = Tally(workers.sum_numpy(tally.sums))
-                latest = Tally(total.sums - logged.sums).metrics(args.no_nsp)
-                log_step(number, latest, tokens, 0, time.monotonic() - since)
-                logged, tokens, since = total, 0, time.monotonic()
-    late.finish()
-    tally.sums = workers.sum_numpy(tally.sums)
-    return tally.metrics(args.no_nsp)
-
-
-def report_evaluation(metrics, seconds):
-    """Log an evaluation in the original's format."""
-    from bert.pretraining.loss import describe
-
-    logging.info('%s', describe(metrics, digits=3))
-    logging.info('Eval cost=%.1fs', seconds)
 
 
 if __name__ == '__main__':

@@ -160,7 +160,7 @@ def measure(command, output, environment):
         raise ToolkitError(f'a training failed: {last}')
     lines = [json.loads(line) for line in (output / 'metrics.jsonl').read_text().splitlines()]
     return {
-        'losses': {line['step']: losses_of(line) for line in lines if 'step' in line},
+        'losses': {line['step']: losses_of(line) for line in lines if 'lr' in line},
         'seconds': statistics.median(np.diff(times)[WARM:]),
         'bytes': statistics.median(np.diff(traffic)[WARM:]),
     }

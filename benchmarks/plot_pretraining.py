@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Draw both losses of pre-training, from the metrics.jsonl that run_pretraining.py writes."""
+"""Draw losses and accuracies of pre-training, from the metrics.jsonl of run_pretraining.py.
+
+Evaluations during training (--eval_interval) are drawn over the curves of the training.
+"""
 
 import json
 import sys
@@ -12,7 +15,13 @@ from bert.cli.program import run
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing
 
-LOSSES = {'mlm_loss': 'masked LM loss', 'nsp_loss': 'next sentence loss'}
+# By panel, row by row.
+CURVES = {
+    'mlm_loss': 'masked LM loss',
+    'nsp_loss': 'next sentence loss',
+    'mlm_acc': 'masked LM accuracy, %',
+    'nsp_acc': 'next sentence accuracy, %',
+}
 
 
 def parse_args(argv=None):
@@ -23,25 +32,33 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read_losses(path):
-    """Read the losses of a training run.
+def read_curves(path):
+    """Read the losses and accuracies of a training run.
 
     Returns
     -------
-    list of int, dict of str to list of float
-        The steps, and the losses at these steps for each of :data:`LOSSES` that there is.
+    list of dict
+        For training and for evaluation, by the names of :data:`CURVES`: the steps and the values
+        at these steps. A curve without values is left out.
     """
     with open(path, encoding='utf8') as file:
-        lines = [values for values in map(json.loads, file) if 'eval' not in values]
-    if not lines:
+        lines = list(map(json.loads, file))
+    training = [line for line in lines if 'eval' not in line]
+    evaluations = [{'step': line['step'], **line['eval']} for line in lines if 'eval' in line]
+    if not training:
         raise ToolkitError(f'{path}: there is no training step in it')
-    return [line['step'] for line in lines], {
-        name: [line[name] for line in lines] for name in LOSSES if name in lines[0]
-    }
+    return [
+        {
+            name: ([line['step'] for line in kind], [line[name] for line in kind])
+            for name in CURVES
+            if kind and name in kind[0]
+        }
+        for kind in (training, evaluations)
+    ]
 
 
-def draw(steps, losses, path):
-    """Draw each loss over the steps, in a panel of its own."""
+def draw(training, evaluation, path):
+    """Draw each curve of training over the steps, in a panel of its own, and that of evaluation."""
     try:
         import matplotlib
     except ImportError:
@@ -49,26 +66,32 @@ def draw(steps, losses, path):
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    # Without a date and random names, the same losses give the same file.
+    # Without a date and random names, the same values give the same file.
     pyplot.rcParams['svg.hashsalt'] = 'bert'
+    columns = sum(name.endswith('loss') for name in training)
+    rows = len(training) // columns
     figure, panels = pyplot.subplots(
-        1, len(losses), figsize=(9, 3.2), layout='constrained', squeeze=False
+        rows, columns, figsize=(4.5 * columns, 3 * rows), layout='constrained', squeeze=False
     )
-    for panel, (name, values) in zip(panels[0], losses.items()):
-        panel.plot(steps, values, linewidth=1.2)
-        panel.set(xlabel='step', ylabel=LOSSES[name])
+    for panel, (name, curve) in zip(panels.flat, training.items()):
+        panel.plot(*curve, linewidth=1.2, label='training')
+        if name in evaluation:
+            panel.plot(*evaluation[name], '.-', linewidth=1.2, label='held-out data')
+            panel.legend(frameon=False)
+        panel.set(xlabel='step', ylabel=CURVES[name])
         panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
     kind = path.rpartition('.')[2]
     metadata = {'Date': None} if kind == 'svg' else None
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    pyplot.close(figure)
 
 
 def main(argv=None):
-    """Draw the losses."""
+    """Draw the curves."""
     args = parse_args(argv)
-    draw(*read_losses(args.metrics), args.picture)
+    draw(*read_curves(args.metrics), args.picture)
 
 
 if __name__ == '__main__':

@@ -172,7 +172,7 @@ def without_times(folder):
     """Return ``metrics.jsonl`` without the values that depend on the clock."""
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     for line in lines:
-        for name in ('seconds', 'tokens_per_second'):
+        for name in ('seconds', 'tokens_per_second', 'samples_per_second'):
             line.pop(name, None)
     return json.dumps(lines).encode()
 

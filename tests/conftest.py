@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import string
+import struct
 import sys
 import threading
 import zipfile
@@ -293,6 +294,73 @@ def change(folder):
         return folder
 
     return apply
+
+
+def read_events(folder):
+    """Read the points of a folder's only event file, by nobody's library.
+
+    Returns
+    -------
+    list of (str, int, float)
+        Name, step and value.
+    """
+    (path,) = folder.iterdir()
+    assert path.name.startswith('events.out.tfevents.')
+    data, events = path.read_bytes(), []
+    while data:
+        (size,) = struct.unpack('<Q', data[:8])
+        record = data[12 : 12 + size]
+        for checked, stored in ((data[:8], data[8:12]), (record, data[12 + size : 16 + size])):
+            assert struct.unpack('<I', stored) == (masked_crc32c(checked),)
+        events.append(dict(protobuf_fields(record)))
+        data = data[16 + size :]
+    version, start, *events = events
+    assert version[3] == b'brain.Event:2' and dict(protobuf_fields(start[7])) == {1: 1}
+    assert all(1e9 < event[1] < 1e11 for event in (version, start, *events))
+    return [
+        (point[1].decode(), event.get(2, 0), point[2])
+        for event in events
+        for point in (dict(protobuf_fields(value)) for _, value in protobuf_fields(event[5]))
+    ]
+
+
+def protobuf_fields(data):
+    """Yield the number and the value of each field of a message."""
+
+    def varint():
+        nonlocal data
+        value, shift = 0, 0
+        while True:
+            byte, data = data[0], data[1:]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while data:
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+            continue
+        size = {1: 8, 5: 4}.get(kind) or varint()
+        value, data = data[:size], data[size:]
+        yield number, value if kind == 2 else struct.unpack({1: '<d', 5: '<f'}[kind], value)[0]
+
+
+def masked_crc32c(data):
+    """Compute TensorFlow's masked checksum bit by bit (RFC 3720, B.4)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def approximately(points):
+    """Return points that equal those whose values went through float32."""
+    return [(tag, step, pytest.approx(value, rel=1e-6)) for tag, step, value in points]
 
 
 def parameters_of(block):

@@ -322,6 +322,34 @@ PRETRAINING = [
         '        pass\n',
         f'{PRETRAIN}resumed_run_has_the_same_bits',
     ),
+    (
+        'no evaluation where a run goes on',
+        'run_pretraining.py',
+        '        evaluate_if_due()\n        updates =',
+        '        updates =',
+        f'{PRETRAIN}a_stop_at_an_evaluation',
+    ),
+    (
+        'the last evaluation done twice',
+        'run_pretraining.py',
+        'return not args.do_eval',
+        'return True',
+        f'{PRETRAIN}the_last_evaluation_is_done_once',
+    ),
+    (
+        'a signal in an evaluation loses its step',
+        'run_pretraining.py',
+        'if recorder.saved_step < recorder.step:',
+        'if not recorder.saved_step:',
+        f'{PRETRAIN}resumed_run_has_the_same_bits',
+    ),
+    (
+        'evaluations counted as training time',
+        'bert/pretraining/recorder.py',
+        'self.since += time.monotonic() - since',
+        'pass',
+        f'{PRETRAIN}an_evaluation_takes_no_time_from_the_training',
+    ),
 ]
 
 TRAINING = [
@@ -480,6 +508,20 @@ TRAINING = [
         'if before != now:',
         "if before != now and name == 'devices':",
         f'{FINETUNE}another_run_is_not_resumed',
+    ),
+    (
+        'event files of an earlier process stay',
+        'bert/training/events.py',
+        'for path in earlier:',
+        'for path in ():',
+        'tests/training/test_events.py::test_a_file_begins_with_what_the_run_has',
+    ),
+    (
+        'a new event file without the earlier lines',
+        'bert/training/events.py',
+        'for first in range(0, len(lines), LINES_AT_ONCE):',
+        'for first in range(LINES_AT_ONCE, len(lines), LINES_AT_ONCE):',
+        'tests/training/test_events.py::test_a_file_begins_with_what_the_run_has',
     ),
     (
         'an idle device computes at weight 1',

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, need_bfloat16, spoil_array
+from conftest import ROOT, WORDS, approximately, need_bfloat16, read_events, spoil_array
 
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
@@ -219,14 +219,17 @@ def test_log_lines_in_the_form_of_the_original(mrpc):
 def test_metrics_for_programs(mrpc):
     output, result = mrpc
     lines = lines_of(output)
-    training = [line for line in lines if 'step' in line]
+    training = [line for line in lines if 'loss' in line]
     assert [line['step'] for line in training] == list(range(2, 19, 2))
     assert [line['epoch'] for line in training] == [1] * 3 + [2] * 3 + [3] * 3
-    assert set(training[0]) == {'epoch', 'step', 'loss', 'lr', 'accuracy', 'f1'}
+    speed = 'samples_per_second'
+    assert set(training[0]) == {'epoch', 'step', 'loss', 'lr', 'accuracy', 'f1', speed}
+    assert all(0 < line[speed] < 1e5 for line in training)
     assert training[-1]['lr'] == 0.0
-    epochs = [line for line in lines if 'step' not in line]
-    assert [{**line, 'epoch': None} for line in epochs] == [
-        {**epoch, 'epoch': None} for epoch in result['epochs']
+    epochs = [line for line in lines if 'loss' not in line]
+    assert epochs == [
+        {'epoch': number, 'step': 6 * number, **epoch}
+        for number, epoch in enumerate(result['epochs'], 1)
     ]
     # Metrics of the whole epoch, 22 rows, not of its last batches.
     assert round(training[2]['accuracy'] * 22, 6) == round(training[2]['accuracy'] * 22)
@@ -335,7 +338,7 @@ def test_training_steps_that_end_within_an_epoch(glue_dir, tiny_bert, tmp_path):
     flags = ['--training_steps', '8', *SMALL, '--log_interval', '1', '--epochs', '7']
     result = finetune(tmp_path, '--bert_model', tiny_bert, *flags)
     assert len(result['epochs']) == 2
-    training = [line for line in lines_of(tmp_path) if 'step' in line]
+    training = [line for line in lines_of(tmp_path) if 'loss' in line]
     assert [(line['epoch'], line['step']) for line in training] == [
         *((1, step) for step in range(1, 7)),
         (2, 7),
@@ -376,7 +379,7 @@ def assert_equal_runs(one, other):
     assert len(lines) == len(others) > 5
     for line, other_line in zip(lines, others):
         assert set(line) == set(other_line)
-        for key in set(line) - {'seconds', 'dev'}:
+        for key in set(line) - {'seconds', 'samples_per_second', 'dev'}:
             assert line[key] == pytest.approx(other_line[key], rel=1e-4, abs=1e-5), key
         if 'dev' in line:
             assert line['dev'] == pytest.approx(other_line['dev'], abs=1e-4)
@@ -430,7 +433,7 @@ def test_each_epoch_has_its_own_order(nineteen, tiny_bert_without_dropout, no_dr
     )
     losses = {}
     for line in lines_of(tmp_path / 'out'):
-        if 'step' in line:
+        if 'loss' in line:
             losses.setdefault(line['epoch'], []).append(line['loss'])
     assert [len(epoch) for epoch in losses.values()] == [5, 5, 5]
     assert len({tuple(epoch) for epoch in losses.values()}) == 3
@@ -454,7 +457,7 @@ def test_bfloat16(mrpc, glue_dir, tiny_bert, tmp_path):
     output, _ = mrpc
     finetune(tmp_path, '--bert_model', tiny_bert, '--dtype', 'bfloat16', *SMALL)
     losses = [
-        np.array([line['loss'] for line in lines_of(folder) if 'step' in line])
+        np.array([line['loss'] for line in lines_of(folder) if 'loss' in line])
         for folder in (output, tmp_path)
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
@@ -894,6 +897,10 @@ def test_the_original_commands():
             '--resume goes with training, not with',
         ),
         (
+            ['--tensorboard', '--only_inference', '--model_parameters', 'm'],
+            '--tensorboard goes with training, not with',
+        ),
+        (
             ['--resume', '--optimizer', 'adam'],
             "--resume goes with --optimizer bertadam or lamb: the state of MXNet's adam is not "
             'saved',
@@ -1072,7 +1079,7 @@ def test_on_a_gpu(has_gpu, mrpc, glue_dir, tiny_bert, tmp_path, dtype):
     flags = ['--bert_model', tiny_bert, '--gpu', '--dtype', dtype, *SMALL]
     result = finetune(tmp_path, *flags)
     assert len(result['epochs']) == 3
-    losses = [line['loss'] for line in lines_of(tmp_path) if 'step' in line]
+    losses = [line['loss'] for line in lines_of(tmp_path) if 'loss' in line]
     assert np.isfinite(losses).all()
     assert len(predictions(tmp_path / 'MRPC.tsv')) == 5
     # A model trained there predicts here.
@@ -1122,7 +1129,8 @@ def without_times(output):
     """Return the lines of both logs, without the flags and whatever differs from run to run."""
     log = (output / 'finetune.log').read_text().replace(str(output), 'OUT')
     shown = re.findall(r'(?:\[Epoch|validation|Best epoch|no better|wrote).*', log)
-    lines = [{k: v for k, v in line.items() if k != 'seconds'} for line in lines_of(output)]
+    clock = ('seconds', 'samples_per_second')
+    lines = [{k: v for k, v in line.items() if k not in clock} for line in lines_of(output)]
     return shown, lines
 
 
@@ -1214,6 +1222,38 @@ def test_a_new_run_that_dies_at_once_leaves_the_earlier_one(
             finetune(parts, *flags, '--lr', '1e-4')
     finetune(parts, *flags, '--resume')
     assert_same_bits(whole, parts)
+
+
+@pytest.mark.parametrize('task', ['MRPC', 'MNLI'])
+def test_tensorboard(glue_dir, tiny_bert, tmp_path, monkeypatch, task):
+    """Its points are those of metrics.jsonl, once each, though the run was stopped twice."""
+    pytest.importorskip('tensorboardX')
+    flags = ['--bert_model', tiny_bert, '--task_name', task, *SMALL, '--epochs', '2']
+    for step in (5, 9):
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stop_at(patch, step)
+            finetune(tmp_path, *flags, '--resume', *(['--tensorboard'] if step == 9 else []))
+    finetune(tmp_path, *flags, '--resume', '--tensorboard')
+    expected = []
+    for line in lines_of(tmp_path):
+        step = line['step']
+        expected += [
+            (f'train/{name}', step, value)
+            for name, value in {**line, 'learning_rate': line.get('lr')}.items()
+            if name in ('loss', 'accuracy', 'f1', 'learning_rate', 'samples_per_second') and value
+        ]
+        for name in ('dev', 'matched', 'mismatched'):
+            place = 'eval' if name == 'dev' else f'eval/{name}'
+            values = line.get(name, {})
+            expected += [(f'{place}/{metric}', step, value) for metric, value in values.items()]
+    points = read_events(tmp_path / 'tensorboard')
+    assert {tag for tag, *_ in points} >= {'train/loss', 'train/learning_rate'}
+    nonzero = sorted(point for point in points if point[2])
+    assert nonzero == approximately(sorted(point for point in expected if point[2]))
+    sets = ['eval'] if task == 'MRPC' else ['eval/matched', 'eval/mismatched']
+    for name in sets:
+        steps = [step for tag, step, _ in points if tag == f'{name}/accuracy']
+        assert steps == sorted({line['step'] for line in lines_of(tmp_path) if 'loss' not in line})
 
 
 def test_a_killed_run_goes_on_after_its_last_epoch(

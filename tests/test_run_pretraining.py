@@ -7,19 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT, need_bfloat16, spoil_array
+from conftest import ROOT, approximately, need_bfloat16, read_events, spoil_array
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
 import run_pretraining
 from bert.model.loading import build_from_configuration, load_bert
 from bert.model.parameters import named
-from bert.pretraining import batches, shards, sources
+from bert.pretraining import batches, evaluation, shards, sources
 from bert.pretraining.flags import parse_args
 from bert.pretraining.instances import Recipe
 from bert.pretraining.loss import (
@@ -847,7 +848,16 @@ def test_by_token(train):
         ('--do-training', '--do-training needs --data'),
         ('--do-eval', '--do-eval needs --data_eval'),
         ('--do-eval --data_eval x --data y', '--data goes with --do-training'),
-        ('--do-training --data x --data_eval y', '--data_eval goes with --do-eval'),
+        (
+            '--do-training --data x --data_eval y',
+            '--data_eval goes with --do-eval or --eval_interval',
+        ),
+        ('--do-training --data x --eval_interval 5', '--eval_interval needs --data_eval'),
+        (
+            '--do-eval --data_eval x --eval_interval 5',
+            '--eval_interval goes with --do-training',
+        ),
+        ('--do-eval --data_eval x --tensorboard', '--tensorboard goes with --do-training'),
         ('--do-training --data x --dtype float16', '--dtype float16 needs --gpu or --gpus'),
         ('--do-training --data x --max_seq_length 64', '--max_seq_length goes with --raw'),
         ('--do-training --data x --segment', '--segment goes with --raw'),
@@ -1030,3 +1040,157 @@ def test_workers_are_started_with_signals_held_back():
     with Recorded(1) as executor:
         assert len(list(batches.load_ahead(iter([(0, 0, unit), (0, 1, unit)]), executor, 1))) == 2
     assert len(held) == 2 and all({signal.SIGINT, signal.SIGTERM} <= mask for mask in held)
+
+
+# Evaluation during training.
+
+
+@pytest.fixture
+def evaluating(folder):
+    return {'eval_interval': 2, 'data_eval': folder / 'shards' / 'part-001.npz'}
+
+
+def evaluations(path):
+    return [(line['step'], line['eval']) for line in lines(path) if 'eval' in line]
+
+
+def test_evaluation_during_training(train, folder, tmp_path, evaluating, capsys):
+    """It is that of the checkpoints, evaluated by themselves, and changes no bit of training."""
+    flags = {'num_steps': 5, 'log_interval': 3, 'ckpt_interval': 1, 'ckpt_keep': 9}
+    train(**flags, name='plain')
+    capsys.readouterr()
+    result = train(**flags, **evaluating)
+    printed = capsys.readouterr().err
+    plain, watched = tmp_path / 'plain', tmp_path / 'run'
+    for step in range(1, 6):
+        one, other = (path / f'{step:07d}.params' for path in (plain, watched))
+        assert one.read_bytes() == other.read_bytes()
+    assert [line for line in lines(watched) if 'eval' not in line] == lines(plain)
+    found = evaluations(watched)
+    assert [step for step, _ in found] == [2, 4, 5] and result['eval'] == found[-1][1]
+    for step, metrics in found:
+        alone = run_pretraining.main(
+            f'--do-eval --data_eval {evaluating["data_eval"]} --start_step {step} '
+            f'--bert_model {folder}/tiny/config.json --ckpt_dir {watched}'.split()
+        )
+        assert alone['eval'] == metrics
+    assert found[0][1] != found[1][1] == found[2][1]  # the rate of the last update is 0
+    # The log has the original's two lines about each, and nothing about its batches.
+    logged = printed[printed.index('INFO:root:evaluation at step 4') :]
+    assert re.fullmatch(
+        r'INFO:root:evaluation at step 4\n'
+        r'INFO:root:mlm_loss=\d\.\tmlm_acc=\d+\.\tnsp_loss=\d\.\tnsp_acc=\d+\.\n'
+        r'INFO:root:Eval cost=\d\.s\nINFO:root:\[step 5\].*\nINFO:root:evaluation at step 5\n.*',
+        re.sub(r'(\d)\.\d+', r'\1.', logged),
+        flags=re.DOTALL,
+    )
+    assert printed.count('[step ') == 2
+
+
+def test_the_last_evaluation_is_done_once(train, tmp_path, evaluating):
+    """--do-eval does it, from the same weights."""
+    train(**evaluating, name='one')
+    result = train('--do-eval', **evaluating, name='other')
+    one, other = (evaluations(tmp_path / name) for name in ('one', 'other'))
+    assert one == other and [step for step, _ in one] == [2, 4, 6]
+    assert result['eval'] == one[-1][1]
+
+
+@pytest.mark.parametrize(('place', 'ckpt_interval'), [('before', 2), ('within', 100), ('after', 3)])
+def test_a_stop_at_an_evaluation(train, tmp_path, monkeypatch, evaluating, ckpt_interval, place):
+    """None is lost or doubled, whether its step has a checkpoint of its own or not."""
+    flags = {**evaluating, 'ckpt_interval': ckpt_interval, 'log_interval': 3, 'batch_size': 4}
+    train(**flags, name='whole')
+    original, seen = evaluation.evaluate, []
+
+    def stopped(*args, **keywords):
+        seen.append(args)
+        if len(seen) != 2:
+            return original(*args, **keywords)
+        if place == 'after':
+            result = original(*args, **keywords)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return result
+        os.kill(os.getpid(), signal.SIGTERM)
+        if place == 'within':
+            return original(*args, **keywords)
+        raise MemoryError('the process is lost here')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, 'evaluate', stopped)
+        with pytest.raises(MemoryError if place == 'before' else Stopped) as caught:
+            train(**flags, name='parts')
+    if place != 'before':
+        step = {'within': 4, 'after': 5}[place]
+        assert f'step {step} is saved' in str(caught.value)
+    train(**flags, name='parts', start_step='auto')
+    assert lines(tmp_path / 'parts') == lines(tmp_path / 'whole')
+    for name in ('0000006.params', '0000006.states'):
+        assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
+    train(**flags, name='parts', start_step='auto')  # all steps are done
+    assert lines(tmp_path / 'parts') == lines(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize(
+    'flags', [['--raw', '--max_seq_length=20'], ['--no_nsp', '--raw'], ['--dtype=bfloat16']]
+)
+def test_kinds_of_evaluation_during_training(train, folder, tmp_path, monkeypatch, flags):
+    """With a learning rate of 1e-30 every one has the same data and weights; on two devices."""
+    if '--dtype=bfloat16' in flags:
+        need_bfloat16()
+    else:
+        monkeypatch.setattr(update, 'contexts', lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    data = folder / ('*.txt' if '--raw' in flags else 'shards/*.npz')
+    more = ['--max_seq_length=24'] if flags == ['--no_nsp', '--raw'] else []
+    train(*flags, *more, data=data, data_eval=data, eval_interval=1, num_steps=3, lr=1e-30)
+    (one, first), (two, second), (three, third) = evaluations(tmp_path / 'run')
+    assert (one, two, three) == (1, 2, 3) and first == second == third
+    assert 3.5 < first['mlm_loss'] < 5 and ('nsp_loss' in first) == ('--no_nsp' not in flags)
+
+
+def test_an_evaluation_takes_no_time_from_the_training(train, folder, tmp_path, monkeypatch):
+    """The log line after it counts the seconds of the steps only."""
+    original = evaluation.evaluate
+
+    def slow(*args, **keywords):
+        time.sleep(0.6)
+        return original(*args, **keywords)
+
+    monkeypatch.setattr(evaluation, 'evaluate', slow)
+    data = folder / 'shards' / '*.npz'
+    train('--do-eval', eval_interval=1, num_steps=2, data_eval=data, log_interval=2)
+    written = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    (line,) = (line for line in map(json.loads, written) if 'eval' not in line)
+    assert line['step'] == 2 and line['seconds'] < 0.6
+
+
+def test_tensorboard(train, tmp_path, monkeypatch, evaluating):
+    """Its points are those of metrics.jsonl, once each, though a killed process wrote more."""
+    pytest.importorskip('tensorboardX')
+    flags = {**evaluating, 'log_interval': 1, 'ckpt_interval': 3}
+    original = evaluation.evaluate
+
+    def killed(*args, **keywords):
+        if len(evaluations(tmp_path / 'run')) == 2:
+            raise MemoryError('the process is lost here')
+        return original(*args, **keywords)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(evaluation, 'evaluate', killed)
+        train('--tensorboard', **flags)
+    assert ('train/mlm_loss', 5) in [p[:2] for p in read_events(tmp_path / 'run' / 'tensorboard')]
+    result = train('--do-eval', '--tensorboard', **flags, start_step='auto')
+    names = {'lr': 'learning_rate', 'mlm_acc': 'mlm_accuracy', 'nsp_acc': 'nsp_accuracy'}
+    expected = [
+        (f'{place}/{names.get(name, name)}', line['step'], value)
+        for line in map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines())
+        for place, values in (('train', line), ('eval', line.get('eval', {})))
+        for name, value in values.items()
+        if name not in ('step', 'seconds', 'eval')
+    ]
+    points = read_events(tmp_path / 'run' / 'tensorboard')
+    assert points == approximately(expected)
+    assert len(points) == 6 * 6 + 3 * 4
+    assert points[-4:] == approximately(
+        [(f'eval/{names.get(name, name)}', 6, value) for name, value in result['eval'].items()]
+    )

@@ -260,6 +260,17 @@ def add_device_flags(parser, group, roles='', purpose='train'):
     )
 
 
+def add_tensorboard_flag(parser, group, roles):
+    """Add ``--tensorboard``; see :func:`add_device_flags`."""
+    parser.flag(
+        group,
+        '--tensorboard',
+        roles=roles,
+        action='store_true',
+        help='write the values of metrics.jsonl for TensorBoard too, to a folder beside it',
+    )
+
+
 def check_dtype(dtype, on_gpu, flags=None):
     """Raise UsageError for a ``--dtype`` that the device cannot compute with.
 

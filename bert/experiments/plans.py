@@ -68,8 +68,8 @@ def collect_settings(values, data, devices):
     dict
     """
     parser = build_flags()
-    chosen_by_run = parser.with_role('run')
-    settings = {name: value for name, value in values.items() if name not in chosen_by_run}
+    others = {*parser.with_role('run'), *parser.with_role('unrecorded')}
+    settings = {name: value for name, value in values.items() if name not in others}
     for name in parser.with_role('source'):
         if settings[name] and Path(settings[name]).exists():
             settings[name] = str(Path(settings[name]).resolve())

@@ -7,6 +7,7 @@ from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
+from bert.training.events import require_tensorboard
 from bert.training.flags import check_bias_correction, is_resumable
 
 INFERENCE_ON_OWN_DATA = (
@@ -134,6 +135,10 @@ def check_args(args):
         )
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
+    if args.tensorboard:
+        if args.only_inference:
+            raise UsageError('--tensorboard goes with training, not with --only_inference')
+        require_tensorboard()
     if args.resume and not is_resumable(args.optimizer):
         raise UsageError(
             f"--resume goes with --optimizer bertadam or lamb: the state of MXNet's "

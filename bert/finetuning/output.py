@@ -16,6 +16,7 @@ from bert.tasks import metrics
 from bert.tasks.predictions import predictions_path
 from bert.tasks.table import OTHER_NAMES
 from bert.training import folder, states
+from bert.training.events import EventFile
 
 # The folder for the training state, until a run is finished.
 STATES = 'resume'
@@ -125,9 +126,13 @@ class Output:
         Only worker 0 writes.
     task_name : str
         What the user calls the task.
+    tensorboard : bool
+        Whether to write event files.
     """
 
-    def __init__(self, path, task, description, flags, identity, can_resume, workers, task_name):
+    def __init__(
+        self, path, task, description, flags, identity, can_resume, workers, task_name, tensorboard
+    ):
         self.path = path
         self.task = task
         self.task_name = task_name
@@ -136,6 +141,8 @@ class Output:
         self.identity = identity
         self.can_resume = can_resume
         self.workers = workers
+        self.tensorboard = tensorboard
+        self.events = None
         self.is_new = True  # nothing of this run is saved yet
 
     def begin(self, saved):
@@ -159,6 +166,8 @@ class Output:
             self.task_name = saved['task_name'] if known else self.task.name
             self.is_new = False
         self.workers.from_first(lambda: self._open(history, saved))
+        if self.tensorboard and self.workers.is_first:
+            self.events = EventFile(self.path)
         return history, position
 
     def _open(self, history, saved):
@@ -190,12 +199,13 @@ class Output:
     def write_line(self, values):
         """Add a line to ``metrics.jsonl``."""
         if self.workers.is_first:
-            folder.add_line(self.path, values)
+            folder.add_line(self.path, values, self.events)
 
     def save_epoch(self, updater, step, history):
         """Save the model and the dev metrics of the last epoch, and the state for the next one."""
         epoch, results = len(history.epochs), dict(history.epochs[-1])
-        self.write_line({'epoch': epoch, 'seconds': results.pop('seconds'), **results})
+        seconds = results.pop('seconds')
+        self.write_line({'epoch': epoch, 'step': step, 'seconds': seconds, **results})
         if self.workers.is_first:
             self._replace_earlier_run()
             if epoch == 1:

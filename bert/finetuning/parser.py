@@ -1,6 +1,14 @@
 """The parser of finetune_classifier.py: its flags, and the purpose of each."""
 
-from bert.cli.flags import Parser, add_device_flags, fraction, positive_float, positive_int, seed
+from bert.cli.flags import (
+    Parser,
+    add_device_flags,
+    add_tensorboard_flag,
+    fraction,
+    positive_float,
+    positive_int,
+    seed,
+)
 from bert.distributed.flags import add_kvstore_flag
 from bert.tasks.metrics import METRICS
 from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
@@ -26,11 +34,12 @@ def build_flags():
 
     - ``remembered``: a fine-tuned model remembers it, and --only_inference takes it from there;
     - ``may_change``: it may differ when a run is started again, since what it names is compared
-      directly: the data, the weights, the devices;
+      directly (the data, the weights, the devices) or is no part of the results;
     - ``own``: it describes the user's own data, used instead of a GLUE task;
     - ``source``: it names a model; ``model``: it decides which weights a run begins with;
     - ``run``: glue.py chooses it for each run;
-    - ``indifferent``: the results do not depend on it.
+    - ``indifferent``: the results do not depend on it;
+    - ``unrecorded``: no more do they, and for glue.py a run with it is the one without it.
     """
     parser = Parser(DESCRIPTION, epilog=EPILOG)
 
@@ -216,6 +225,7 @@ def build_flags():
         default=10,
         help='updates between log lines',
     )
+    add_tensorboard_flag(parser, output, roles='may_change unrecorded')
     parser.flag(
         output,
         '--output_dir',

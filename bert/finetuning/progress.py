@@ -83,6 +83,7 @@ class EpochProgress:
         self.late = Late(self.read, IN_FLIGHT * devices)
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
         self.loss, self.rows = saved['loss'], saved['rows']
+        self.new_rows, self.since = 0, time.monotonic()  # read by this process
         self.labels = [np.array(saved['labels'], dtype)]
         kind = np.float32 if task.is_regression else np.int64
         self.predictions = [np.array(saved['predictions'], kind)]
@@ -122,6 +123,7 @@ class EpochProgress:
             raise LossNotFinite(f'the loss is {loss} at epoch {self.epoch}, batch {number}')
         self.loss += loss
         self.rows += len(labels)
+        self.new_rows += len(labels)
         self.labels.append(labels)
         self.predictions.append(decide(outputs.asnumpy(), self.task))
 
@@ -130,13 +132,23 @@ class EpochProgress:
         self.late.finish()
 
     def take(self):
-        """Return the mean loss per row since the last call, and the metrics of the epoch."""
+        """Start counting for the next log line.
+
+        Returns
+        -------
+        float, dict of str to float, float
+            The mean loss per row since the last call, the metrics of the epoch so far, and the
+            rows per second since the last call.
+        """
         self.finish()
+        now = time.monotonic()
+        speed = self.new_rows / (now - self.since)
         loss, self.loss, self.rows = self.loss / self.rows, 0.0, 0
+        self.new_rows, self.since = 0, now
         values = metrics.compute(
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
-        return loss, values
+        return loss, values, speed
 
 
 def log_training_set(lengths, updates, batch_size):

@@ -5,6 +5,7 @@ from pathlib import Path
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_tensorboard_flag,
     check_dtype,
     count,
     fraction,
@@ -25,6 +26,7 @@ from bert.pretraining.instance_flags import (
 )
 from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
+from bert.training.events import require_tensorboard
 from bert.training.flags import add_update_flags, check_bias_correction
 
 DESCRIPTION = (
@@ -77,6 +79,13 @@ def build_flags():
     )
     parser.flag(
         data, '--data_eval', roles='by_worker', metavar='GLOBS', help='shards to evaluate on'
+    )
+    parser.flag(
+        data,
+        '--eval_interval',
+        type=positive_int,
+        metavar='STEPS',
+        help='evaluate during training too, after each STEPS updates and after the last',
     )
     parser.flag(
         data,
@@ -213,6 +222,7 @@ def build_flags():
     parser.flag(
         output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
     )
+    add_tensorboard_flag(parser, output, roles='by_worker')
     parser.flag(
         output,
         '--verbose',
@@ -249,12 +259,7 @@ def check_args(args, raw):
     """
     if not (args.do_training or args.do_eval):
         raise UsageError('nothing to do: --do-training, --do-eval or both are needed')
-    for wanted, data in (('do_training', 'data'), ('do_eval', 'data_eval')):
-        flag = '--' + wanted.replace('_', '-')
-        if getattr(args, wanted) and not getattr(args, data):
-            raise UsageError(f'{flag} needs --{data}')
-        if getattr(args, data) and not getattr(args, wanted):
-            raise UsageError(f'--{data} goes with {flag}')
+    check_work(args)
     defaults = {**Recipe()._asdict(), **Layout()._asdict()}
     defaults.update(do_lower_case=False, num_workers=1)
     for name in raw:
@@ -271,10 +276,10 @@ def check_args(args, raw):
         )
     check_start_from(args)
     check_bias_correction(args)
-    if args.profile and not args.do_training:
-        raise UsageError('--profile goes with --do-training')
     if args.profile and not Path(args.profile).absolute().parent.is_dir():
         raise UsageError(f'--profile {args.profile}: there is no such folder')
+    if args.tensorboard:
+        require_tensorboard()
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
 
@@ -283,10 +288,6 @@ def check_start_from(args):
     """Refuse --start_from with what contradicts it."""
     if not args.start_from:
         return
-    if not args.do_training:
-        raise UsageError(
-            '--start_from goes with --do-training; --start_step chooses what to evaluate'
-        )
     if args.pretrained:
         raise UsageError('--start_from and --pretrained exclude each other: both name the weights')
     folder = Path(args.ckpt_dir).resolve()
@@ -295,6 +296,25 @@ def check_start_from(args):
             f'--start_from {args.start_from} is in --ckpt_dir {args.ckpt_dir}: a new run needs '
             'another folder; --start_step goes on with the run there'
         )
+
+
+def check_work(args):
+    """Refuse data without a use, and a use without data."""
+    if args.do_training and not args.data:
+        raise UsageError('--do-training needs --data')
+    if not args.do_training:
+        if args.start_from:
+            raise UsageError(
+                '--start_from goes with --do-training; --start_step chooses what to evaluate'
+            )
+        for name in ('data', 'eval_interval', 'profile', 'tensorboard'):
+            if getattr(args, name):
+                raise UsageError(f'--{name} goes with --do-training')
+    if args.data_eval and not (args.do_eval or args.eval_interval):
+        raise UsageError('--data_eval goes with --do-eval or --eval_interval')
+    if not args.data_eval and (args.do_eval or args.eval_interval):
+        flag = '--do-eval' if args.do_eval else '--eval_interval'
+        raise UsageError(f'{flag} needs --data_eval')
 
 
 def is_configuration(name):

@@ -80,6 +80,7 @@ class Recorder:
         Whether to leave out next sentences.
     optimizer : str
         Its name, as training states hold its moments.
+    events : bert.training.events.EventFile, optional
 
     Attributes
     ----------
@@ -87,18 +88,21 @@ class Recorder:
         The current step.
     metrics : dict or None
         Losses and accuracies of the last log line.
+    evaluation : dict or None
+        Those of the last evaluation.
     """
 
-    def __init__(self, folder, order, keep, workers, no_nsp, optimizer):
+    def __init__(self, folder, order, keep, workers, no_nsp, optimizer, events=None):
         self.folder = folder
         self.order = order
         self.keep = keep
         self.workers = workers
         self.no_nsp = no_nsp
         self.optimizer = optimizer
+        self.events = events
         self.step = 0
         self.saved_step = 0
-        self.metrics = None
+        self.metrics = self.evaluation = None
         self.late = Late(self.read, IN_FLIGHT)
         self.restart(Tally())
 
@@ -117,7 +121,7 @@ class Recorder:
         if not start:
             return [0, 0, 0]
         saved = updater.load(self.folder, start)
-        self.saved_step = start
+        self.step = self.saved_step = start
         self.workers.remember_saved(self.describe_saved())
         try:
             epoch, unit, update = map(operator.index, saved['position'])
@@ -164,8 +168,24 @@ class Recorder:
         log_step(self.step, self.metrics, self.tokens, rate, seconds)
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
         if self.workers.is_first:
-            add_line(self.folder, {'step': self.step, **self.metrics, **speed})
+            add_line(self.folder, {'step': self.step, **self.metrics, **speed}, self.events)
         self.restart(Tally())
+
+    def evaluate(self, compute):
+        """Log an evaluation of the weights of this step, whose time counts for no step.
+
+        Parameters
+        ----------
+        compute : function
+            Logs and returns losses and accuracies.
+        """
+        self.late.finish()
+        since = time.monotonic()
+        logging.info('evaluation at step %d', self.step)
+        self.evaluation = compute()
+        if self.workers.is_first:
+            add_line(self.folder, {'step': self.step, 'eval': self.evaluation}, self.events)
+        self.since += time.monotonic() - since
 
     def save(self, updater, position):
         """Write a training state."""

@@ -36,9 +36,18 @@ def held(folder, workers):
         yield
 
 
-def add_line(folder, values):
-    """Add a line to ``metrics.jsonl``."""
+def add_line(folder, values, events=None):
+    """Add a line to ``metrics.jsonl``, and to TensorBoard's event file.
+
+    Parameters
+    ----------
+    folder : str or Path
+    values : dict
+    events : bert.training.events.EventFile or None
+    """
     append_line(Path(folder) / METRICS_FILE, json.dumps(values))
+    if events:
+        events.add(values)
 
 
 def log_sizes(folder, names):

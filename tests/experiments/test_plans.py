@@ -32,7 +32,7 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     assert name('--lr', '5e-5', '--task_name', 'RTE', '--seed', '9', '--output_dir', 'x') == plain
     assert name('--bert_model', 'model') == name('--bert_model', f'{tmp_path}/model')
     assert name(data=tmp_path) == plain
-    assert name(jobs=2) == plain
+    assert name(jobs=2) == name('--tensorboard') == plain
     gpu = name('--gpu')
     assert name('--gpus', '1') == gpu
     assert name('--gpus', '3,1', jobs=2) == gpu

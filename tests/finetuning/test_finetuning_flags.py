@@ -38,12 +38,16 @@ def test_every_role_is_that_of_flags_that_exist():
     run = {'output_dir', 'resume', 'gpu', 'gpus'}
     assert found == {
         'remembered': {'task_name', 'max_len'} | described,
-        'may_change': own | source | run | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore'},
+        'may_change': own
+        | source
+        | run
+        | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard'},
         'own': own | described,
         'source': source,
         'model': source | {'bert_dataset'},
         'run': run | {'task_name', 'seed'},
         'indifferent': {'log_interval', 'dev_batch_size'},
+        'unrecorded': {'tensorboard'},
         'by_worker': {'gpus'},
     }
 
