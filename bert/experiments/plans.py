@@ -6,13 +6,14 @@ import json
 import sys
 from pathlib import Path
 
-from bert.checkpoints.source import is_zoo_model, list_files, locate
+from bert.checkpoints.source import is_zoo_model, list_files, locate, locate_configuration
 from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
 from bert.finetuning.parser import build_flags
 from bert.system.files import sha256
 from bert.tasks import files
 from bert.tasks.table import ALL_TASKS
+from bert.training.scratch import is_from_scratch
 
 
 def make_plan(script, task, words, values, data, jobs):
@@ -88,10 +89,13 @@ def hash_contents(values, task, data):
     Returns
     -------
     dict of str to str
-        By the name of a flag that names a model, and under ``GLUE_DIR``.
+        By the name of a flag that names a model, or under ``from_scratch``, and under ``GLUE_DIR``.
     """
     paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
     contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
+    if is_from_scratch(values['bert_model'], values['vocab_file']):
+        location = locate_configuration(values['bert_model'], values['vocab_file'])
+        return {**contents, 'from_scratch': hash_files(list_files(location))}
     for name in build_flags().with_role('source'):
         # The models of the zoo never change.
         if values[name] and not is_zoo_model(values[name]):

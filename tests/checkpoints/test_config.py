@@ -154,9 +154,9 @@ def shapes(units, layers=12):
 def test_sizes_of_a_file_without_a_configuration():
     """The sizes are the zoo's two published ones."""
     base = checkpoints_config.infer_settings(shapes(768), 'file')
-    assert base == checkpoints_config.zoo_settings('bert_12_768_12', 28996)
+    assert base == checkpoints_config.named_settings('bert_12_768_12', 28996)
     large = checkpoints_config.infer_settings(shapes(1024, layers=24), 'file')
-    assert large == checkpoints_config.zoo_settings('bert_24_1024_16', 28996)
+    assert large == checkpoints_config.named_settings('bert_24_1024_16', 28996)
     assert failure(checkpoints_config.infer_settings, shapes(384), 'file') == (
         'file: a config.json beside it must say how many attention heads this model of 384 units '
         'has'
