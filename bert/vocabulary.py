@@ -20,10 +20,10 @@ from bert.text.word_counts import MOST_CHARACTERS, count_words
 EPILOG = f"""\
 Words are what the tokenizer sees; Chinese characters and punctuation marks are words too.
 The tokens are {' '.join(training.SPECIAL_TOKENS)}; then the characters of the text, all of
-ASCII and the most frequent others, {training.COVERAGE:.2%} of all; then the pairs of tokens
-that are joined, the most frequent first. A word with another character becomes [UNK]. If the
-distinct words have more than {MOST_CHARACTERS / 1e6:.0f} million characters, the
-rarest are left out.
+ASCII and the most frequent others, as many as cover {training.COVERAGE:.2%} of the text or fit in a
+tenth of the tokens; then the pairs of tokens that are joined, the most frequent first. A word
+with another character becomes [UNK]. If the distinct words have more than
+{MOST_CHARACTERS / 1e6:.0f} million characters, the rarest are left out.
 
 examples:
   python -m bert.vocabulary 'text/*.txt' --size 8000 --output vocab.txt

@@ -17,8 +17,9 @@ from bert.text.vocab import Vocab
 SPECIAL_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 # What the text must have this often to become a token.
 MIN_FREQUENCY = 2
-# Characters beyond ASCII become tokens, the most frequent first, until this share is covered.
-COVERAGE = 0.9999
+# Characters beyond ASCII become tokens, the most frequent first, until this share of the text is
+# covered and these characters have this share of the tokens.
+COVERAGE, SHARE = 0.9999, 0.1
 # How many characters of text the library is shown, at about 10 million a second and processor.
 MOST_SHOWN = 2**29
 # How many words are tokenized at a time, and how often a text for the library has its word.
@@ -35,17 +36,17 @@ class Quality(NamedTuple):
     tokens_per_word: float
 
 
-def choose_alphabet(counts, room):
+def choose_alphabet(counts, size):
     """Choose the characters that become tokens before any others do.
 
-    All of ASCII that occurs does, then others, the most frequent first, until :data:`COVERAGE` is
-    reached: a thousand would do for English, but not for Chinese, where each is a word.
+    All of ASCII that occurs does, then others, the most frequent first, until :data:`COVERAGE` and
+    :data:`SHARE` are reached: no fixed number fits both English and Chinese.
 
     Parameters
     ----------
     counts : bert.text.word_counts.Counts
-    room : int
-        The most tokens.
+    size : int
+        The most tokens of the vocabulary.
 
     Returns
     -------
@@ -53,11 +54,14 @@ def choose_alphabet(counts, room):
         Characters, and those that go on with a word, such as ``##a``, which only characters with
         neighbours do. The others are in the order in which they would be next.
     """
+    room, left = size - len(SPECIAL_TOKENS), SHARE * size
     wanted = COVERAGE * sum(counts.characters.values())
     chosen, others, covered = [], [], 0
     for character in sorted(counts.characters, key=lambda c: (c > '~', -counts.characters[c], c)):
         forms = [character] + [f'##{character}'] * (character in counts.joined)
-        is_wanted = character <= '~' or covered < wanted
+        if character > '~':
+            left -= len(forms)
+        is_wanted = covered < wanted or left >= 0 or character <= '~'
         if is_wanted and not others and len(chosen) + len(forms) <= room:
             chosen += forms
             covered += counts.characters[character]
@@ -83,7 +87,7 @@ def train_tokens(counts, size):
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    alphabet, others = choose_alphabet(counts, size - len(SPECIAL_TOKENS))
+    alphabet, others = choose_alphabet(counts, size)
     known = set(alphabet)
     # The library would skip a character without a token, and so join those around it.
     words = {word: count for word, count in counts.words.items() if known.issuperset(word)}
