@@ -166,6 +166,7 @@ def build_model(files, task, contexts, args):
     gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
     """
     from bert.finetuning.prediction import add_head
+    from bert.model.build import finish_initialization
     from bert.model.loading import build_located
     from bert.model.parameters import set_encoder
     from bert.training import update
@@ -184,6 +185,7 @@ def build_model(files, task, contexts, args):
         check_segments(bert.settings, files.model.folder)
     if files.weights is None:
         logging.info(FROM_SCRATCH)
+        finish_initialization(bert, contexts[0])
         return add_head(bert, task.labels, contexts, args.dtype), vocab
     if weights is None:
         reading.check_vocab(files.weights, vocab)

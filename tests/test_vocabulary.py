@@ -39,9 +39,9 @@ def run(*arguments):
 
 @pytest.fixture(params=[True, False], ids=['uncased', 'cased'])
 def trained(request, tmp_path):
-    """Return whether it is uncased, and the vocabulary of the bundled text and of some Chinese."""
+    """Return whether it is uncased, and the vocabulary of the bundled text and two others."""
     lower = request.param
-    (tmp_path / 'more.txt').write_text(5 * '中文字 Émile Wörter\n', encoding='utf8')
+    (tmp_path / 'more.txt').write_text(f'{TEXTS[0]} {TEXTS[1]}\n' * 5, encoding='utf8')
     path = tmp_path / 'vocab.txt'
     texts = [str(SAMPLE), f'{tmp_path}/m*.txt']
     cased = [] if lower else ['--cased']

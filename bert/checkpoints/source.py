@@ -93,7 +93,9 @@ def list_files(location):
         paths += [location.folder / name for name in shard_names(read_json(location.weights))]
     if location.weights and location.weights.suffix == '.index':
         paths += sorted(location.folder.glob(f'{glob.escape(location.weights.stem)}.data-*'))
-    paths += [location.folder / name for name in DESCRIPTION_FILES]
+    # Of the model that a vocabulary is taken from, only the casing counts.
+    is_own = not (location.config or location.sizes)
+    paths += [location.folder / n for n in DESCRIPTION_FILES if is_own or n.startswith('tokenizer')]
     return [path for path in dict.fromkeys(paths) if path and path.is_file()]
 
 

@@ -89,13 +89,16 @@ def hash_contents(values, task, data):
     Returns
     -------
     dict of str to str
-        By the name of a flag that names a model, or under ``from_scratch``, and under ``GLUE_DIR``.
+        By the name of a flag that names a model, and under ``GLUE_DIR``.
     """
     paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
     contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
     if is_from_scratch(values['bert_model'], values['vocab_file']):
         location = locate_configuration(values['bert_model'], values['vocab_file'])
-        return {**contents, 'from_scratch': hash_files(list_files(location))}
+        contents['vocab_file'] = hash_files(list_files(location))
+        if location.config:
+            contents['bert_model'] = contents['vocab_file']
+        return contents
     for name in build_flags().with_role('source'):
         # The models of the zoo never change.
         if values[name] and not is_zoo_model(values[name]):
