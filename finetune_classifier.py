@@ -13,14 +13,14 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from bert.checkpoints import reading
 from bert.checkpoints.config import check_segments
 from bert.checkpoints.contents import Location
-from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate
+from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
@@ -36,6 +36,7 @@ from bert.training.failures import naming_step
 from bert.training.flags import is_resumable
 from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
+from bert.training.scratch import FROM_SCRATCH, is_from_scratch
 
 
 def main(argv=None):
@@ -107,7 +108,7 @@ class ModelFiles(NamedTuple):
     """The locations of the model's parts."""
 
     model: Location  # sizes, vocabulary and casing
-    weights: Location  # the same location, or that of a file of weights alone
+    weights: Optional[Location]  # the same, or that of a file of weights alone; None: from scratch
 
 
 def find_model(args):
@@ -117,6 +118,8 @@ def find_model(args):
     they are those of --bert_model.
     """
     parameters = args.pretrained_bert_parameters or args.model_parameters
+    if is_from_scratch(args.bert_model, args.vocab_file) and not parameters:
+        return ModelFiles(locate_configuration(args.bert_model, args.vocab_file), None)
     if parameters and is_parameter_file(parameters):
         model = locate(args.bert_model, args.bert_dataset, with_weights=False)
         return ModelFiles(model, locate(parameters))
@@ -164,6 +167,7 @@ def build_model(files, task, contexts, args):
     gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
     """
     from bert.finetuning.prediction import add_head
+    from bert.model.build import finish_initialization
     from bert.model.loading import build_located
     from bert.model.parameters import set_encoder
     from bert.training import update
@@ -180,6 +184,10 @@ def build_model(files, task, contexts, args):
         )
     if task.has_pairs:
         check_segments(bert.settings, files.model.folder)
+    if files.weights is None:
+        logging.info(FROM_SCRATCH)
+        finish_initialization(bert, contexts[0])
+        return add_head(bert, task.labels, contexts, args.dtype), vocab
     if weights is None:
         reading.check_vocab(files.weights, vocab)
         weights = reading.read_weights(files.weights)

@@ -22,7 +22,6 @@ from bert.pretraining import batches as streams
 from bert.pretraining.flags import (
     PROFILED_STEPS,
     build_flags,
-    is_configuration,
     parse_args,
 )
 from bert.pretraining.instance_flags import layout_of, recipe_of
@@ -35,6 +34,7 @@ from bert.training.events import EventFile
 from bert.training.failures import naming_step
 from bert.training.folder import add_line, held
 from bert.training.run import started, stop_signal
+from bert.training.scratch import FROM_SCRATCH, is_from_scratch
 
 # The original optimizer's.
 EPSILON = 1e-6
@@ -119,15 +119,15 @@ def pretrain(args, memory, workers):
 
 def has_weights(args):
     """Return whether training begins with the weights of --bert_model."""
-    if is_configuration(args.bert_model):
+    if is_from_scratch(args.bert_model, args.vocab_file):
         return False
     return args.pretrained or not is_zoo_model(args.bert_model)
 
 
 def find_model(args):
     """Find the model that the flags name, and fetch it if need be."""
-    if is_configuration(args.bert_model):
-        return locate_configuration(args.bert_model)
+    if is_from_scratch(args.bert_model, args.vocab_file):
+        return locate_configuration(args.bert_model, args.vocab_file)
     return locate(args.bert_model, args.dataset_name, with_weights=has_weights(args))
 
 
@@ -152,7 +152,7 @@ def build_model(location, contexts, args):
     if weights:
         set_encoder(model, weights)
     elif not args.start_from:
-        logging.info('the weights of the model are random, for training from scratch')
+        logging.info(FROM_SCRATCH)
     finish_initialization(model, contexts[0])
     if args.no_nsp:
         freeze_next_sentence(model)

@@ -32,6 +32,35 @@ TEXT = [
         'tests/text/test_tokenizer.py::test_every_character_is_treated_by_the_original_rules',
     ),
     (
+        'a vocabulary without [UNK] for rare characters joins around them',
+        'bert/text/vocabulary_training.py',
+        'if known.issuperset(word)}',
+        'if True}',
+        'tests/text/test_vocabulary_training.py::test_characters_without_a_token_do_not_join_their_'
+        'neighbours',
+    ),
+    (
+        'characters within words numbered by the library',
+        'bert/text/vocabulary_training.py',
+        'sorted(alphabet, key=',
+        'sorted((token for token in alphabet if token[:2] != "##"), key=',
+        'tests/text/test_vocabulary_training.py::test_processes_and_threads_agree',
+    ),
+    (
+        'a piece of text ends within a word',
+        'bert/text/word_counts.py',
+        '    if cut:\n        return cut\n',
+        '',
+        'tests/text/test_vocabulary_training.py::test_a_piece_ends_at_white_space',
+    ),
+    (
+        'a word counted once for all its strings',
+        'bert/text/word_counts.py',
+        '                times *= repeats\n',
+        '',
+        'tests/text/test_vocabulary_training.py::test_words_are_those_of_the_original_rules',
+    ),
+    (
         'exceptions put in reverse',
         'bert/text/tokenizer.py',
         'zip(exceptions, of_words)',

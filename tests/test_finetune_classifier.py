@@ -321,6 +321,28 @@ def test_other_encoder_weights(glue_dir, tiny_bert, tmp_path):
     assert any((a[name] != c[name]).any() for name in a)
 
 
+def test_from_scratch(glue_dir, tiny_bert, tmp_path, capsys):
+    """With the sizes of a configuration or of a name; the weights are random, and the seed's."""
+    vocab = ['--vocab_file', tiny_bert / 'vocab.txt']
+    flags = [*SMALL, '--training_steps', '2', '--lr', '1e-9']
+    finetune(tmp_path / 'a', '--bert_model', tiny_bert / 'config.json', *flags)
+    assert 'the weights of the model are random' in capsys.readouterr().err
+    shutil.copy(tiny_bert / 'config.json', tmp_path / 'sizes.json')
+    finetune(tmp_path / 'b', '--bert_model', tmp_path / 'sizes.json', *vocab, *flags)
+    finetune(tmp_path / 'c', '--bert_model', tmp_path / 'sizes.json', *vocab, *flags, '--seed', 3)
+    a, b, c = (arrays(tmp_path / name / 'model_bert_MRPC_0.params') for name in 'abc')
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    weights = 'bert.encoder.transformer_cells.1.ffn.ffn_1.weight'
+    assert (a[weights] != c[weights]).any()
+    # BERT's own: normal with a standard deviation of 0.02; those of tiny_bert have 0.2.
+    assert np.std(a[weights]) == pytest.approx(0.02, rel=0.1)
+    finetune(tmp_path / 'd', '--bert_model', 'bert_2_128_2', *vocab, *flags)
+    assert arrays(tmp_path / 'd' / 'model_bert_MRPC_0.params')[weights].shape == (512, 128)
+    finetune(tmp_path / 'e', '--bert_model', tmp_path / 'd', '--only_inference')
+    assert (tmp_path / 'e' / 'MRPC.tsv').read_bytes() == (tmp_path / 'd' / 'MRPC.tsv').read_bytes()
+
+
 def test_the_same_flags_give_the_same_bytes(mrpc, glue_dir, tiny_bert, tmp_path):
     """This holds with dropout, and however often the log is written."""
     output, _ = mrpc
@@ -906,6 +928,19 @@ def test_the_original_commands():
             'saved',
         ),
         (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (['--bert_model', 'bert_4_256_4'], '--bert_model bert_4_256_4 names sizes only: a --vocab'),
+        (
+            ['--bert_model', 'folder', '--vocab_file', 'v'],
+            '--vocab_file is for training from scratch, and folder has weights and a vocabulary',
+        ),
+        (
+            ['--vocab_file', 'v', '--pretrained_bert_parameters', 'folder'],
+            '--vocab_file is for training from scratch: drop it, or --pretrained_bert_parameters',
+        ),
+        (
+            ['--only_inference', '--bert_model', 'c.json', '--test_file', 't.csv'],
+            '--only_inference needs weights; c.json is for training from scratch',
+        ),
         (
             ['--dtype', 'float16'],
             '--dtype float16 needs --gpu or --gpus: MXNet has no float16 on CPUs',

@@ -13,7 +13,8 @@ SCRIPTS = sorted(path.name for path in ROOT.glob('*.py') if path.name != 'setup.
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('bert/**/*.py'))
 MODULES = [path[: -len('.py')].replace('/__init__', '').replace('/', '.') for path in FILES]
 PACKAGE = 'bert/__init__.py'
-PROGRAMS = [*SCRIPTS, 'bert.cluster', 'bert.convert', 'bert.embed', 'bert.ops', 'bert.predict']
+FACES = ['cluster', 'convert', 'embed', 'ops', 'predict', 'vocabulary']
+PROGRAMS = [*SCRIPTS, *(f'bert.{name}' for name in FACES)]
 
 
 def run(*command, **kwargs):

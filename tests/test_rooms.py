@@ -23,6 +23,7 @@ FLOORS = [
         'bert.experiments',
         'bert.embed',
         'bert.predict',
+        'bert.vocabulary',
         'bert.gluon',
         'finetune_classifier',
         'run_pretraining',

@@ -18,6 +18,7 @@ from conftest import ROOT, approximately, need_bfloat16, read_events, spoil_arra
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
 import run_pretraining
+from bert.checkpoints import reading
 from bert.model.loading import build_from_configuration, load_bert
 from bert.model.parameters import named
 from bert.pretraining import batches, evaluation, shards, sources
@@ -608,6 +609,64 @@ def test_result_is_a_model_directory(train, folder, tmp_path):
     )
 
 
+@pytest.mark.parametrize('lower', [True, False])
+def test_sizes_by_name_with_a_vocabulary(train, folder, tmp_path, capsys, lower):
+    """The model has as many rows as the file has tokens, and its casing is that of the text."""
+    path = tmp_path / 'words.txt'
+    tokens = [*SPECIAL_TOKENS.values(), *WORDS, *([] if lower else ['Word'])]
+    path.write_text(''.join(f'{token}\n' for token in tokens))
+    create_pretraining_data.main(
+        f'--input_file {folder}/*.txt --output_file {tmp_path}/s --vocab_file {path} '
+        f'--max_seq_length 24 {"--do_lower_case" if lower else ""}'.split()
+    )
+    train(data=f'{tmp_path}/s.npz', bert_model='bert_2_128_2', vocab_file=path, num_steps=1)
+    assert 'the weights of the model are random' in capsys.readouterr().err
+    result = tmp_path / 'run' / 'model'
+    config = json.loads((result / 'config.json').read_text())
+    assert config['vocab_size'] == len(tokens)
+    assert (config['num_hidden_layers'], config['hidden_size']) == (2, 128)
+    assert json.loads((result / 'tokenizer_config.json').read_text())['do_lower_case'] is lower
+    model, vocab = load_bert(str(result))
+    assert vocab.idx_to_token == tokens and model.word_embed[0].weight.shape == (len(tokens), 128)
+
+
+def test_a_configuration_with_a_vocabulary_from_elsewhere(train, folder, tmp_path):
+    config = tmp_path / 'sizes.json'
+    config.write_text(json.dumps({**CONFIG, 'vocab_size': 60}))
+    vocab = folder / 'tiny' / 'vocab.txt'
+    train(name='apart', bert_model=config, vocab_file=vocab, num_steps=2)
+    model, vocabulary = load_bert(str(tmp_path / 'apart' / 'model'))
+    assert plain_vocab(vocabulary).idx_to_token == load_vocab(vocab).idx_to_token
+    assert model.word_embed[0].weight.shape == (60, 16)
+    config.write_text(json.dumps({**CONFIG, 'vocab_size': 54}))
+    with pytest.raises(ToolkitError) as caught:
+        train(bert_model=config, vocab_file=vocab)
+    assert str(caught.value) == (
+        f'{vocab}: 55 tokens are more than the vocab_size of the configuration, 54'
+    )
+
+
+def test_a_size_of_the_zoo_with_a_vocabulary(folder):
+    """It is not fetched."""
+    vocab = str(folder / 'tiny' / 'vocab.txt')
+    args = parse_args(f'--do-training --data x --vocab_file {vocab}'.split())
+    location = run_pretraining.find_model(args)
+    assert not run_pretraining.has_weights(args)
+    settings = reading.read_settings(location)
+    assert (settings['units'], settings['vocab_size']) == (768, 55)
+    assert reading.read_casing(location, reading.read_vocab(location)) == (
+        True,
+        'by its vocabulary',
+    )
+
+
+def test_two_vocabularies(capsys):
+    with pytest.raises(SystemExit) as left:
+        parse_args('--do-training --data x --vocab_file v --dataset_name wiki_cn'.split())
+    assert left.value.code == 2
+    assert 'not allowed with argument' in capsys.readouterr().err
+
+
 def test_rates_reach_zero(train, tmp_path):
     train(num_steps=10, lr=1e-3, warmup_ratio=0.2, log_interval=1)
     rates = [line['lr'] for line in lines(tmp_path / 'run')]
@@ -866,6 +925,21 @@ def test_by_token(train):
         ('--do-training --data x --raw --max_seq_length 4', '--max_seq_length 4: at least 5'),
         ('--do-training --data x --pretrained --bert_model c.json', 'training from scratch'),
         ('--do-training --data x --bert_model c.json', 'there is no configuration file c.json'),
+        ('--do-training --data x --bert_model bert_2_128_2', 'a --vocab_file is needed, such as'),
+        (
+            '--do-training --data x --bert_model bert_2_128_2 --vocab_file v --pretrained',
+            '--vocab_file means training from scratch',
+        ),
+        (
+            '--do-training --data x --vocab_file v --pretrained',
+            '--vocab_file means training from scratch',
+        ),
+        ('--do-training --data x --bert_model . --vocab_file v', '. has weights and a vocabulary'),
+        ('--do-training --data x --bert_model a/b --vocab_file v', 'a/b has weights and a'),
+        (
+            '--do-training --data x --bert_model bert_2_128_2 --vocab_file v',
+            'there is no vocabulary file v',
+        ),
         ('--do-training --data x --bert_model none', 'neither a directory, nor a file, nor'),
         ('--do-eval --data_eval x --profile p', '--profile goes with --do-training'),
         ('--do-training --data x --profile no/where', '--profile no/where: there is no such'),

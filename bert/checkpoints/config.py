@@ -10,6 +10,15 @@ ZOO_SIZES = {
     'bert_12_768_12': {'num_layers': 12, 'units': 768, 'hidden_size': 3072, 'num_heads': 12},
     'bert_24_1024_16': {'num_layers': 24, 'units': 1024, 'hidden_size': 4096, 'num_heads': 16},
 }
+# The same of sizes that have a name only, for training from scratch: BERT-Tiny, -Mini, -Small and
+# -Medium of Turc et al. 2019, "Well-Read Students Learn Better" (arXiv 1908.08962).
+SMALL_SIZES = {
+    'bert_2_128_2': {'num_layers': 2, 'units': 128, 'hidden_size': 512, 'num_heads': 2},
+    'bert_4_256_4': {'num_layers': 4, 'units': 256, 'hidden_size': 1024, 'num_heads': 4},
+    'bert_4_512_8': {'num_layers': 4, 'units': 512, 'hidden_size': 2048, 'num_heads': 8},
+    'bert_8_512_8': {'num_layers': 8, 'units': 512, 'hidden_size': 2048, 'num_heads': 8},
+}
+NAMED_SIZES = {**SMALL_SIZES, **ZOO_SIZES}
 # Other names for the zoo's data sets, which the scripts of early 2019 accepted.
 OTHER_SPELLINGS = {
     'wiki_multilingual': 'wiki_multilingual_uncased',
@@ -189,11 +198,11 @@ def infer_settings(parameters, path):
     }
 
 
-def zoo_settings(model, vocab_size):
-    """Return the settings of a model of the GluonNLP zoo; see :func:`parse_config`."""
+def named_settings(model, vocab_size):
+    """Return the settings of a model of :data:`NAMED_SIZES`; see :func:`parse_config`."""
     return {
         'max_length': 512,
-        **ZOO_SIZES[model],
+        **NAMED_SIZES[model],
         'token_type_vocab_size': 2,
         'vocab_size': vocab_size,
         **PUBLISHED_SETTINGS,

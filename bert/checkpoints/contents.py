@@ -22,6 +22,7 @@ class Location(NamedTuple):
     vocab: Path
     zoo: Optional[Tuple[str, str]] = None  # of a zoo model: its name and data set, as given
     config: Optional[Path] = None  # a configuration with a name of its own
+    sizes: Optional[str] = None  # a key of NAMED_SIZES that stands for a configuration
 
 
 class Weights(NamedTuple):

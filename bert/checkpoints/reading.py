@@ -12,9 +12,9 @@ from bert.checkpoints.config import (
     architecture_of,
     check_labels,
     infer_settings,
+    named_settings,
     parse_config,
     parse_labels,
-    zoo_settings,
 )
 from bert.checkpoints.contents import FINETUNED, Checkpoint, Location, Weights
 from bert.checkpoints.gluon import read_gluon, split_gluon
@@ -102,12 +102,15 @@ def read_settings(location, weights=None):
     dict
         Keyword arguments of :func:`bert.model.build.build_bert`, and ``vocab_size``.
     """
-    names = ('config.json', 'bert_config.json')
-    for path in [location.config] if location.config else [location.folder / n for n in names]:
+    paths = [location.folder / name for name in ('config.json', 'bert_config.json')]
+    if location.config or location.sizes:
+        paths = [location.config] if location.config else []
+    for path in paths:
         if path.is_file():
             return parse_config(read_json(path), path)
-    if location.zoo:
-        return zoo_settings(location.zoo[0], len(load_vocab(location.vocab)))
+    if location.zoo or location.sizes:
+        name = location.sizes or location.zoo[0]
+        return named_settings(name, len(load_vocab(location.vocab)))
     if not is_gluon(location):
         raise ToolkitError(f'{location.folder}: there is no config.json in this model directory')
     weights = weights or read_weights(location)

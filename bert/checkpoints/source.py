@@ -8,6 +8,7 @@ import glob
 from pathlib import Path
 
 from bert.checkpoints import hub, zoo
+from bert.checkpoints.config import NAMED_SIZES
 from bert.checkpoints.contents import FINETUNED, PRETRAINED, Location
 from bert.checkpoints.reading import find_parts, find_vocab
 from bert.checkpoints.tensors import shard_names
@@ -87,12 +88,14 @@ def list_files(location):
     list of Path
         Weights, vocabulary, and what says how to use them.
     """
-    paths = [location.weights, location.vocab]
+    paths = [location.weights, location.vocab, location.config]
     if location.weights and location.weights.suffix == '.json':
         paths += [location.folder / name for name in shard_names(read_json(location.weights))]
     if location.weights and location.weights.suffix == '.index':
         paths += sorted(location.folder.glob(f'{glob.escape(location.weights.stem)}.data-*'))
-    paths += [location.folder / name for name in DESCRIPTION_FILES]
+    # Of the model that a vocabulary is taken from, only the casing counts.
+    is_own = not (location.config or location.sizes)
+    paths += [location.folder / n for n in DESCRIPTION_FILES if is_own or n.startswith('tokenizer')]
     return [path for path in dict.fromkeys(paths) if path and path.is_file()]
 
 
@@ -106,19 +109,28 @@ def is_parameter_file(source):
     return Path(source).is_file() or Path(source).suffix == '.params'
 
 
-def locate_configuration(path):
+def locate_configuration(source, vocab=None):
     """Find the parts of a model to train from scratch.
 
     Parameters
     ----------
-    path : str or Path
-        A configuration in Hugging Face's keys, whatever its name, with ``vocab.txt`` beside it.
+    source : str or Path
+        A key of :data:`bert.checkpoints.config.NAMED_SIZES`; or a configuration in Hugging Face's
+        keys, whatever its name.
+    vocab : str or Path, optional
+        The vocabulary file; by default ``vocab.txt`` beside the configuration.
 
     Returns
     -------
     Location
+        Its folder is that of the vocabulary, where a tokenizer_config.json may say more of it.
     """
-    path = Path(path)
+    if vocab and not Path(vocab).is_file():
+        raise UsageError(f'there is no vocabulary file {vocab}')
+    if source in NAMED_SIZES:
+        return Location(Path(vocab).parent, None, Path(vocab), sizes=source)
+    path = Path(source)
     if not path.is_file():
         raise UsageError(f'there is no configuration file {path}')
-    return Location(path.parent, None, path.parent / 'vocab.txt', config=path)
+    vocab = Path(vocab or path.parent / 'vocab.txt')
+    return Location(vocab.parent, None, vocab, config=path)

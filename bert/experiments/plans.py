@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from bert.checkpoints.source import is_zoo_model, list_files, locate
+from bert.checkpoints.source import is_zoo_model, list_files, locate, locate_configuration
 from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
 from bert.finetuning.parser import build_flags
@@ -14,6 +14,7 @@ from bert.system.files import sha256
 from bert.tasks import files
 from bert.tasks.table import ALL_TASKS
 from bert.training.flags import is_resumable
+from bert.training.scratch import is_from_scratch
 
 
 def make_plan(script, task, words, values, data, jobs):
@@ -93,6 +94,12 @@ def hash_contents(values, task, data):
     """
     paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
     contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
+    if is_from_scratch(values['bert_model'], values['vocab_file']):
+        location = locate_configuration(values['bert_model'], values['vocab_file'])
+        contents['vocab_file'] = hash_files(list_files(location))
+        if location.config:
+            contents['bert_model'] = contents['vocab_file']
+        return contents
     for name in build_flags().with_role('source'):
         # The models of the zoo never change.
         if values[name] and not is_zoo_model(values[name]):

@@ -9,6 +9,7 @@ from bert.system.errors import ToolkitError, UsageError
 from bert.tasks.table import OTHER_NAMES
 from bert.training.events import require_tensorboard
 from bert.training.flags import check_bias_correction, is_resumable
+from bert.training.scratch import check_vocab_file, is_from_scratch
 
 INFERENCE_ON_OWN_DATA = (
     '--only_inference on own data takes --dev_file and --test_file, and a --bert_model that this '
@@ -133,6 +134,15 @@ def check_args(args):
             '--pretrained_bert_parameters goes with training, --only_inference with '
             '--model_parameters or a --bert_model that this script made'
         )
+    check_vocab_file(args.bert_model, args.vocab_file)
+    if args.vocab_file and (args.pretrained_bert_parameters or args.model_parameters):
+        raise UsageError(
+            '--vocab_file is for training from scratch: drop it, or --pretrained_bert_parameters '
+            'and --model_parameters'
+        )
+    if args.only_inference and is_from_scratch(args.bert_model, args.vocab_file):
+        cause = '--vocab_file' if args.vocab_file else args.bert_model
+        raise UsageError(f'--only_inference needs weights; {cause} is for training from scratch')
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
     if args.tensorboard:

@@ -13,6 +13,7 @@ from bert.distributed.flags import add_kvstore_flag
 from bert.tasks.metrics import METRICS
 from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
 from bert.training.flags import add_bias_correction_flag
+from bert.training.scratch import CHOICES, add_vocab_file_flag
 
 DESCRIPTION = (
     'Fine-tune BERT on a GLUE task, or on your own labelled text, and predict with the result.'
@@ -114,8 +115,9 @@ def build_flags():
         default='bert_12_768_12',
         help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
         'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
-        'or an --output_dir of this script',
+        f'or an --output_dir of this script; or, from scratch, {CHOICES}',
     )
+    add_vocab_file_flag(parser, model, roles='source model may_change')
     parser.flag(
         model,
         '--bert_dataset',

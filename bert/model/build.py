@@ -99,6 +99,13 @@ def infer_shapes(bert):
     bert.infer_shape(*tokens)
 
 
+def finish_initialization(bert, ctx):
+    """Run a BERT without pre-training heads once, so that all parameters get their values."""
+    zeros = mx.nd.zeros((1, 1), ctx=ctx, dtype='int32')
+    bert(zeros, zeros, mx.nd.ones((1,), ctx=ctx))
+    mx.nd.waitall()
+
+
 class BERTRegression(mx.gluon.HybridBlock):
     """A pooled BERT encoding and one dense unit, for similarity scores.
 

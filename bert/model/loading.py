@@ -151,8 +151,7 @@ def _build_initialized(settings, vocab, path, ctx, heads, weights=None):
     size = settings.pop('vocab_size')
     if size < len(vocab):
         raise ToolkitError(
-            f'{path.parent}: {path.name} has {len(vocab)} tokens and config.json a vocab_size of '
-            f'{size}'
+            f'{path}: {len(vocab)} tokens are more than the vocab_size of the configuration, {size}'
         )
     vocab = pad_vocab(vocab, size)
     bert = build_bert(vocab, **settings, **heads)

@@ -28,16 +28,17 @@ from bert.pretraining.instances import Recipe
 from bert.system.errors import UsageError
 from bert.training.events import require_tensorboard
 from bert.training.flags import add_update_flags, check_bias_correction
+from bert.training.scratch import CHOICES, add_vocab_file_flag, check_vocab_file, is_from_scratch
 
 DESCRIPTION = (
     'Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py.'
 )
 EPILOG = """\
 examples:
-  run_pretraining.py --do-training --data 'shards/*.npz' --bert_model sizes/config.json \\
-      --batch_size 32 --num_steps 10000 --warmup_ratio 0.1 --start_step auto
-  run_pretraining.py --do-training --data 'long/*.npz' --bert_model sizes/config.json \\
-      --batch_size 8 --num_steps 1000 --start_from ckpt_dir --ckpt_dir phase2 --start_step auto
+  run_pretraining.py --do-training --data 'shards/*.npz' --bert_model bert_4_256_4 \\
+      --vocab_file vocab.txt --batch_size 32 --num_steps 10000 --start_step auto
+  run_pretraining.py --do-training --data 'long/*.npz' --bert_model bert_4_256_4 \\
+      --vocab_file vocab.txt --num_steps 1000 --start_from ckpt_dir --ckpt_dir phase2
   run_pretraining.py --do-eval --data_eval held_out.npz --bert_model ckpt_dir/model
   finetune_classifier.py --bert_model ckpt_dir/model
 """
@@ -144,11 +145,12 @@ def build_flags():
         roles='by_worker',
         default='bert_12_768_12',
         help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
-        'finetune_classifier.py, whose weights are taken; or a configuration file, *.json, with '
-        'vocab.txt beside it, from scratch',
+        f'finetune_classifier.py, whose weights are taken; or, from scratch, {CHOICES}',
     )
+    vocabulary = model.add_mutually_exclusive_group()
+    add_vocab_file_flag(parser, vocabulary, roles='by_worker')
     parser.flag(
-        model,
+        vocabulary,
         '--dataset_name',
         default='book_corpus_wiki_en_uncased',
         help="what the zoo's model was pre-trained on, which means its vocabulary too",
@@ -269,10 +271,12 @@ def check_args(args, raw):
             raise UsageError(f'--{name} goes with --raw; in shards it is fixed when they are made')
     check_max_seq_length(args.max_seq_length)
     layout_of(args)  # refuses a marker that is none
-    if args.pretrained and is_configuration(args.bert_model):
+    check_vocab_file(args.bert_model, args.vocab_file)
+    if args.pretrained and is_from_scratch(args.bert_model, args.vocab_file):
+        cause = '--vocab_file' if args.vocab_file else args.bert_model
         raise UsageError(
             '--pretrained goes with a model of the zoo or a model directory; '
-            f'{args.bert_model} means training from scratch'
+            f'{cause} means training from scratch'
         )
     check_start_from(args)
     check_bias_correction(args)
@@ -315,8 +319,3 @@ def check_work(args):
     if not args.data_eval and (args.do_eval or args.eval_interval):
         flag = '--do-eval' if args.do_eval else '--eval_interval'
         raise UsageError(f'{flag} needs --data_eval')
-
-
-def is_configuration(name):
-    """Return whether ``--bert_model`` names a configuration file, for training from scratch."""
-    return name.endswith('.json')

@@ -10,6 +10,7 @@ words here, by :func:`split_words`.
 
 import re
 import unicodedata
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -67,11 +68,8 @@ class Tokenizer(NamedTuple):
         -------
         list of tokenizers.Encoding
         """
-        pattern = EXCEPTION_WHEN_LOWER if self.lower else EXCEPTION_WHEN_CASED
         texts = list(texts)
-        exceptions = [
-            i for i, text in enumerate(texts) if not text.isascii() and pattern.search(text)
-        ]
+        exceptions = [i for i, text in enumerate(texts) if is_exception(text, self.lower)]
         words = [' '.join(split_words(texts[i], self.lower)) for i in exceptions]
         for i in exceptions:
             texts[i] = ''
@@ -108,7 +106,7 @@ def build_library_tokenizer(vocab, lower):
 
     It can be written to a file for other programs. See :func:`build_tokenizer`.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, models
 
     tokenizer = Tokenizer(
         models.WordPiece(
@@ -117,11 +115,54 @@ def build_library_tokenizer(vocab, lower):
             max_input_chars_per_word=MAX_CHARACTERS_PER_WORD,
         )
     )
-    tokenizer.normalizer = normalizers.BertNormalizer(
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _library_rules(lower)
+    return tokenizer
+
+
+def _library_rules(lower):
+    """Return the library's ``Normalizer`` and ``PreTokenizer``, which split text into words."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=lower, lowercase=lower
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
+    return normalizer, pre_tokenizers.BertPreTokenizer()
+
+
+def build_word_counter(lower):
+    """Build a function that counts the words and punctuation marks a :class:`Tokenizer` would see.
+
+    Parameters
+    ----------
+    lower : bool
+        See :func:`build_tokenizer`.
+
+    Returns
+    -------
+    function
+        From a str to a collections.Counter.
+    """
+    normalizer, pre_tokenizer = _library_rules(lower)
+
+    def count(text):
+        if is_exception(text, lower):
+            return Counter(split_words(text, lower))
+        words = Counter()
+        for string, times in Counter(normalizer.normalize_str(text).split()).items():
+            if string.isalnum():  # most are, and need no further splitting
+                words[string] += times
+            else:
+                for word, _ in pre_tokenizer.pre_tokenize_str(string):
+                    words[word] += times
+        return words
+
+    return count
+
+
+def is_exception(text, lower):
+    """Return whether the library would split a text by rules that are not the original's."""
+    pattern = EXCEPTION_WHEN_LOWER if lower else EXCEPTION_WHEN_CASED
+    return not text.isascii() and bool(pattern.search(text))
 
 
 def tokenize(tokenizer, texts):

@@ -151,12 +151,35 @@ def shapes(units, layers=12):
     }
 
 
+@pytest.mark.parametrize(
+    ('name', 'count'),
+    [
+        ('bert_2_128_2', 4385920),
+        ('bert_4_256_4', 11170560),
+        ('bert_4_512_8', 28763648),
+        ('bert_8_512_8', 41373184),
+        ('bert_12_768_12', 109482240),
+        ('bert_24_1024_16', 335141888),
+    ],
+)
+def test_named_sizes(name, count):
+    """Google's models of these sizes, uncased, have so many parameters without their heads."""
+    settings = checkpoints_config.named_settings(name, 30522)
+    pooler = (settings['units'] + 1) * settings['units']
+    assert checkpoints_config.count_parameters(settings) + pooler == count
+    layers, units, heads = map(int, name.split('_')[1:])
+    config = checkpoints_config.format_config(settings)
+    assert (config['num_hidden_layers'], config['num_attention_heads']) == (layers, heads)
+    assert config['intermediate_size'] == 4 * units
+    assert checkpoints_config.parse_config(config, name) == settings
+
+
 def test_sizes_of_a_file_without_a_configuration():
     """The sizes are the zoo's two published ones."""
     base = checkpoints_config.infer_settings(shapes(768), 'file')
-    assert base == checkpoints_config.zoo_settings('bert_12_768_12', 28996)
+    assert base == checkpoints_config.named_settings('bert_12_768_12', 28996)
     large = checkpoints_config.infer_settings(shapes(1024, layers=24), 'file')
-    assert large == checkpoints_config.zoo_settings('bert_24_1024_16', 28996)
+    assert large == checkpoints_config.named_settings('bert_24_1024_16', 28996)
     assert failure(checkpoints_config.infer_settings, shapes(384), 'file') == (
         'file: a config.json beside it must say how many attention heads this model of 384 units '
         'has'

@@ -321,7 +321,7 @@ def test_the_seven_cells_are_those_of_gluonnlp():
 
 
 def test_sizes_are_those_of_gluonnlp():
-    base = config.zoo_settings('bert_12_768_12', 30522)
+    base = config.named_settings('bert_12_768_12', 30522)
     assert base == {
         'num_layers': 12,
         'units': 768,
@@ -334,7 +334,7 @@ def test_sizes_are_those_of_gluonnlp():
         'dropout': 0.1,
         'layer_norm_eps': 1e-12,
     }
-    large = config.zoo_settings('bert_24_1024_16', 28996)
+    large = config.named_settings('bert_24_1024_16', 28996)
     assert (large['num_layers'], large['units'], large['num_heads']) == (24, 1024, 16)
 
 

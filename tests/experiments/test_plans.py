@@ -77,6 +77,29 @@ def test_the_hash_follows_what_the_files_hold(tmp_path):
     assert plans.digest(plan(*flags, data=tmp_path / 'moved_data')) == before
 
 
+def test_the_hash_of_a_model_from_scratch(tmp_path):
+    """It follows the vocabulary and the configuration, and not where they lie."""
+    for name in ('one', 'two', 'three'):
+        write_tiny_bert(tmp_path / name)
+    with open(tmp_path / 'two' / 'vocab.txt', 'a') as file:
+        file.write('more\n')
+    config = tmp_path / 'three' / 'config.json'
+    config.write_text(config.read_text().replace('0.1', '0.2'))
+
+    def name(model, vocab=None):
+        flags = ['--vocab_file', str(tmp_path / vocab / 'vocab.txt')] if vocab else []
+        return plans.digest(plan('--bert_model', str(model), *flags))
+
+    def configuration(name):
+        return tmp_path / name / 'config.json'
+
+    named = [name('bert_2_128_2', 'one'), name('bert_2_128_2', 'two'), name('bert_4_256_4', 'one')]
+    others = [name(configuration(folder)) for folder in ('one', 'two', 'three')]
+    assert len({*named, *others, name('bert_12_768_12', 'one'), name('bert_12_768_12')}) == 8
+    assert name('bert_2_128_2', 'three') == named[0]
+    assert name(configuration('two'), 'three') == others[0]
+
+
 def test_folders():
     runs = plans.list_runs(Path('out'), {'RTE': plan(), 'MRPC': plan()}, [3, 1])
     assert [(run.task, run.seed) for run in runs] == [

@@ -191,7 +191,7 @@ def test_a_vocabulary_larger_than_the_embedding(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         load_bert(str(folder))
     assert str(caught.value) == (
-        f'{folder}: vocab.txt has 197 tokens and config.json a vocab_size of 196'
+        f'{folder}/vocab.txt: 197 tokens are more than the vocab_size of the configuration, 196'
     )
 
 
