@@ -19,12 +19,9 @@ from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.pretraining import batches as streams
-from bert.pretraining.flags import (
-    PROFILED_STEPS,
-    build_flags,
-    parse_args,
-)
+from bert.pretraining.flags import parse_args
 from bert.pretraining.instance_flags import layout_of, recipe_of
+from bert.pretraining.parser import PROFILED_STEPS, build_flags
 from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, UsageError
 from bert.system.files import replacing
@@ -192,6 +189,32 @@ def choose_casing(location, vocab, args, source=None):
     return lower if isinstance(lower, bool) else reading.read_casing(location, vocab)[0]
 
 
+def build_updater(model, adds_up, workers, args):
+    """Build the updater that the flags describe; see :class:`bert.training.update.Updater`."""
+    from bert.training import update
+
+    trainer = update.build_trainer(
+        model,
+        args.optimizer,
+        args.lr,
+        EPSILON,
+        args.bias_correction,
+        workers.local_kvstore(args.kvstore),
+        args.weight_decay,
+    )
+    warmup = int(args.num_steps * args.warmup_ratio)
+    return update.Updater(
+        model,
+        trainer,
+        lambda step: schedule.learning_rate(step, args.lr, warmup, args.num_steps),
+        args.dtype,
+        args.seed,
+        workers,
+        adds_up=adds_up,
+        max_norm=args.max_grad_norm,
+    )
+
+
 def train(model, sources, start, contexts, workers, events, args):
     """Train from one step to the last, and evaluate on the way.
 
@@ -216,30 +239,10 @@ def train(model, sources, start, contexts, workers, events, args):
     from bert.pretraining.evaluation import evaluate
     from bert.pretraining.loss import build_loss, gradients
     from bert.pretraining.recorder import Recorder
-    from bert.training import update
 
     parts = args.accumulate * len(contexts)
     cut = streams.Cut(args.batch_size, parts * workers.count, args.num_buckets, args.by_token)
-    trainer = update.build_trainer(
-        model,
-        args.optimizer,
-        args.lr,
-        EPSILON,
-        args.bias_correction,
-        workers.local_kvstore(args.kvstore),
-        args.weight_decay,
-    )
-    warmup = int(args.num_steps * args.warmup_ratio)
-    updater = update.Updater(
-        model,
-        trainer,
-        lambda step: schedule.learning_rate(step, args.lr, warmup, args.num_steps),
-        args.dtype,
-        args.seed,
-        workers,
-        adds_up=parts > 1,
-        max_norm=args.max_grad_norm,
-    )
+    updater = build_updater(model, parts > 1, workers, args)
     loss = build_loss(contexts)
     source = sources['train']
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}

@@ -11,7 +11,7 @@ from pathlib import Path
 from bert.cli.console import progress, start_logging
 from bert.cli.flags import Parser, count
 from bert.cli.program import run
-from bert.pretraining.corpus import find_files
+from bert.pretraining.files import find_files
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
 from bert.text import vocabulary_training as training
