@@ -49,7 +49,7 @@ INLINE = frozenset(
 )
 # Classes of elements that hold no prose, in the packages below.
 SKIPPED_CLASSES = frozenset(
-    'footer headerlink highlight navfooter navheader programlisting related sphinxsidebar toc'.split()
+    'footer headerlink highlight navfooter navheader programlisting related sphinxsidebar'.split()
 )
 SPACE = re.compile(r'\s+')
 # What is no letter, digit, white space or common punctuation.

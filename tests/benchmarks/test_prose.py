@@ -1,4 +1,4 @@
-"""benchmarks/prose.py: what it takes from pages, pods, help and dictionaries, and how it divides it."""
+"""benchmarks/prose.py: what it takes from pages and dictionaries, and how it divides it."""
 
 import gzip
 import shutil
