@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Fill in each [MASK] of some texts, lines of standard input, with a pre-trained model.
+
+With --transformers, transformers does the same with another directory of the model, as
+bert.convert --to hf wrote it, and the two must agree.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from scipy.special import softmax
+
+from bert.checkpoints.reading import read_casing
+from bert.checkpoints.source import locate
+from bert.cli.flags import Parser, positive_int
+from bert.cli.program import run
+from bert.system import machine
+from bert.system.errors import ToolkitError
+from bert.text.lines import read_lines
+from bert.text.tokenizer import build_tokenizer, tokenize
+
+MASK = '[MASK]'
+# The largest difference of two probabilities that comes from the order of sums.
+TOLERANCE = 1e-3
+
+
+def parse_args(argv=None):
+    """Parse the flags."""
+    parser = Parser(__doc__)
+    parser.add_argument('model', help='a pre-trained model: CKPT_DIR/model of run_pretraining.py')
+    parser.add_argument('--top', type=positive_int, default=3, help='answers for each [MASK]')
+    parser.add_argument('--transformers', metavar='DIR', help='the same model for transformers')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Print each text with its answers.
+
+    Returns
+    -------
+    float or None
+        The largest difference to a probability of transformers.
+    """
+    args = parse_args(argv)
+    machine.prepare_mxnet('float32')
+    texts = [line[0] for line in read_lines(sys.stdin.buffer, 'standard input')]
+    location = locate(args.model)
+    difference = None
+    if args.transformers:
+        theirs = load_transformers(args.transformers, args.top)
+        difference = 0.0
+    fill = load(location)
+    for text in texts:
+        print(text)
+        ours = fill(text, args.top)
+        for answers in ours:
+            print('   ', ', '.join(f'{token} {share:.3f}' for token, share in answers))
+        if args.transformers:
+            difference = max(difference, compare(text, ours, theirs(text)))
+    if args.transformers:
+        print(f'transformers: the same answers; largest difference {difference:.1e}')
+    return difference
+
+
+def load(location):
+    """Load a model that fills masks.
+
+    Returns
+    -------
+    function
+        Maps a text and the number of answers to a list, for each mask, of lists of (token,
+        probability).
+    """
+    from bert.model.loading import load_bert
+    from bert.model.outputs import run as run_model
+
+    model, vocab = load_bert(str(location.folder), use_decoder=True)
+    tokenizer = build_tokenizer(vocab, read_casing(location, vocab)[0])
+
+    def fill(text, top):
+        ids = [vocab[vocab.cls_token]]
+        for i, part in enumerate(tokenize(tokenizer, text.split(MASK))):
+            ids += [vocab[vocab.mask_token]] * (i > 0) + part.tolist()
+        ids = np.array([[*ids, vocab[vocab.sep_token]]], np.int32)
+        batch = ids, np.zeros_like(ids), np.array([ids.shape[1]], np.float32)
+        logits = run_model(model, batch)['prediction_logits'][0]
+        answers = []
+        for shares in softmax(logits[ids[0] == vocab[vocab.mask_token]], axis=-1):
+            best = np.argsort(-shares)[:top]
+            answers.append([(vocab.idx_to_token[i], float(shares[i])) for i in best])
+        return answers
+
+    return fill
+
+
+def load_transformers(folder, top):
+    """Load transformers' pipeline of this task; the result is used as that of :func:`load`."""
+    try:
+        from transformers import pipeline
+    except ImportError:
+        raise ToolkitError('--transformers needs transformers and torch') from None
+    fill = pipeline('fill-mask', model=folder, top_k=top, device='cpu')
+
+    def answer(text):
+        masks = fill(text)
+        masks = masks if isinstance(masks[0], list) else [masks]
+        return [[(each['token_str'], each['score']) for each in mask] for mask in masks]
+
+    return answer
+
+
+def compare(text, ours, theirs):
+    """Return the largest difference of two probabilities; the answers must be the same."""
+    difference = 0.0
+    for answers, others in zip(ours, theirs):
+        for (token, share), (other, other_share) in zip(answers, others):
+            if token != other and abs(share - other_share) > TOLERANCE:
+                raise ToolkitError(f'{text}: {token} here, {other} by transformers')
+            difference = max(difference, abs(share - other_share))
+    if difference > TOLERANCE:
+        raise ToolkitError(f'{text}: probabilities differ by {difference:.1e}')
+    return difference
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,156 @@
+"""benchmarks/prose.py: what it takes from pages and dictionaries, and how it divides it."""
+
+import gzip
+import shutil
+import subprocess
+
+import pytest
+from conftest import failure
+
+pytest.importorskip('lxml')
+import prose
+
+PAGE = b"""<!DOCTYPE html><html><head><title>A page about nothing at all, for a test.</title>
+<style>p { color: red }</style></head><body>
+<nav><p>Home and the next page and the one before it, all links.</p></nav>
+<h1>A heading without any end</h1>
+<p>The <code>open</code> function of the <em>module</em> opens a
+file, and returns it to the caller.</p>
+<pre>print("This is a program, and not a sentence of the page at all.")</pre>
+<ul><li>An item of a list is a paragraph, if it is a sentence of some length.</li>
+<li>Short one.</li></ul>
+<table><tr><td>A cell of a table with more than eight words in it, though.</td></tr></table>
+<p class="footer">The footer says who wrote this page and when that was.</p>
+<!-- A comment on the page is no text that anyone should ever see. -->
+<p>a = b[i] + c{j} * d|k| @ e[[f]] == g++ ** &amp;h &lt;&lt; i &gt;&gt; j % k ~ l ^ m or so.</p>
+<p>The last paragraph has no end tag, and is there nevertheless, is it not?
+</body></html>"""
+
+
+def test_a_page():
+    (blocks,) = prose.read_html(PAGE)
+    assert [text for text in map(prose.tidy, blocks) if prose.is_prose(text)] == [
+        'The open function of the module opens a file, and returns it to the caller.',
+        'An item of a list is a paragraph, if it is a sentence of some length.',
+        'The last paragraph has no end tag, and is there nevertheless, is it not?',
+    ]
+
+
+def test_no_page():
+    assert list(prose.read_html(b'')) == []
+
+
+def test_a_pod():
+    pod = b"""=head1 NAME
+
+First words of L<perlfunc/open> and B<< I<bold> >> text.
+
+  code, indented
+
+=over 4
+
+Call C<open> or L<the manual|perlfunc>.
+"""
+    (blocks,) = prose.read_pod(pod)
+    assert list(map(prose.tidy, blocks)) == [
+        'First words of perlfunc/open and bold text.',
+        'Call open or the manual.',
+    ]
+
+
+def test_a_dictionary():
+    text = """Bark \\Bark\\, n. [OE. barke.]
+   1. (Bot.) The exterior covering of the trunk and branches of a
+      tree. --Shak.
+      [1913 Webster]
+
+   2. Specifically, {Peruvian} bark.
+
+Barm \\Barm\\, n.
+   Foam rising upon beer.
+"""
+    (blocks,) = prose.read_dictionary(gzip.compress(text.encode()))
+    assert [block for block in map(prose.tidy, blocks) if block] == [
+        'The exterior covering of the trunk and branches of a tree.',
+        'Specifically, Peruvian bark.',
+        'Foam rising upon beer.',
+    ]
+
+
+def test_documents(tmp_path):
+    """Each paragraph is there once; one document of HELD_OUT_EVERY is held out; none is empty."""
+    documents = [[f'Number {i}.', 'The same everywhere.', ''] for i in range(prose.HELD_OUT_EVERY)]
+    sizes = prose.write([[], *documents, documents[0]], tmp_path)
+    train, held_out = ((tmp_path / f'{name}.txt').read_text() for name in ('train', 'held_out'))
+    assert held_out.count('\n\n') == 1 and train.count('\n\n') == prose.HELD_OUT_EVERY - 1
+    texts = (train + held_out).split('\n\n')[:-1]
+    assert texts[:99] != sorted(texts[:99])
+    assert sorted(text.partition('\n')[0] for text in texts) == sorted(
+        f'Number {i}.' for i in range(prose.HELD_OUT_EVERY)
+    )
+    assert [text for text in texts if 'same' in text] == ['Number 0.\nThe same everywhere.']
+    assert sizes == {'train': len(train), 'held_out': len(held_out)}
+
+
+def test_files_of_ones_own(tmp_path, monkeypatch):
+    """Paragraphs are put on a line each; a long file becomes several documents."""
+    monkeypatch.setattr(prose, 'DOCUMENT_BYTES', 20)
+    (tmp_path / 'a.txt').write_text('One is\nwrapped.\n\nTwo is not.\n\n\nThree.\n')
+    prose.main(['--text', f'{tmp_path}/*.txt', '--output_dir', f'{tmp_path}/out'])
+    documents = (tmp_path / 'out' / 'train.txt').read_text().split('\n\n')
+    assert sorted(documents) == ['', 'One is wrapped.\nTwo is not.', 'Three.']
+
+
+@pytest.fixture
+def apt(tmp_path, monkeypatch):
+    """An apt-get that knows one package, and says so of others."""
+    if not shutil.which('dpkg-deb'):
+        pytest.skip('dpkg-deb is not there')
+    tree = tmp_path / 'tree'
+    for path, content in {
+        'DEBIAN/control': 'Package: anarchism\nVersion: 1:2\nArchitecture: all\n'
+        'Maintainer: A <a@b.invalid>\nDescription: test\n',
+        'usr/share/doc/anarchism/html/a.html': PAGE.decode(),
+        'usr/share/doc/anarchism/other/b.html': '<p>This file is not one of those to be read.',
+    }.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(content)
+    made = tmp_path / 'anarchism_1%3a2_all.deb'
+    subprocess.run(['dpkg-deb', '--build', tree, made], check=True, capture_output=True)
+    (tmp_path / 'bin').mkdir()
+    script = tmp_path / 'bin' / 'apt-get'
+    script.write_text(
+        f'#!/bin/sh\n[ "$3" = anarchism ] && cp {made} . && exit\n'
+        'echo "E: Unable to locate package $3" >&2; exit 100\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
+    return made
+
+
+def test_packages(tmp_path, apt, capsys):
+    """What is there is read, a package that is not is named; what was fetched stays."""
+    out = tmp_path / 'out'
+    for _ in range(2):
+        prose.main(['--output_dir', str(out)])
+        assert (out / 'train.txt').read_text().count('\n') == 4
+        said = capsys.readouterr().err
+        assert 'vim-doc is left out: E: Unable to locate package vim-doc' in said
+        apt.unlink(missing_ok=True)
+    assert 'not one of those' not in (out / 'train.txt').read_text()
+    assert f'{len((out / "train.txt").read_bytes())} bytes are little' in said
+
+
+def test_a_damaged_package(tmp_path, apt):
+    folder = tmp_path / 'packages'
+    folder.mkdir()
+    (folder / apt.name).write_bytes(apt.read_bytes()[:-100])
+    with pytest.raises(prose.ToolkitError, match='anarchism_1%3a2_all.deb: damaged'):
+        list(prose.read_archive(folder / apt.name, '*'))
+
+
+def test_without_apt(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert failure(prose.main, ['--output_dir', str(tmp_path / 'out')]) == (
+        'there is no apt-get here to fetch text with: name files with --text'
+    )
