@@ -277,6 +277,7 @@ def train(model, sources, start, contexts, workers, events, args):
         profile = stack.enter_context(Profile(workers.is_first and args.profile))
         evaluate_if_due()
         updates = stack.enter_context(streams.updates(source, cut, args.seed, position))
+        updates = recorder.taking(updates)
         for step, (batches, position) in zip(range(start + 1, args.num_steps + 1), updates):
             logging.debug('step %d: batches of %s', step, [batch.ids.shape for batch in batches])
             recorder.step = step
@@ -294,6 +295,7 @@ def train(model, sources, start, contexts, workers, events, args):
             check()
             evaluate_if_due()
     logging.info('Train cost=%.1fs', time.monotonic() - since)
+    logging.info('waited %.1fs for data', recorder.waited)
     return recorder
 
 

@@ -135,6 +135,19 @@ def largest_difference(one, other):
     return max(np.abs(one[name] - other[name]).max() for name in one)
 
 
+def test_time_without_data_is_logged(train, monkeypatch, capsys):
+    load = sources.ShardUnit.load
+
+    def load_slowly(unit):
+        time.sleep(0.7)
+        return load(unit)
+
+    monkeypatch.setattr(sources.ShardUnit, 'load', load_slowly)
+    train(num_steps=2)
+    (waited,) = re.findall(r'waited (\d+\.\d)s for data', capsys.readouterr().err)
+    assert 0.7 <= float(waited) < 10
+
+
 def test_original_command(folder, tmp_path, monkeypatch, capsys):
     """It runs as printed, except for the GPU and the model; it names no checkpoint folder."""
     monkeypatch.chdir(tmp_path)

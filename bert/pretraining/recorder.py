@@ -90,6 +90,8 @@ class Recorder:
         Losses and accuracies of the last log line.
     evaluation : dict or None
         Those of the last evaluation.
+    waited : float
+        The seconds for which training has waited for data.
     """
 
     def __init__(self, folder, order, keep, workers, no_nsp, optimizer, events=None):
@@ -103,6 +105,7 @@ class Recorder:
         self.step = 0
         self.saved_step = 0
         self.metrics = self.evaluation = None
+        self.waited = 0.0
         self.late = Late(self.read, IN_FLIGHT)
         self.restart(Tally())
 
@@ -133,6 +136,16 @@ class Recorder:
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
         logging.info('other data or batches than up to step %d: they begin from the start', start)
         return [epoch + 1, 0, 0]
+
+    def taking(self, updates):
+        """Yield what an iterator yields, and add up the time that it takes."""
+        while True:
+            since = time.monotonic()
+            update = next(updates, None)
+            self.waited += time.monotonic() - since
+            if update is None:
+                return
+            yield update
 
     def count(self, batches, statistics):
         """Queue the results of a step, to be read some steps later."""
