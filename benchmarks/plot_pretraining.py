@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Draw losses and accuracies of pre-training, from the metrics.jsonl of run_pretraining.py.
 
-Evaluations during training (--eval_interval) are drawn over the curves of the training.
+Evaluations during training (--eval_interval) are drawn over the curves of the training. Of the
+phases of a pre-training, one run each, the steps are counted on.
 """
 
 import json
@@ -27,13 +28,15 @@ CURVES = {
 def parse_args(argv=None):
     """Parse the flags."""
     parser = Parser(__doc__)
-    parser.add_argument('metrics', help='CKPT_DIR/metrics.jsonl')
+    parser.add_argument(
+        'metrics', nargs='+', help='CKPT_DIR/metrics.jsonl of a run, or of each of its phases'
+    )
     parser.add_argument('picture', help='the file to write: .svg or .png')
     return parser.parse_args(argv)
 
 
-def read_curves(path):
-    """Read the losses and accuracies of a training run.
+def read_curves(*paths):
+    """Read the losses and accuracies of a training run, or of several one after the other.
 
     Returns
     -------
@@ -41,12 +44,18 @@ def read_curves(path):
         For training and for evaluation, by the names of :data:`CURVES`: the steps and the values
         at these steps. A curve without values is left out.
     """
-    with open(path, encoding='utf8') as file:
-        lines = list(map(json.loads, file))
-    training = [line for line in lines if 'eval' not in line]
-    evaluations = [{'step': line['step'], **line['eval']} for line in lines if 'eval' in line]
-    if not training:
-        raise ToolkitError(f'{path}: there is no training step in it')
+    training, evaluations, start = [], [], 0
+    for path in paths:
+        with open(path, encoding='utf8') as file:
+            lines = list(map(json.loads, file))
+        for line in lines:
+            line['step'] += start
+        steps = [line for line in lines if 'eval' not in line]
+        if not steps:
+            raise ToolkitError(f'{path}: there is no training step in it')
+        training += steps
+        evaluations += [{'step': line['step'], **line['eval']} for line in lines if 'eval' in line]
+        start = steps[-1]['step']
     return [
         {
             name: ([line['step'] for line in kind], [line[name] for line in kind])
@@ -91,7 +100,7 @@ def draw(training, evaluation, path):
 def main(argv=None):
     """Draw the curves."""
     args = parse_args(argv)
-    draw(*read_curves(args.metrics), args.picture)
+    draw(*read_curves(*args.metrics), args.picture)
 
 
 if __name__ == '__main__':

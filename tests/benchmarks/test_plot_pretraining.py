@@ -23,8 +23,11 @@ def test_curves_are_read(tmp_path):
     steps = [10, 20, 30]
     assert training == {'mlm_loss': (steps, [6, 5, 4]), 'mlm_acc': (steps, [5, 10, 15])}
     assert evaluation == {'mlm_loss': ([15, 30], [3.0, 6.0])}
+    training, evaluation = plot.read_curves(path, path)
+    assert training['mlm_acc'] == ([10, 20, 30, 40, 50, 60], [5, 10, 15] * 2)
+    assert evaluation['mlm_loss'] == ([15, 30, 45, 60], [3.0, 6.0] * 2)
     write(path, lines)
-    assert plot.read_curves(path) == [training, {}]
+    assert plot.read_curves(path)[1] == {}
     write(path, held_out)
     with pytest.raises(ToolkitError, match='there is no training step in it'):
         plot.read_curves(path)
