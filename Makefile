@@ -81,7 +81,7 @@ own_bert/short/complete: own_bert/vocab.txt
 
 own_bert/long/complete: own_bert/vocab.txt
 	$(OWN_MAKE) --input_file own_bert/train.txt --output_dir own_bert/long --num_outputs 8 \
-		--dupe_factor 4
+		--dupe_factor 3
 	$(OWN_MAKE) --input_file own_bert/held_out.txt --output_file own_bert/long-held_out \
 		--dupe_factor 1
 	touch $@
@@ -92,7 +92,7 @@ own_bert/run-short/model: own_bert/short/complete
 
 own_bert/run/model: own_bert/long/complete own_bert/run-short/model
 	$(OWN_TRAIN) --data 'own_bert/long/*.npz' --data_eval own_bert/long-held_out.npz \
-		--num_buckets 8 --batch_size 16 --lr 5e-4 --num_steps 32000 \
+		--num_buckets 8 --batch_size 16 --lr 5e-4 --num_steps 26000 \
 		--start_from own_bert/run-short --ckpt_dir own_bert/run
 
 cluster-demo: $(VENV)/installed

@@ -140,8 +140,8 @@ def has_one_document(spans, layout=BY_LINE):
     documents = 0
     for span in spans:
         begins = True
-        for lines, _ in read_sentences(span, layout._replace(segment=False)):
-            for line in lines:
+        for lines, _ in _read_lines(span, layout):
+            for line in _by_line(lines, layout.document_marker):
                 documents += bool(line) and begins
                 begins = not line
             if documents > 1:
@@ -182,13 +182,16 @@ def read_sentences(span, layout):
     for lines, size in _read_lines(span, layout):
         if layout.segment:
             yield _sentences_of(lines, marker, paragraphs), size
-        elif marker:
-            yield ['' if line == marker else line for line in lines if line], size
         else:
-            yield lines, size
+            yield _by_line(lines, marker), size
     last = paragraphs.end() if layout.segment else []
     if last:
         yield last, 0
+
+
+def _by_line(lines, marker):
+    """Return lines of which an empty one ends a document."""
+    return ['' if line == marker else line for line in lines if line] if marker else lines
 
 
 def _sentences_of(lines, marker, paragraphs):

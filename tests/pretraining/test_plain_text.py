@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from conftest import failure
 
 from bert.pretraining import files
 from bert.pretraining.corpus import read_corpora
@@ -165,13 +166,16 @@ def test_a_paragraph_without_end(tmp_path, monkeypatch):
 def test_a_line_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(files, 'CHUNK_BYTES', 10)
     monkeypatch.setattr(files, 'LONGEST_LINE', 50)
-    path = write(tmp_path / 'a.txt', 'Abc.\n\n' * 9 + 'Abc. ' * 20)
-    with pytest.raises(ToolkitError) as error:
-        documents(Span(path, 0, Path(path).stat().st_size), Layout(True))
-    assert str(error.value) == (
-        f'{path}:19: a line of more than 50 bytes; put at most one paragraph on each line, and '
-        'blank lines between documents'
-    )
+    path = write(tmp_path / 'a.txt', '\n' * 18 + 'Abc. ' * 20)
+    span = Span(path, 0, Path(path).stat().st_size)
+    for read in (
+        lambda: documents(span, Layout(True)),
+        lambda: has_one_document([span], Layout(True)),
+    ):
+        assert failure(read) == (
+            f'{path}:19: a line of more than 50 bytes; put at most one paragraph on each line, and '
+            'blank lines between documents'
+        )
 
 
 def test_invalid_utf8_is_named_by_line(tmp_path):
