@@ -8,10 +8,10 @@ import logging
 import os
 from pathlib import Path
 
-from bert.cli.console import progress, start_logging
+from bert.cli.console import first_of, progress, start_logging
 from bert.cli.flags import Parser, count
 from bert.cli.program import run
-from bert.pretraining.files import find_files
+from bert.pretraining.files import BY_LINE, find_files, read_sentences, share_out
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
 from bert.text import vocabulary_training as training
@@ -77,7 +77,9 @@ def main(argv=None):
     total = sum(map(os.path.getsize, paths))
     logging.info('input files: %d, %.1f MB', len(paths), total / 1e6)
     with progress(total, 'counting words', 'B') as bar:
-        counts = count_words(paths, not args.cased, bar.update)
+        counts = count_words(read_texts(paths, bar.update), not args.cased)
+    if not counts.words:
+        raise ToolkitError(f'{first_of(paths)}: no words to make a vocabulary from')
     logging.info('%d words, %d distinct', counts.total, len(counts.words))
     if counts.left_out:
         logging.info('the rarest are left out, %d words in all', counts.left_out)
@@ -93,6 +95,15 @@ def main(argv=None):
         *scale(training.measure(tokens, counts, not args.cased)),
     )
     return tokens
+
+
+def read_texts(paths, on_read):
+    """Yield the lines of files, many to a text, and call ``on_read`` with the bytes of each."""
+    (spans,) = share_out(paths, 1)
+    for span in spans:
+        for lines, size in read_sentences(span, BY_LINE):
+            yield '\n'.join(lines)
+            on_read(size)
 
 
 def scale(quality):

@@ -47,11 +47,11 @@ TEXT = [
         'tests/text/test_vocabulary_training.py::test_processes_and_threads_agree',
     ),
     (
-        'a piece of text ends within a word',
+        'the last words of a text forgotten',
         'bert/text/word_counts.py',
-        '    if cut:\n        return cut\n',
-        '',
-        'tests/text/test_vocabulary_training.py::test_a_piece_ends_at_white_space',
+        'return _add(counts, strings, count, lower)',
+        'return counts',
+        'tests/text/test_vocabulary_training.py::test_words_are_those_of_the_original_rules',
     ),
     (
         'a word counted once for all its strings',

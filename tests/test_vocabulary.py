@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, failure
 
 from bert import vocabulary
+from bert.pretraining import files
 from bert.system.errors import Interrupted, UsageError
 from bert.text import vocabulary_training
 from bert.text.tokenizer import build_tokenizer, tokenize
@@ -127,6 +128,7 @@ def test_the_smallest_size(tmp_path):
     ('content', 'sentence'),
     [
         (b'one\ntwo \x80\n', 'text:2: not valid UTF-8'),
+        (b'eins\nf\xc3\xbcnf\n' * 20 + b'a \xed\xa0\x80', 'text:41: not valid UTF-8'),
         (b'\n\n \n', 'text: no words to make a vocabulary from'),
     ],
 )
@@ -141,6 +143,28 @@ def test_bad_text_leaves_an_earlier_file_as_it_is(tmp_path, content, sentence):
     )
     assert path.read_text() == 'an earlier file'
     assert failure(vocabulary.main, [f'{tmp_path}/none*']) == f'{tmp_path}/none*: no file matches'
+
+
+def test_files_of_any_kind_give_the_same_bytes(tmp_path, monkeypatch):
+    """With a byte-order mark, other line ends, no last one, or cut into several files."""
+    lines = SAMPLE.read_text(encoding='utf8').split('\n')[:60]
+    whole = '\n'.join(lines)
+    kinds = {
+        'whole': [whole],
+        'mark': ['\ufeff' + whole],
+        'carriage': ['\r\n'.join(lines)],
+        'old': ['\r'.join(lines)],
+        'several': ['\n'.join(lines[:9]), '', '\n'.join(lines[9:])],
+        'one': [whole.replace('\n', ' ')],
+    }
+    monkeypatch.setattr(files, 'CHUNK_BYTES', 100)
+    made = set()
+    for name, texts in kinds.items():
+        for i, text in enumerate(texts):
+            (tmp_path / f'{name}{i}').write_bytes(text.encode())
+        vocabulary.main([f'{tmp_path}/{name}*', '--size=300', f'--output={tmp_path}/vocab.txt'])
+        made.add((tmp_path / 'vocab.txt').read_bytes())
+    assert len(made) == 1
 
 
 def test_an_interrupt_while_the_library_is_at_work(tmp_path, monkeypatch):

@@ -7,24 +7,19 @@ import sys
 from collections import Counter
 
 import pytest
-from conftest import ROOT, failure
+from conftest import ROOT
 
 from bert.text import vocabulary_training, word_counts
 from bert.text.tokenizer import build_tokenizer, split_words
 from bert.text.vocab import Vocab
 from bert.text.vocabulary_training import SPECIAL_TOKENS, choose_alphabet, measure, train_tokens
-from bert.text.word_counts import Counts, count_words, read_chunks
+from bert.text.word_counts import Counts, count_words
 
 TEXT = (
     "Don't  stop-me\tnow!\r\n\r\n  ΟΔΟΣ Ärger, ärger\u00a0naïve\n\n中文字 in中\u3000日本\n"
     'con\x00trol\x01 \x85 zero\u200bwidth \ufffd \ue000 \u2e45dash \U00011938 [MASK] ##x\r'
     'e\u0301te\u0301 \U0001f600 ' + 'x' * 200 + ' ' + 'y' * 201 + '\n'
 )
-
-
-def write(path, text):
-    path.write_bytes(text.encode('utf8'))
-    return [str(path)]
 
 
 def counts_of(words):
@@ -39,13 +34,12 @@ def counts_of(words):
 
 @pytest.mark.parametrize('chunk', [7, 64, 2**20])
 @pytest.mark.parametrize('lower', [True, False])
-def test_words_are_those_of_the_original_rules(tmp_path, monkeypatch, chunk, lower):
+def test_words_are_those_of_the_original_rules(monkeypatch, chunk, lower):
     """Those that split_words finds in the whole text, whose tests compare it with the original."""
     # Strings, and texts for the library, end early and late; but not within a string.
     monkeypatch.setattr(word_counts, 'SPLIT_CHARACTERS', chunk)
     monkeypatch.setattr(word_counts, 'HELD_STRINGS', 3 * chunk)
-    monkeypatch.setattr(word_counts, 'CHUNK_BYTES', max(chunk, 2**9))
-    counts = count_words(write(tmp_path / 'text', 5 * TEXT), lower)
+    counts = count_words(5 * [TEXT], lower)
     expected = Counter(split_words(5 * TEXT, lower))
     assert counts.total == sum(expected.values()) > 100
     assert counts.too_long == expected.pop('y' * 201) == 5
@@ -55,53 +49,25 @@ def test_words_are_those_of_the_original_rules(tmp_path, monkeypatch, chunk, low
     assert counts.left_out == 0
 
 
-def test_uncased_text_has_neither_capitals_nor_accents(tmp_path):
-    paths = write(tmp_path / 'text', '\ufeffÄrger ärger ARGER')
-    assert count_words(paths, lower=True).words == {'arger': 3}
-    assert count_words(paths, lower=False).words == {'Ärger': 1, 'ärger': 1, 'ARGER': 1}
+def test_uncased_text_has_neither_capitals_nor_accents():
+    texts = ['\ufeffÄrger ärger ARGER']
+    assert count_words(texts, lower=True).words == {'arger': 3}
+    assert count_words(texts, lower=False).words == {'Ärger': 1, 'ärger': 1, 'ARGER': 1}
 
 
-@pytest.mark.parametrize('size', [4, 5, 6, 7, 10**6])
-def test_pieces_of_a_file_are_its_text(tmp_path, monkeypatch, size):
-    """Also without any white space, where a piece may end between characters only."""
-    monkeypatch.setattr(word_counts, 'CHUNK_BYTES', size)
-    for text in ('', 'a b\nc', 'aé中😀' * 9, 'x' * 50, 'a ' + '😀' * 10 + ' b\n', '\ufeffone'):
-        (path,) = write(tmp_path / 'text', text)
-        pieces = list(read_chunks(path))
-        assert ''.join(piece for piece, _ in pieces) == text.replace('\ufeff', '')
-        assert sum(read for _, read in pieces) == len(text.encode())
-        assert max(read for _, read in pieces) <= 2 * size
+def test_text_without_words():
+    assert count_words([' \n\x00\t' + 'x' * 201], True) == (Counter(), Counter(), set(), 1, 1, 0)
 
 
-def test_a_piece_ends_at_white_space(tmp_path, monkeypatch):
-    monkeypatch.setattr(word_counts, 'CHUNK_BYTES', 8)
-    (path,) = write(tmp_path / 'text', 'some words\nand others')
-    pieces = [piece for piece, _ in read_chunks(path)]
-    assert pieces == ['some ', 'words\nand ', 'others', '']
-
-
-@pytest.mark.parametrize('bad', [b'\xff\xfe', b'\xe4\xb8', b'\xed\xa0\x80'])
-def test_what_is_not_utf8_is_refused_with_its_line(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(word_counts, 'CHUNK_BYTES', 16)
-    path = tmp_path / 'text'
-    path.write_bytes('eins zwei\ndrei vier fünf\n'.encode() * 20 + b'a ' + bad)
-    assert failure(count_words, [str(path)], True) == f'{path}:41: not valid UTF-8'
-
-
-def test_no_words(tmp_path):
-    paths = write(tmp_path / 'text', ' \n\x00\t' + 'x' * 201)
-    assert failure(count_words, paths, True) == f'{paths[0]}: no words to make a vocabulary from'
-
-
-def test_rare_words_leave_when_there_are_too_many(tmp_path, monkeypatch):
+def test_rare_words_leave_when_there_are_too_many(monkeypatch):
     """The counts of those that stay are right, and those of the characters too."""
     monkeypatch.setattr(word_counts, 'MOST_CHARACTERS', 600)
     monkeypatch.setattr(word_counts, 'HELD_STRINGS', 50)
-    monkeypatch.setattr(word_counts, 'CHUNK_BYTES', 256)
     rng = random.Random(1)
     words = [f'{rng.randrange(16**6):06x}' for _ in range(2000)]
     words = [word for rare in words for word in (rare, 'often', 'common')]
-    counts = count_words(write(tmp_path / 'text', ' '.join(words)), True)
+    texts = [' '.join(words[i : i + 30]) for i in range(0, len(words), 30)]
+    counts = count_words(texts, True)
     assert counts.words['often'] == counts.words['common'] == 2000
     assert sum(map(len, counts.words)) <= 600
     assert sum(counts.words.values()) + counts.left_out == counts.total == 6000
@@ -167,10 +133,9 @@ def test_counts_are_scaled_down_for_the_library(monkeypatch):
     assert shown == {'aaaa': 6, 'bb': 12}
 
 
-def test_the_quality_is_that_of_the_tokenizer(tmp_path):
+def test_the_quality_is_that_of_the_tokenizer():
     """Counted word by word in the whole text."""
-    paths = write(tmp_path / 'text', 20 * TEXT)
-    counts = count_words(paths, lower=True)
+    counts = count_words([20 * TEXT], lower=True)
     tokens = [token for token in train_tokens(counts, 150) if token != '中']
     quality = measure(tokens, counts, True)
     vocab = Vocab(tokens)
@@ -189,7 +154,8 @@ def test_processes_and_threads_agree():
     code = (
         'import sys, hashlib\n'
         'from bert.text import vocabulary_training as training, word_counts\n'
-        'counts = word_counts.count_words(["sample_glue/MRPC/train.tsv"], True)\n'
+        'text = open("sample_glue/MRPC/train.tsv", encoding="utf8").read()\n'
+        'counts = word_counts.count_words([text], True)\n'
         'print(hashlib.sha256("\\n".join(training.train_tokens(counts, 900)).encode()).hexdigest())'
     )
     found = set()
