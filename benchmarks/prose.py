@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Collect prose to pre-train a BERT on: 65 MB of English from Debian packages, or text of your own.
 
-The packages are fetched with apt-get download and read without root. Markup is taken out; code,
-tables and whatever else does not consist of sentences is dropped, and so is every paragraph that
-was there before. DIR/train.txt and DIR/held_out.txt have a paragraph on each line and a blank line
-after each document, for create_pretraining_data.py --segment.
+The packages, those of Debian 12, are fetched with apt-get download into DIR/packages and read
+without root; those that apt-get cannot find are left out. Most markup is removed, and most
+paragraphs that do not consist of English sentences, such as code and tables, are dropped. Text of
+your own is taken as it is. A repeated paragraph is kept only where it comes first. DIR/train.txt
+and DIR/held_out.txt, which has one document in a hundred, have a paragraph on each line and a
+blank line after each document, for create_pretraining_data.py --segment.
 """
 
 import gzip
@@ -30,7 +32,7 @@ from bert.pretraining.files import find_files
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import read_text, write_text
 
-# One document of this many is held out, never to be trained on.
+# One document of this many, but at least one, is held out, never to be trained on.
 HELD_OUT_EVERY = 100
 SEED = 0
 # What a model of a few million parameters needs, in bytes: with less, it learns the text by heart.
@@ -136,10 +138,7 @@ def read_dictionary(data):
         for entry in entries[start : start + ENTRIES_PER_DOCUMENT]:
             body = entry.partition('\n')[2]
             for block in re.split(r'\n\s*\n', body):
-                block = re.sub(
-                    r'^\s*(\d+\.|\([a-z]\))?\s*((\([A-Z][^)]*\)|<[^>]*>)\s*)*', '', block
-                )
-                blocks.append(block)
+                blocks.append(block[ENTRY_START.match(block).end() :])
         yield blocks
 
 
@@ -192,14 +191,18 @@ def main(argv=None):
     sizes = write(documents, folder)
     logging.info('%d bytes in %s, %d held out', sizes['train'], folder, sizes['held_out'])
     if sizes['train'] < ENOUGH:
-        logging.warning('%d bytes are little: %d would be better', sizes['train'], ENOUGH)
+        logging.warning(
+            '%d bytes are too few to train well on: %d would be better', sizes['train'], ENOUGH
+        )
     return sizes
 
 
 def read_packages(folder):
-    """Yield the documents of all packages; one that cannot be had is left out with a warning."""
+    """Yield the documents of all packages; if one cannot be fetched, a warning says so."""
     if not shutil.which('apt-get'):
-        raise UsageError('there is no apt-get here to fetch text with: name files with --text')
+        raise UsageError(
+            'apt-get, which fetches the text, is missing: name files with --text'
+        )
     try:
         import lxml  # noqa: F401
     except ImportError:
@@ -244,14 +247,19 @@ def fetch(name, folder):
 def read_archive(path, pattern):
     """Yield the contents of some files of a package, without unpacking anything to the disk."""
     command = ['dpkg-deb', '--fsys-tarfile', str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode='r|') as archive:
                 for member in archive:
                     if member.isfile() and fnmatch(member.name, f'./{pattern}'):
                         yield archive.extractfile(member).read()
-        except tarfile.TarError as error:
-            raise ToolkitError(f'{path}: damaged ({error}); delete it to fetch it anew') from None
+            process.stdout.read()  # the padding, which dpkg-deb must be able to write
+            is_whole = process.wait() == 0
+        except tarfile.TarError:
+            is_whole = False
+    if not is_whole:
+        raise ToolkitError(f'{path}: damaged; delete it to fetch it again')
 
 
 def read_files(paths):
@@ -282,7 +290,7 @@ def is_prose(paragraph):
 
 
 def write(documents, folder):
-    """Write the documents in random order, without any paragraph that was there before.
+    """Write the documents in random order, each paragraph only where it came first.
 
     The order matters: what a shard is made from should be like the rest of the text.
 
@@ -290,6 +298,11 @@ def write(documents, folder):
     -------
     dict of str to int
         See :func:`main`.
+
+    Raises
+    ------
+    ToolkitError
+        If there are fewer than two documents.
     """
     seen, texts = set(), []
     for blocks in documents:
@@ -301,8 +314,12 @@ def write(documents, folder):
                 new.append(block)
         if new:
             texts.append('\n'.join(new) + '\n\n')
+    if len(texts) < 2:
+        raise ToolkitError(
+            'too little text: there must be at least one document to train on and one to hold out'
+        )
     random.Random(SEED).shuffle(texts)
-    count = len(texts) // HELD_OUT_EVERY
+    count = max(1, len(texts) // HELD_OUT_EVERY)
     sizes = {}
     for name, part in (('held_out', texts[:count]), ('train', texts[count:])):
         write_text(folder / f'{name}.txt', ''.join(part))

@@ -95,10 +95,22 @@ def test_documents(tmp_path):
 def test_files_of_ones_own(tmp_path, monkeypatch):
     """Paragraphs are put on a line each; a long file becomes several documents."""
     monkeypatch.setattr(prose, 'DOCUMENT_BYTES', 20)
-    (tmp_path / 'a.txt').write_text('One is\nwrapped.\n\nTwo is not.\n\n\nThree.\n')
+    (tmp_path / 'a b.txt').write_bytes(
+        '\ufeffOne is\r\nwrapped.\r\n\r\nTwo is not.\n\n\nThree.\n'.encode()
+    )
     prose.main(['--text', f'{tmp_path}/*.txt', '--output_dir', f'{tmp_path}/out'])
-    documents = (tmp_path / 'out' / 'train.txt').read_text().split('\n\n')
-    assert sorted(documents) == ['', 'One is wrapped.\nTwo is not.', 'Three.']
+    documents = [(tmp_path / 'out' / f'{name}.txt').read_text() for name in ('train', 'held_out')]
+    assert sorted(documents) == ['One is wrapped.\nTwo is not.\n\n', 'Three.\n\n']
+
+
+def test_too_little_text(tmp_path):
+    """A file without text would count as done, and what follows would fail."""
+    (tmp_path / 'a.txt').write_text('The only paragraph.\n\nThe only paragraph.\n')
+    argv = ['--text', f'{tmp_path}/a.txt', '--output_dir', f'{tmp_path}/out']
+    assert failure(prose.main, argv) == (
+        'too little text: there must be at least one document to train on and one to hold out'
+    )
+    assert not list((tmp_path / 'out').iterdir())
 
 
 @pytest.fixture
@@ -111,6 +123,7 @@ def apt(tmp_path, monkeypatch):
         'DEBIAN/control': 'Package: anarchism\nVersion: 1:2\nArchitecture: all\n'
         'Maintainer: A <a@b.invalid>\nDescription: test\n',
         'usr/share/doc/anarchism/html/a.html': PAGE.decode(),
+        'usr/share/doc/anarchism/html/c.html': '<p>This file has only one paragraph, this one.',
         'usr/share/doc/anarchism/other/b.html': '<p>This file is not one of those to be read.',
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -133,24 +146,47 @@ def test_packages(tmp_path, apt, capsys):
     out = tmp_path / 'out'
     for _ in range(2):
         prose.main(['--output_dir', str(out)])
-        assert (out / 'train.txt').read_text().count('\n') == 4
+        text = (out / 'train.txt').read_text() + (out / 'held_out.txt').read_text()
+        assert text.count('\n') == 4 + 2
         said = capsys.readouterr().err
         assert 'vim-doc is left out: E: Unable to locate package vim-doc' in said
         apt.unlink(missing_ok=True)
-    assert 'not one of those' not in (out / 'train.txt').read_text()
-    assert f'{len((out / "train.txt").read_bytes())} bytes are little' in said
+    assert 'not one of those' not in text
+    assert f'{len((out / "train.txt").read_bytes())} bytes are too few' in said
+
+
+def test_no_package_at_all(tmp_path, apt, capsys):
+    """As without a network: an earlier text stays as it is."""
+    apt.unlink()
+    (tmp_path / 'train.txt').write_text('earlier')
+    error = failure(prose.main, ['--output_dir', str(tmp_path)])
+    assert error.startswith('too little text')
+    assert capsys.readouterr().err.count('is left out') == len(prose.PACKAGES)
+    assert (tmp_path / 'train.txt').read_text() == 'earlier'
 
 
 def test_a_damaged_package(tmp_path, apt):
     folder = tmp_path / 'packages'
     folder.mkdir()
-    (folder / apt.name).write_bytes(apt.read_bytes()[:-100])
-    with pytest.raises(prose.ToolkitError, match='anarchism_1%3a2_all.deb: damaged'):
-        list(prose.read_archive(folder / apt.name, '*'))
+    data = apt.read_bytes()
+    for size in (0, 50, len(data) // 2, len(data) - 100):
+        (folder / apt.name).write_bytes(data[:size])
+        with pytest.raises(prose.ToolkitError, match='anarchism_1%3a2_all.deb: damaged'):
+            list(prose.read_archive(folder / apt.name, '*'))
+
+
+def test_a_package_that_ends_between_two_files(tmp_path, apt):
+    """The archive looks whole, and dpkg-deb alone knows that it is not."""
+    dpkg_deb = shutil.which('dpkg-deb')
+    assert len(list(prose.read_archive(apt, '*.html'))) == 3
+    (tmp_path / 'bin' / 'dpkg-deb').write_text(f'#!/bin/sh\n{dpkg_deb} "$@"\nexit 2\n')
+    (tmp_path / 'bin' / 'dpkg-deb').chmod(0o755)
+    with pytest.raises(prose.ToolkitError, match='damaged'):
+        list(prose.read_archive(apt, '*.html'))
 
 
 def test_without_apt(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     assert failure(prose.main, ['--output_dir', str(tmp_path / 'out')]) == (
-        'there is no apt-get here to fetch text with: name files with --text'
+        'apt-get, which fetches the text, is missing: name files with --text'
     )
