@@ -200,9 +200,7 @@ def main(argv=None):
 def read_packages(folder):
     """Yield the documents of all packages; if one cannot be fetched, a warning says so."""
     if not shutil.which('apt-get'):
-        raise UsageError(
-            'apt-get, which fetches the text, is missing: name files with --text'
-        )
+        raise UsageError('apt-get, which fetches the text, is missing: name files with --text')
     try:
         import lxml  # noqa: F401
     except ImportError:
