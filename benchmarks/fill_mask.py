@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fill in each [MASK] of some texts, lines of standard input, with a pre-trained model.
+"""Fill in each [MASK] in the lines of standard input with a pre-trained model.
 
-With --transformers, transformers does the same with another directory of the model, as
-bert.convert --to hf wrote it, and the two must agree.
+With --transformers, transformers does the same with a directory that it can read, the model's own
+or one that bert.convert --to hf wrote, and the two must agree.
 """
 
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from scipy.special import softmax
 
-from bert.checkpoints.reading import read_casing
+from bert.checkpoints.reading import read
 from bert.checkpoints.source import locate
 from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
@@ -32,7 +32,9 @@ def parse_args(argv=None):
     parser = Parser(__doc__)
     parser.add_argument('model', help='a pre-trained model: CKPT_DIR/model of run_pretraining.py')
     parser.add_argument('--top', type=positive_int, default=3, help='answers for each [MASK]')
-    parser.add_argument('--transformers', metavar='DIR', help='the same model for transformers')
+    parser.add_argument(
+        '--transformers', metavar='DIR', help='the same model, to be run by transformers'
+    )
     return parser.parse_args(argv)
 
 
@@ -46,7 +48,7 @@ def main(argv=None):
     """
     args = parse_args(argv)
     machine.prepare_mxnet('float32')
-    texts = [line[0] for line in read_lines(sys.stdin.buffer, 'standard input')]
+    texts = [' '.join(line) for line in read_lines(sys.stdin.buffer, 'standard input')]
     location = locate(args.model)
     difference = None
     if args.transformers:
@@ -58,7 +60,7 @@ def main(argv=None):
         ours = fill(text, args.top)
         for answers in ours:
             print('   ', ', '.join(f'{token} {share:.3f}' for token, share in answers))
-        if args.transformers:
+        if args.transformers and ours:
             difference = max(difference, compare(text, ours, theirs(text)))
     if args.transformers:
         print(f'transformers: the same answers; largest difference {difference:.1e}')
@@ -74,17 +76,27 @@ def load(location):
         Maps a text and the number of answers to a list, for each mask, of lists of (token,
         probability).
     """
-    from bert.model.loading import load_bert
+    from bert.model.loading import build_whole
     from bert.model.outputs import run as run_model
 
-    model, vocab = load_bert(str(location.folder), use_decoder=True)
-    tokenizer = build_tokenizer(vocab, read_casing(location, vocab)[0])
+    contents = read(location)
+    vocab, path = contents.vocab, contents.weights.path
+    if not any(name.startswith('decoder.') for name in contents.weights.bert):
+        raise ToolkitError(f'{path}: has no masked-LM head to fill masks with')
+    model = build_whole(contents)
+    tokenizer = build_tokenizer(vocab, contents.lower)
+    longest = contents.settings['max_length']
 
     def fill(text, top):
         ids = [vocab[vocab.cls_token]]
         for i, part in enumerate(tokenize(tokenizer, text.split(MASK))):
             ids += [vocab[vocab.mask_token]] * (i > 0) + part.tolist()
         ids = np.array([[*ids, vocab[vocab.sep_token]]], np.int32)
+        if ids.shape[1] > longest:
+            raise ToolkitError(
+                f'{path}: has {longest} positions, and a text has {ids.shape[1]} tokens: '
+                f'{text[:40]} ...'
+            )
         batch = ids, np.zeros_like(ids), np.array([ids.shape[1]], np.float32)
         logits = run_model(model, batch)['prediction_logits'][0]
         answers = []
@@ -113,7 +125,7 @@ def load_transformers(folder, top):
 
 
 def compare(text, ours, theirs):
-    """Return the largest difference of two probabilities; larger ones than TOLERANCE are errors."""
+    """Return the largest difference of two probabilities; one above TOLERANCE is an error."""
     largest = 0.0
     for answers, others in zip(ours, map(dict, theirs)):
         for token, share in answers:

@@ -44,6 +44,37 @@ def test_answers(model, stdin, capsys):
     assert capsys.readouterr().out.splitlines() == [TEXT] + ['    river 0.731, bread 0.269'] * 2
 
 
+def test_other_lines(model, monkeypatch, capsys):
+    """A tab is white space; a line without masks is left to itself, by transformers too."""
+    text = b'the [MASK]\tsees.\nno mask\n\n'
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BytesIO(text)))
+    monkeypatch.setattr(
+        fill_mask, 'load_transformers', lambda *_: lambda text: [[('river', 0.731)]][: '[' in text]
+    )
+    fill_mask.main([model, '--top', '1', '--transformers', 'folder'])
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        'the [MASK] sees.',
+        '    river 0.731',
+        'no mask',
+        '',
+    ]
+
+
+def test_refused(model, tmp_path, monkeypatch):
+    """A model without the head would give random answers."""
+    text = b'the river [MASK] ' * 500
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BytesIO(text)))
+    assert failure(fill_mask.main, [model]).endswith(
+        ' positions, and a text has 1502 tokens: the river [MASK] the river [MASK] the ri ...'
+    )
+    built, vocab = build_from_configuration(ROOT / 'sample_model' / 'config.json', mx.cpu())
+    finish_initialization(built, mx.cpu())
+    save_huggingface(tmp_path / 'model', built, vocab, True)
+    assert failure(fill_mask.main, [str(tmp_path / 'model')]).endswith(
+        ': has no masked-LM head to fill masks with'
+    )
+
+
 @pytest.mark.parametrize(
     'others, error',
     [
