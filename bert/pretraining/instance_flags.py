@@ -67,7 +67,7 @@ def add_layout_flags(parser, group, raw=False):
         action='store_true',
         default=None if raw else False,
         help='the text is plain: wrapped lines or whole paragraphs, which are cut into sentences; '
-        'paragraphs end at blank lines and at items of lists',
+        'paragraphs end at blank lines and before items of lists',
     )
     parser.flag(
         group,
