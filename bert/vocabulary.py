@@ -19,10 +19,10 @@ from bert.text.word_counts import MOST_CHARACTERS, count_words
 
 EPILOG = f"""\
 Words are what the tokenizer sees; Chinese characters and punctuation marks are words too.
-The tokens are {' '.join(training.SPECIAL_TOKENS)}; then the characters of the text, all of
+The tokens are {' '.join(training.FIRST_TOKENS)}; then the characters of the text, all of
 ASCII and the most frequent others, as many as cover {training.COVERAGE:.2%} of the text or fit in a
-tenth of the tokens; then the pairs of tokens that are joined, the most frequent first. A word
-with another character becomes [UNK]. If the distinct words have more than
+tenth of the tokens, whichever is more; then pairs of tokens that are joined, the most frequent
+first. A word with another character becomes [UNK]. If the distinct words have more than
 {MOST_CHARACTERS / 1e6:.0f} million characters, the rarest are left out.
 
 examples:
@@ -65,7 +65,7 @@ def main(argv=None):
         The tokens.
     """
     args = build_flags().parse_args(argv)
-    smallest = len(training.SPECIAL_TOKENS) + 1
+    smallest = len(training.FIRST_TOKENS) + 1
     if args.size < smallest:
         raise UsageError(
             f'--size {args.size} leaves no room beside the {smallest - 1} special tokens: '

@@ -13,8 +13,8 @@ import numpy as np
 from bert.text.tokenizer import build_tokenizer
 from bert.text.vocab import Vocab
 
-# In the order of their ids, which is that of Google's files without the unused ones.
-SPECIAL_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+# The special ones, in the order of Google's files without their unused tokens.
+FIRST_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 # What the text must have this often to become a token.
 MIN_FREQUENCY = 2
 # Characters beyond ASCII become tokens, the most frequent first, until this share of the text is
@@ -54,7 +54,7 @@ def choose_alphabet(counts, size):
         Characters, and those that go on with a word, such as ``##a``, which only characters with
         neighbours do. The others are in the order in which they would be next.
     """
-    room, left = size - len(SPECIAL_TOKENS), SHARE * size
+    room, left = size - len(FIRST_TOKENS), SHARE * size
     wanted = COVERAGE * sum(counts.characters.values())
     chosen, others, covered = [], [], 0
     for character in sorted(counts.characters, key=lambda c: (c > '~', -counts.characters[c], c)):
@@ -99,7 +99,7 @@ def train_tokens(counts, size):
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=MIN_FREQUENCY,
-        special_tokens=[*SPECIAL_TOKENS, *sorted(alphabet, key=lambda token: (len(token), token))],
+        special_tokens=[*FIRST_TOKENS, *sorted(alphabet, key=lambda token: (len(token), token))],
         show_progress=False,
     )
     _in_thread(lambda texts: tokenizer.train_from_iterator(texts, trainer), show_words(words))

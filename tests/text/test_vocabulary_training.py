@@ -12,7 +12,7 @@ from conftest import ROOT
 from bert.text import vocabulary_training, word_counts
 from bert.text.tokenizer import build_tokenizer, split_words
 from bert.text.vocab import Vocab
-from bert.text.vocabulary_training import SPECIAL_TOKENS, choose_alphabet, measure, train_tokens
+from bert.text.vocabulary_training import FIRST_TOKENS, choose_alphabet, measure, train_tokens
 from bert.text.word_counts import Counts, count_words
 
 TEXT = (
@@ -80,7 +80,7 @@ def test_pairs_are_joined_as_worked_out_by_hand():
     The pairs, with their counts: ##e ##s (9), ##es ##t (9), l ##o (7), then those of 7 and 6.
     """
     tokens = train_tokens(counts_of({'low': 5, 'lower': 2, 'newest': 6, 'widest': 3}), 26)
-    assert tokens[:5] == list(SPECIAL_TOKENS)
+    assert tokens[:5] == list(FIRST_TOKENS)
     alphabet = [token for token in tokens[5:] if len(token.replace('##', '')) == 1]
     assert alphabet == [*'deilnorstw', *(f'##{character}' for character in 'deilnorstw')]
     rest = tokens[5 + len(alphabet) :]
