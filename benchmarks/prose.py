@@ -114,9 +114,20 @@ def read_pod(data):
     text = data.decode('utf8', 'replace')
     blocks = re.split(r'\n\s*\n', text)
     plain = [block for block in blocks if not block.startswith(('=', ' ', '\t'))]
+    yield list(map(without_codes, plain))
+
+
+def without_codes(text):
+    """Return a paragraph of Perl's documentation without formatting codes, entries of an index too.
+
+    A code is written X<...>, or X<< ... >> if there are such signs in its text.
+    """
+    text = re.sub(r'[A-Z]<<+\s+(.*?)\s+>>+', r'\1', text, flags=re.S)
     for _ in range(3):  # codes within codes
-        plain = [re.sub(r'[A-Z]<+\s?([^<>|]*?)(?:\|[^<>]*)?\s?>+', r'\1', block) for block in plain]
-    yield plain
+        text = re.sub(r'[XZ]<[^<>]*>', '', text)
+        text = re.sub(r'L</"?([^<>|"]*)"?>', r'\1', text)
+        text = re.sub(r'[A-Z]<([^<>|]*)(?:\|[^<>]*)?>', r'\1', text)
+    return text
 
 
 def read_help(data):
@@ -130,7 +141,8 @@ def read_help(data):
 def read_dictionary(data):
     """Yield entries, several to a document, so that a document has more than one sentence."""
     text = gzip.decompress(data).decode('utf8', 'replace')
-    text = re.sub(r'\[[^][]*\]', '', text)  # sources, etymology
+    for _ in range(3):  # sources, and etymology with its brackets within brackets
+        text = re.sub(r'\[(?:(?!\n\s*\n)[^][])*\]', '', text)
     text = re.sub(r'[{}]|--[A-Z][\w. ]*$', '', text, flags=re.M)
     entries = re.split(r'\n(?=\S)', text)
     for start in range(0, len(entries), ENTRIES_PER_DOCUMENT):
@@ -243,14 +255,19 @@ def fetch(name, folder):
 
 
 def read_archive(path, pattern):
-    """Yield the contents of some files of a package, without unpacking anything to the disk."""
+    """Yield the contents of some files of a package, without unpacking anything to the disk.
+
+    Folders of translations, as the documentation of Linux has them, are left out.
+    """
     command = ['dpkg-deb', '--fsys-tarfile', str(path)]
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode='r|') as archive:
                 for member in archive:
-                    if member.isfile() and fnmatch(member.name, f'./{pattern}'):
+                    if not member.isfile() or '/translations/' in member.name:
+                        continue
+                    if fnmatch(member.name, f'./{pattern}'):
                         yield archive.extractfile(member).read()
             process.stdout.read()  # the padding, which dpkg-deb must be able to write
             is_whole = process.wait() == 0

@@ -50,11 +50,14 @@ First words of L<perlfunc/open> and B<< I<bold> >> text.
 =over 4
 
 Call C<open> or L<the manual|perlfunc>.
+
+X<index entry>See L</Notes>, S<C<const char *>> and L<C<$x>|perlvar/$x>, not C<< $a->$b >>X<arrow>.
 """
     (blocks,) = prose.read_pod(pod)
     assert list(map(prose.tidy, blocks)) == [
         'First words of perlfunc/open and bold text.',
         'Call open or the manual.',
+        'See Notes, const char * and $x, not $a->$b.',
     ]
 
 
@@ -66,7 +69,8 @@ def test_a_dictionary():
 
    2. Specifically, {Peruvian} bark.
 
-Barm \\Barm\\, n.
+Barm \\Barm\\, n. [OE. berme, AS. beorma; akin to D. b[=a]rm, L.
+   f[e^]rmentum yeast. [root]93.]
    Foam rising upon beer.
 """
     (blocks,) = prose.read_dictionary(gzip.compress(text.encode()))
@@ -124,6 +128,7 @@ def apt(tmp_path, monkeypatch):
         'Maintainer: A <a@b.invalid>\nDescription: test\n',
         'usr/share/doc/anarchism/html/a.html': PAGE.decode(),
         'usr/share/doc/anarchism/html/c.html': '<p>This file has only one paragraph, this one.',
+        'usr/share/doc/anarchism/html/translations/it.html': '<p>Questo file non si legge.',
         'usr/share/doc/anarchism/other/b.html': '<p>This file is not one of those to be read.',
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +183,7 @@ def test_a_damaged_package(tmp_path, apt):
 def test_a_package_that_ends_between_two_files(tmp_path, apt):
     """The archive looks whole, and dpkg-deb alone knows that it is not."""
     dpkg_deb = shutil.which('dpkg-deb')
-    assert len(list(prose.read_archive(apt, '*.html'))) == 3
+    assert len(list(prose.read_archive(apt, '*.html'))) == 3  # without the translation
     (tmp_path / 'bin' / 'dpkg-deb').write_text(f'#!/bin/sh\n{dpkg_deb} "$@"\nexit 2\n')
     (tmp_path / 'bin' / 'dpkg-deb').chmod(0o755)
     with pytest.raises(prose.ToolkitError, match='damaged'):
