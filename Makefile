@@ -138,7 +138,7 @@ bench: $(VENV)/installed-bench
 	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
 
 clean:
-	rm -rf .venv-* demo_output own_bert fuzz_output build *.egg-info
+	rm -rf .venv-* demo_output fuzz_output build *.egg-info
 
 # The extra brings MXNet up to Python 3.12. Later ones have no numpy 1, for which its metadata ask.
 $(VENV)/installed: pyproject.toml
