@@ -659,6 +659,23 @@ def test_a_configuration_with_a_vocabulary_from_elsewhere(train, folder, tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        ({'type_vocab_size': 1}, 'type_vocab_size is 1'),
+        ({'intermediate_size': 2**23, 'num_hidden_layers': 1000}, 'the configuration asks for'),
+    ],
+)
+def test_a_fault_of_a_configuration_with_a_vocabulary_from_elsewhere(
+    train, folder, tmp_path, change, sentence
+):
+    config = tmp_path / 'sizes.json'
+    config.write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(ToolkitError) as caught:
+        train(bert_model=config, vocab_file=folder / 'tiny' / 'vocab.txt')
+    assert str(caught.value).startswith(f'{config}: {sentence}')
+
+
 def test_a_size_of_the_zoo_with_a_vocabulary(folder):
     """It is not fetched."""
     vocab = str(folder / 'tiny' / 'vocab.txt')
@@ -947,8 +964,8 @@ def test_by_token(train):
             '--do-training --data x --vocab_file v --pretrained',
             '--vocab_file means training from scratch',
         ),
-        ('--do-training --data x --bert_model . --vocab_file v', '. has weights and a vocabulary'),
-        ('--do-training --data x --bert_model a/b --vocab_file v', 'a/b has weights and a'),
+        ('--do-training --data x --bert_model . --vocab_file v', '*.json, and not .'),
+        ('--do-training --data x --bert_model a/b --vocab_file v', '*.json, and not a/b'),
         (
             '--do-training --data x --bert_model bert_2_128_2 --vocab_file v',
             'there is no vocabulary file v',
@@ -1233,6 +1250,19 @@ def test_kinds_of_evaluation_during_training(train, folder, tmp_path, monkeypatc
     (one, first), (two, second), (three, third) = evaluations(tmp_path / 'run')
     assert (one, two, three) == (1, 2, 3) and first == second == third
     assert 3.5 < first['mlm_loss'] < 5 and ('nsp_loss' in first) == ('--no_nsp' not in flags)
+
+
+def test_the_profile_is_that_of_the_training(train, tmp_path, monkeypatch, evaluating):
+    """A run that goes on begins with an evaluation, and profiles after it."""
+    events = []
+    monkeypatch.setattr(evaluation, 'evaluate', lambda *args, **keywords: events.append('evaluate'))
+    monkeypatch.setattr(
+        run_pretraining.Profile, '__enter__', lambda self: events.append('profile') or self
+    )
+    train(**evaluating, num_steps=2)
+    assert events == ['profile', 'evaluate']
+    train(**evaluating, num_steps=2, start_step=2)
+    assert events[2:] == ['evaluate', 'profile']
 
 
 def test_an_evaluation_takes_no_time_from_the_training(train, folder, tmp_path, monkeypatch):
