@@ -1126,7 +1126,8 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         train(**values)
     assert str(caught.value) == (
-        f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
+        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, and not '
+        'pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
 
