@@ -71,7 +71,6 @@ def pretrain(args, memory, workers):
         logging.info(FROM_SCRATCH)
     model, vocab = build_model(location, contexts, args)
     plain = plain_vocab(vocab)
-    check_vocabulary(args.ckpt_dir, saved, plain)
     sources = {
         name: open_source(patterns, location, model.settings, plain, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
@@ -82,6 +81,7 @@ def pretrain(args, memory, workers):
     # The files that name them may have other paths on other machines.
     casing = [source.lower for source in sources.values()]
     workers.check_same('sizes, vocabulary or casing', [model.settings, fingerprint(plain), casing])
+    check_vocabulary(args.ckpt_dir, saved, plain)
     log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder, events = Path(args.ckpt_dir), None
