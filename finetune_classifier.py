@@ -77,10 +77,11 @@ def finetune(argv, args, memory, workers):
     by_flag = args.do_lower_case or args.cased
     lower = choose_casing(files.model, vocab, args.do_lower_case if by_flag else None)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
-    workers.broadcast_parameters(model)
     data = hash_data(datasets)
     workers.check_same('flags', fixed_flags(args))
+    workers.check_same('sizes', model.bert.settings)
     workers.check_same('data', data)
+    workers.broadcast_parameters(model)
 
     folder = Path(args.output_dir)
     with held(folder, workers):
@@ -117,9 +118,9 @@ def find_model(args):
     Sizes, vocabulary and casing come with the weights, except with a file of weights alone: then
     they are those of --bert_model.
     """
-    parameters = args.pretrained_bert_parameters or args.model_parameters
-    if is_from_scratch(args.bert_model, args.vocab_file) and not parameters:
+    if is_from_scratch(args.bert_model, args.vocab_file):
         return ModelFiles(locate_configuration(args.bert_model, args.vocab_file), None)
+    parameters = args.pretrained_bert_parameters or args.model_parameters
     if parameters and is_parameter_file(parameters):
         model = locate(args.bert_model, args.bert_dataset, with_weights=False)
         return ModelFiles(model, locate(parameters))
@@ -183,7 +184,7 @@ def build_model(files, task, contexts, args):
             'of this model'
         )
     if task.has_pairs:
-        check_segments(bert.settings, files.model.folder)
+        check_segments(bert.settings, files.model.config or files.model.folder)
     if files.weights is None:
         logging.info(FROM_SCRATCH)
         finish_initialization(bert, contexts[0])

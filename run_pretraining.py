@@ -25,7 +25,7 @@ from bert.pretraining.parser import PROFILED_STEPS, build_flags
 from bert.pretraining.sources import Shards, Text, log_undescribed
 from bert.system.errors import Stopped, UsageError
 from bert.system.files import replacing
-from bert.text.vocab import plain_vocab
+from bert.text.vocab import fingerprint, plain_vocab
 from bert.training import schedule
 from bert.training.events import EventFile
 from bert.training.failures import naming_step
@@ -57,7 +57,7 @@ def pretrain(args, memory, workers):
     from bert.pretraining.evaluation import evaluate
     from bert.pretraining.loss import build_loss
     from bert.pretraining.recorder import LOG, open_folder
-    from bert.pretraining.start import choose_start, load_weights
+    from bert.pretraining.start import check_vocabulary, choose_start, load_weights
     from bert.training import states
     from bert.training.update import contexts as find_contexts
 
@@ -67,19 +67,27 @@ def pretrain(args, memory, workers):
     wanted = args.ckpt_dir, args.start_step, last, args.no_nsp, args.optimizer
     start, saved = workers.from_first(lambda: choose_start(*wanted))
     location = find_model(args)
+    if not (start or args.start_from or has_weights(args)):
+        logging.info(FROM_SCRATCH)
     model, vocab = build_model(location, contexts, args)
+    plain = plain_vocab(vocab)
     sources = {
-        name: open_source(patterns, location, model.settings, vocab, args)
+        name: open_source(patterns, location, model.settings, plain, args)
         for name, patterns in (('train', args.data), ('eval', args.data_eval))
         if patterns
     }
     by_worker = build_flags().with_role('by_worker')
     workers.check_same('flags', {n: v for n, v in vars(args).items() if n not in by_worker})
+    # The files that name them may have other paths on other machines.
+    casing = [source.lower for source in sources.values()]
+    workers.check_same('sizes, vocabulary or casing', [model.settings, fingerprint(plain), casing])
+    check_vocabulary(args.ckpt_dir, saved, plain)
     log_undescribed(sources.values())
     workers.check_same('data', {name: source.description for name, source in sources.items()})
     folder, events = Path(args.ckpt_dir), None
     if args.do_training:
-        workers.from_first(lambda: load_weights(model, args.start_from, start))
+        first = model, plain, args.start_from, start, args.no_nsp
+        workers.from_first(lambda: load_weights(*first))
     elif start:
         path = states.parameters_path(folder, start)
         workers.from_first(lambda: states.load_parameters(path, model))
@@ -148,8 +156,6 @@ def build_model(location, contexts, args):
     )
     if weights:
         set_encoder(model, weights)
-    elif not args.start_from:
-        logging.info(FROM_SCRATCH)
     finish_initialization(model, contexts[0])
     if args.no_nsp:
         freeze_next_sentence(model)
@@ -165,12 +171,11 @@ def open_source(patterns, location, settings, vocab, args):
     -------
     bert.pretraining.sources.Shards or bert.pretraining.sources.Text
     """
-    plain = plain_vocab(vocab)
     if not args.no_nsp:
-        check_segments(settings, location.folder)
+        check_segments(settings, location.config or location.folder)
     max_length = settings['max_length']
     if not args.raw:
-        return Shards(patterns, plain, max_length, args.no_nsp)
+        return Shards(patterns, vocab, max_length, args.no_nsp)
     if args.max_seq_length > max_length:
         raise UsageError(
             f'--max_seq_length {args.max_seq_length} is more than the {max_length} positions of '
@@ -178,7 +183,7 @@ def open_source(patterns, location, settings, vocab, args):
         )
     lower = choose_casing(location, vocab, args)
     recipe = recipe_of(args, dupe_factor=1)
-    return Text(patterns, plain, lower, recipe, args.num_workers, layout_of(args))
+    return Text(patterns, vocab, lower, recipe, args.num_workers, layout_of(args))
 
 
 def choose_casing(location, vocab, args, source=None):
@@ -239,6 +244,7 @@ def train(model, sources, start, contexts, workers, events, args):
     from bert.pretraining.evaluation import evaluate
     from bert.pretraining.loss import build_loss, gradients
     from bert.pretraining.recorder import Recorder
+    from bert.pretraining.start import describe_run
 
     parts = args.accumulate * len(contexts)
     cut = streams.Cut(args.batch_size, parts * workers.count, args.num_buckets, args.by_token)
@@ -246,8 +252,8 @@ def train(model, sources, start, contexts, workers, events, args):
     loss = build_loss(contexts)
     source = sources['train']
     order = {'seed': args.seed, 'cut': list(cut), 'data': source.description}
-    kind = args.no_nsp, args.optimizer
-    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, *kind, events)
+    said = describe_run(args.no_nsp, args.optimizer, source.vocab)
+    recorder = Recorder(Path(args.ckpt_dir), order, args.ckpt_keep, workers, said, events)
     position = recorder.restore(updater, start)
 
     def compute(batches):
@@ -274,8 +280,8 @@ def train(model, sources, start, contexts, workers, events, args):
         asked_to_stop = stack.enter_context(stop_signal(workers))
         stack.enter_context(naming_step(lambda: (recorder.step, recorder.describe_saved())))
         bar = stack.enter_context(progress(args.num_steps - start, 'pre-training', 'step'))
-        profile = stack.enter_context(Profile(workers.is_first and args.profile))
         evaluate_if_due()
+        profile = stack.enter_context(Profile(workers.is_first and args.profile))
         updates = stack.enter_context(streams.updates(source, cut, args.seed, position))
         updates = recorder.taking(updates)
         for step, (batches, position) in zip(range(start + 1, args.num_steps + 1), updates):

@@ -46,8 +46,7 @@ def read_curves(*paths):
     """
     training, evaluations, start = [], [], 0
     for path in paths:
-        with open(path, encoding='utf8') as file:
-            lines = list(map(json.loads, file))
+        lines = read_lines(path)
         for line in lines:
             line['step'] += start
         steps = [line for line in lines if 'eval' not in line]
@@ -56,14 +55,35 @@ def read_curves(*paths):
         training += steps
         evaluations += [{'step': line['step'], **line['eval']} for line in lines if 'eval' in line]
         start = steps[-1]['step']
-    return [
-        {
-            name: ([line['step'] for line in kind], [line[name] for line in kind])
-            for name in CURVES
-            if kind and name in kind[0]
-        }
-        for kind in (training, evaluations)
-    ]
+    found = []
+    for kind in (training, evaluations):
+        curves = {name: [line for line in kind if name in line] for name in CURVES}
+        found.append(
+            {
+                name: ([line['step'] for line in lines], [line[name] for line in lines])
+                for name, lines in curves.items()
+                if lines
+            }
+        )
+    return found
+
+
+def read_lines(path):
+    """Return the lines of a ``metrics.jsonl`` of pre-training, a list of dict."""
+    lines = []
+    with open(path, encoding='utf8') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                values = json.loads(line)
+                are_right = isinstance(values['step'], int) and isinstance(
+                    values.get('eval', {}), dict
+                )
+            except (ValueError, TypeError, KeyError, AttributeError):
+                are_right = False
+            if not are_right:
+                raise ToolkitError(f'{path}, line {number}: not a line of run_pretraining.py')
+            lines.append(values)
+    return lines
 
 
 def draw(training, evaluation, path):

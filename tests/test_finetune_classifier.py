@@ -931,15 +931,19 @@ def test_the_original_commands():
         (['--bert_model', 'bert_4_256_4'], '--bert_model bert_4_256_4 names sizes only: a --vocab'),
         (
             ['--bert_model', 'folder', '--vocab_file', 'v'],
-            '--vocab_file is for training from scratch, and folder has weights and a vocabulary',
+            '--vocab_file is for training from scratch, for which --bert_model names the sizes: ',
         ),
         (
             ['--vocab_file', 'v', '--pretrained_bert_parameters', 'folder'],
-            '--vocab_file is for training from scratch: drop it, or --pretrained_bert_parameters',
+            '--vocab_file is for training from scratch, without --pretrained_bert_parameters',
+        ),
+        (
+            ['--bert_model', 'c.json', '--pretrained_bert_parameters', 'folder'],
+            '--bert_model c.json is for training from scratch, without --pretrained_bert_',
         ),
         (
             ['--only_inference', '--bert_model', 'c.json', '--test_file', 't.csv'],
-            '--only_inference needs weights; c.json is for training from scratch',
+            '--bert_model c.json is for training from scratch, without --only_inference',
         ),
         (
             ['--dtype', 'float16'],

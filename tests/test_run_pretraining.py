@@ -21,7 +21,7 @@ import run_pretraining
 from bert.checkpoints import reading
 from bert.model.loading import build_from_configuration, load_bert
 from bert.model.parameters import named
-from bert.pretraining import batches, evaluation, shards, sources
+from bert.pretraining import batches, evaluation, recorder, shards, sources
 from bert.pretraining.flags import parse_args
 from bert.pretraining.instances import Recipe
 from bert.pretraining.loss import (
@@ -659,6 +659,23 @@ def test_a_configuration_with_a_vocabulary_from_elsewhere(train, folder, tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        ({'type_vocab_size': 1}, 'type_vocab_size is 1'),
+        ({'intermediate_size': 2**23, 'num_hidden_layers': 1000}, 'the configuration asks for'),
+    ],
+)
+def test_a_fault_of_a_configuration_with_a_vocabulary_from_elsewhere(
+    train, folder, tmp_path, change, sentence
+):
+    config = tmp_path / 'sizes.json'
+    config.write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(ToolkitError) as caught:
+        train(bert_model=config, vocab_file=folder / 'tiny' / 'vocab.txt')
+    assert str(caught.value).startswith(f'{config}: {sentence}')
+
+
 def test_a_size_of_the_zoo_with_a_vocabulary(folder):
     """It is not fetched."""
     vocab = str(folder / 'tiny' / 'vocab.txt')
@@ -947,8 +964,8 @@ def test_by_token(train):
             '--do-training --data x --vocab_file v --pretrained',
             '--vocab_file means training from scratch',
         ),
-        ('--do-training --data x --bert_model . --vocab_file v', '. has weights and a vocabulary'),
-        ('--do-training --data x --bert_model a/b --vocab_file v', 'a/b has weights and a'),
+        ('--do-training --data x --bert_model . --vocab_file v', '*.json, and not .'),
+        ('--do-training --data x --bert_model a/b --vocab_file v', '*.json, and not a/b'),
         (
             '--do-training --data x --bert_model bert_2_128_2 --vocab_file v',
             'there is no vocabulary file v',
@@ -1109,7 +1126,8 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         train(**values)
     assert str(caught.value) == (
-        f'{tmp_path}/narrow: type_vocab_size is 1, so this model takes single texts, and not pairs'
+        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, and not '
+        'pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
 
@@ -1235,20 +1253,35 @@ def test_kinds_of_evaluation_during_training(train, folder, tmp_path, monkeypatc
     assert 3.5 < first['mlm_loss'] < 5 and ('nsp_loss' in first) == ('--no_nsp' not in flags)
 
 
+def test_the_profile_is_that_of_the_training(train, tmp_path, monkeypatch, evaluating):
+    """A run that goes on begins with an evaluation, and profiles after it."""
+    events = []
+    monkeypatch.setattr(evaluation, 'evaluate', lambda *args, **keywords: events.append('evaluate'))
+    monkeypatch.setattr(
+        run_pretraining.Profile, '__enter__', lambda self: events.append('profile') or self
+    )
+    train(**evaluating, num_steps=2)
+    assert events == ['profile', 'evaluate']
+    train(**evaluating, num_steps=2, start_step=2)
+    assert events[2:] == ['evaluate', 'profile']
+
+
 def test_an_evaluation_takes_no_time_from_the_training(train, folder, tmp_path, monkeypatch):
     """The log line after it counts the seconds of the steps only."""
-    original = evaluation.evaluate
+    original, late = evaluation.evaluate, []
 
     def slow(*args, **keywords):
-        time.sleep(0.6)
+        late.append(1e6)
         return original(*args, **keywords)
 
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + sum(late))
+    monkeypatch.setattr(recorder, 'time', clock)
     monkeypatch.setattr(evaluation, 'evaluate', slow)
     data = folder / 'shards' / '*.npz'
     train('--do-eval', eval_interval=1, num_steps=2, data_eval=data, log_interval=2)
     written = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     (line,) = (line for line in map(json.loads, written) if 'eval' not in line)
-    assert line['step'] == 2 and line['seconds'] < 0.6
+    assert line['step'] == 2 and line['seconds'] < 1e6 <= sum(late)
 
 
 def test_tensorboard(train, tmp_path, monkeypatch, evaluating):

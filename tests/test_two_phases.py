@@ -22,6 +22,7 @@ from test_run_pretraining import (  # noqa: F401 (folder and train are fixtures)
 )
 
 import run_pretraining
+from bert.distributed.workers import Workers
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.training import update as training_update
 
@@ -124,15 +125,91 @@ def test_weights_that_do_not_fit(train, first_phase, tmp_path):  # noqa: F811
     assert str(caught.value).startswith(f'{first_phase}/0000004.params: ')
     assert 'has the shape' in str(caught.value) and 'and this model wants' in str(caught.value)
     (tmp_path / 'empty').mkdir()
+    shutil.copytree(first_phase / 'model', tmp_path / 'one' / 'model')
     (tmp_path / 'x.params').write_bytes(b'nothing')
     for path, sentence in (
-        ('empty', 'there is no checkpoint in this folder'),
+        ('empty', 'there is no checkpoint in this folder$'),
+        ('one/model', 'there is no checkpoint .*; --bert_model takes a model directory'),
         ('none', 'there is no such parameter file'),
         ('x.params', 'not a whole Gluon parameter file'),
     ):
         with pytest.raises(ToolkitError, match=f'{re.escape(str(tmp_path / path))}: {sentence}'):
             train(name='two', start_from=tmp_path / path)
     assert not (tmp_path / 'two').exists()
+
+
+def test_another_vocabulary_of_the_same_size(train, folder, first_phase, tmp_path):  # noqa: F811
+    """Nothing but the tokens themselves shows it; states of earlier versions do not have them."""
+    tokens = (folder / 'tiny' / 'vocab.txt').read_text().split()
+    other = write_model(tmp_path / 'other', tokens=[*tokens[:5], *tokens[:4:-1]])
+    shutil.copytree(first_phase, tmp_path / 'run')
+    evaluation = f'--do-eval --data_eval={folder}/shards/part-000.npz --start_step=2'.split()
+    model = [f'--bert_model={other}', f'--ckpt_dir={tmp_path}/run']
+    sentence = 'the run there had another vocabulary than this one'
+    for path, act in (
+        ('run/0000004.params', lambda: train(name='two', start_from='run', bert_model=other)),
+        (
+            'run/0000002.params',
+            lambda: train(name='two', start_from='run/0000002.params', bert_model=other),
+        ),
+        ('run', lambda: train(start_step='auto', bert_model=other)),
+        ('run', lambda: run_pretraining.main([*evaluation, *model])),
+    ):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(UsageError) as caught:
+            patch.chdir(tmp_path)
+            act()
+        assert str(caught.value) in (f'{path}: {sentence}', f'{tmp_path / path}: {sentence}')
+    # A file of parameters alone says nothing.
+    shutil.copy(first_phase / '0000004.params', tmp_path / 'alone.params')
+    train(name='two', start_from=tmp_path / 'alone.params', bert_model=other, num_steps=1)
+
+
+def test_a_first_phase_without_next_sentences(train, tmp_path, capsys):  # noqa: F811
+    options = {'data': make_single(tmp_path), 'num_steps': 1}
+    train('--no_nsp', **options, name='one')
+    train('--no_nsp', **options, name='two', start_from=tmp_path / 'one')
+    line = 'that run had --no_nsp: it did not train the next-sentence classifier'
+    assert line not in capsys.readouterr().err
+    train(name='three', num_steps=1, start_from=tmp_path / 'one')
+    assert line in capsys.readouterr().err
+
+
+def test_random_weights_are_told_only_where_they_are_used(train, first_phase, capsys):  # noqa: F811
+    line = 'the weights of the model are random'
+    for flags, expected in (
+        ({'num_steps': 1}, True),
+        ({'num_steps': 2, 'start_step': 'auto'}, False),
+        ({'num_steps': 1, 'start_from': first_phase, 'name': 'two'}, False),
+        ({'num_steps': 1, 'bert_model': first_phase / 'model', 'name': 'three'}, False),
+    ):
+        train(**flags)
+        assert (line in capsys.readouterr().err) == expected
+
+
+def test_workers_compare_their_models(train, folder, tmp_path, monkeypatch):  # noqa: F811
+    """Files of another path may hold the same, and those of the same path something else."""
+    seen = []
+
+    def check_same(self, what, value):
+        if what == 'sizes, vocabulary or casing':
+            seen.append(json.dumps(value))  # as workers send it
+
+    monkeypatch.setattr(Workers, 'check_same', check_same)
+    tokens = (folder / 'tiny' / 'vocab.txt').read_text().split()
+    models = [
+        write_model(tmp_path / 'same', tokens=tokens),
+        write_model(tmp_path / 'deeper', tokens=tokens, num_hidden_layers=3),
+        write_model(tmp_path / 'other', tokens=[*tokens[:5], *tokens[:4:-1]]),
+    ]
+    (write_model(tmp_path / 'cased', tokens=tokens)).with_name('tokenizer_config.json').write_text(
+        '{"do_lower_case": false}'
+    )
+    models.append(tmp_path / 'cased' / 'config.json')
+    text = {'data': folder / '*.txt', 'max_seq_length': 24, **NOTHING}
+    for number, model in enumerate([folder / 'tiny' / 'config.json', *models]):
+        train('--raw', **text, name=str(number), bert_model=model)
+    assert seen[0] == seen[1]
+    assert all(seen[0] != each for each in seen[2:]) and len(seen) == 5
 
 
 @pytest.mark.parametrize(

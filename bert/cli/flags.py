@@ -267,7 +267,7 @@ def add_tensorboard_flag(parser, group, roles):
         '--tensorboard',
         roles=roles,
         action='store_true',
-        help='write the values of metrics.jsonl for TensorBoard too, to a folder beside it',
+        help='write the values of metrics.jsonl for TensorBoard too, to tensorboard/ beside it',
     )
 
 

@@ -120,8 +120,19 @@ def hash_files(paths):
 
 
 def digest(plan):
-    """Return a short hash of everything that the results of a plan's runs depend on."""
-    identity = {**plan.settings, **plan.contents}
+    """Return a short hash of everything that the results of a plan's runs depend on.
+
+    It names the folders of runs. A flag that earlier versions did not have is left out unless it is
+    given, so that their runs are found.
+    """
+    parser = build_flags()
+    added = parser.with_role('added')
+    settings = {
+        name: value
+        for name, value in plan.settings.items()
+        if name not in added or value != parser.get_default(name)
+    }
+    identity = {**settings, **plan.contents}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -135,14 +135,11 @@ def check_args(args):
             '--model_parameters or a --bert_model that this script made'
         )
     check_vocab_file(args.bert_model, args.vocab_file)
-    if args.vocab_file and (args.pretrained_bert_parameters or args.model_parameters):
-        raise UsageError(
-            '--vocab_file is for training from scratch: drop it, or --pretrained_bert_parameters '
-            'and --model_parameters'
-        )
-    if args.only_inference and is_from_scratch(args.bert_model, args.vocab_file):
-        cause = '--vocab_file' if args.vocab_file else args.bert_model
-        raise UsageError(f'--only_inference needs weights; {cause} is for training from scratch')
+    if is_from_scratch(args.bert_model, args.vocab_file):
+        cause = '--vocab_file' if args.vocab_file else f'--bert_model {args.bert_model}'
+        for name in ('only_inference', 'pretrained_bert_parameters', 'model_parameters'):
+            if getattr(args, name):
+                raise UsageError(f'{cause} is for training from scratch, without --{name}')
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
     if args.tensorboard:

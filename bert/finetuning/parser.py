@@ -40,7 +40,8 @@ def build_flags():
     - ``source``: it names a model; ``model``: it decides which weights a run begins with;
     - ``run``: glue.py chooses it for each run;
     - ``indifferent``: the results do not depend on it;
-    - ``unrecorded``: no more do they, and for glue.py a run with it is the one without it.
+    - ``unrecorded``: no more do they, and for glue.py a run with it is the one without it;
+    - ``added``: runs of glue.py are older than it, and keep their names as long as it is not given.
     """
     parser = Parser(DESCRIPTION, epilog=EPILOG)
 
@@ -117,7 +118,7 @@ def build_flags():
         'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
         f'or an --output_dir of this script; or, from scratch, {CHOICES}',
     )
-    add_vocab_file_flag(parser, model, roles='source model may_change')
+    add_vocab_file_flag(parser, model, roles='source model may_change added')
     parser.flag(
         model,
         '--bert_dataset',

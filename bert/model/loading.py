@@ -106,8 +106,9 @@ def build_located(location, ctx, weights=None, dropout=None, **heads):
     own = settings['dropout']
     if dropout is not None:
         settings = {**settings, 'dropout': dropout}
+    _check_size(settings, location.config or location.folder, weights)
     vocab = reading.read_vocab(location)
-    bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads, weights)
+    bert, vocab = _build_initialized(settings, vocab, location.vocab, ctx, heads)
     speed_up(bert, ops.serve_on(ctx))
     bert.settings['dropout'] = own
     return bert, vocab
@@ -130,8 +131,11 @@ def build_from_configuration(path, ctx, **heads):
     return build_located(locate_configuration(path), ctx, **heads)
 
 
-def _check_size(settings, folder, weights):
-    """Refuse to build a model that the weights cannot fill or the memory cannot hold."""
+def _check_size(settings, path, weights):
+    """Refuse to build a model that the weights cannot fill or the memory cannot hold.
+
+    The path, of the model or its configuration, is for the error.
+    """
     count = config.count_parameters(settings)
     if weights:
         # A model that is only slightly too large is built, so that the error can name a tensor.
@@ -141,12 +145,11 @@ def _check_size(settings, folder, weights):
         most = psutil.virtual_memory().total // 4
         reason = 'the memory of this machine does not hold them as float32'
     if count > most:
-        raise ToolkitError(f'{folder}: the configuration asks for {count} parameters, and {reason}')
+        raise ToolkitError(f'{path}: the configuration asks for {count} parameters, and {reason}')
 
 
-def _build_initialized(settings, vocab, path, ctx, heads, weights=None):
+def _build_initialized(settings, vocab, path, ctx, heads):
     """Build a BERT with random weights, and its vocabulary as GluonNLP's class."""
-    _check_size(settings, path.parent, weights)
     settings = dict(settings)
     size = settings.pop('vocab_size')
     if size < len(vocab):
@@ -180,9 +183,8 @@ def build_whole(contents):
     path = contents.weights.path
     if (heads['use_classifier'] or head) and not heads['use_pooler']:
         raise ToolkitError(f'{path}: lacks pooler.weight, which its classifier needs')
-    bert, _ = _build_initialized(
-        contents.settings, contents.vocab, path, mx.cpu(), heads, contents.weights
-    )
+    _check_size(contents.settings, path.parent, contents.weights)
+    bert, _ = _build_initialized(contents.settings, contents.vocab, path, mx.cpu(), heads)
     if not head:
         set_parameters(bert, parameters, path)
         return bert

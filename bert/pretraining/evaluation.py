@@ -38,9 +38,9 @@ def evaluate(
     no_nsp : bool
         Whether to leave out next sentences.
     log_interval : int, optional
-        The batches of a log line about these alone.
+        After so many batches each, log a line about these; by default only one about all.
     check : function
-        Called after each round of the workers; it may end the program.
+        Called by all workers whenever each has had its turn; it may end the program.
 
     Returns
     -------

@@ -65,7 +65,7 @@ def build_flags():
         '--eval_interval',
         type=positive_int,
         metavar='STEPS',
-        help='evaluate during training too, after each STEPS updates and after the last',
+        help='evaluate during training too, after every STEPS updates and after the last',
     )
     parser.flag(
         data,
@@ -143,8 +143,8 @@ def build_flags():
         roles='by_worker',
         metavar='PATH',
         help='begin with the weights of another run, both heads included: its --ckpt_dir, whose '
-        'newest checkpoint is taken, or a .params file there; steps, learning rate and moments '
-        'begin anew',
+        'newest checkpoint is taken, or a .params file; the step, the learning rate and the '
+        'moments of the optimizer begin anew',
     )
     parser.flag(
         model,

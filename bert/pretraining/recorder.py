@@ -76,10 +76,8 @@ class Recorder:
         How many training states to keep.
     workers : bert.distributed.workers.Workers
         Only worker 0 writes.
-    no_nsp : bool
-        Whether to leave out next sentences.
-    optimizer : str
-        Its name, as training states hold its moments.
+    said : dict
+        What training states say of the run; see :func:`bert.pretraining.start.describe_run`.
     events : bert.training.events.EventFile, optional
 
     Attributes
@@ -94,13 +92,12 @@ class Recorder:
         The seconds for which training has waited for data.
     """
 
-    def __init__(self, folder, order, keep, workers, no_nsp, optimizer, events=None):
+    def __init__(self, folder, order, keep, workers, said, events=None):
         self.folder = folder
         self.order = order
         self.keep = keep
         self.workers = workers
-        self.no_nsp = no_nsp
-        self.optimizer = optimizer
+        self.said = said
         self.events = events
         self.step = 0
         self.saved_step = 0
@@ -177,7 +174,7 @@ class Recorder:
         """Log the steps since the last call, in the original's format and for programs."""
         self.late.finish()
         seconds = time.monotonic() - self.since
-        self.metrics = self.tally.metrics(self.no_nsp)
+        self.metrics = self.tally.metrics(self.said.get('no_nsp', False))
         log_step(self.step, self.metrics, self.tokens, rate, seconds)
         speed = {'lr': rate, 'tokens_per_second': self.tokens / seconds, 'seconds': seconds}
         if self.workers.is_first:
@@ -209,11 +206,8 @@ class Recorder:
                 'order': self.order,
                 'sums': self.tally.sums.tolist(),
                 'logs': log_sizes(self.folder, LOGS),
+                **self.said,
             }
-            if self.no_nsp:  # added later
-                state['no_nsp'] = True
-            if self.optimizer != 'bertadam':  # the only one at first
-                state['optimizer'] = self.optimizer
             updater.save(self.folder, self.step, state, self.keep)
         self.saved_step = self.step
         self.workers.remember_saved(self.describe_saved())

@@ -58,7 +58,8 @@ class EventFile:
             raise ToolkitError(f'{place}: could not be written ({error.strerror})') from None
         # A TensorBoard that shows the earlier files drops their points at this mark.
         self._write([_event(file_version='brain.Event:2'), _event(session_log={'status': 1})])
-        lines = (Path(folder) / METRICS_FILE).read_bytes().splitlines()
+        metrics = Path(folder) / METRICS_FILE  # a run goes on without it, if somebody removed it
+        lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
         for first in range(0, len(lines), LINES_AT_ONCE):
             part = map(_parse, lines[first : first + LINES_AT_ONCE])
             self._write([event for line in part for event in events_of(line)])

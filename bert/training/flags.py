@@ -60,5 +60,5 @@ def add_update_flags(parser, group):
         '--max_grad_norm',
         type=positive_float,
         default=MAX_GRADIENT_NORM,
-        help='the norm of all gradients together to which larger ones are clipped',
+        help='scale the gradients down to this norm, over all weights, where it is larger',
     )

@@ -4,7 +4,10 @@ from bert.checkpoints.config import NAMED_SIZES, SMALL_SIZES
 from bert.system.errors import UsageError
 
 # For the help of --bert_model.
-CHOICES = f'{", ".join(SMALL_SIZES)} with a --vocab_file; or a configuration file, *.json'
+CHOICES = (
+    f'{", ".join(SMALL_SIZES)} with a --vocab_file; or a configuration file, *.json, with one or '
+    'with a vocab.txt beside it'
+)
 FROM_SCRATCH = 'the weights of the model are random, for training from scratch'
 
 
@@ -40,7 +43,6 @@ def check_vocab_file(bert_model, vocab_file):
         )
     if vocab_file and not (bert_model in NAMED_SIZES or is_configuration(bert_model)):
         raise UsageError(
-            f'--vocab_file is for training from scratch, and {bert_model} has weights and a '
-            f'vocabulary of its own: --bert_model takes {", ".join(NAMED_SIZES)} or a '
-            'configuration file, *.json, with it'
+            '--vocab_file is for training from scratch, for which --bert_model names the sizes: '
+            f'{", ".join(NAMED_SIZES)} or a configuration file, *.json, and not {bert_model}'
         )

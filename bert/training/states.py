@@ -138,27 +138,6 @@ def _read(folder, step, model, trainer):
     return progress
 
 
-def find_parameters(path):
-    """Find the parameters of another run.
-
-    Parameters
-    ----------
-    path : str or Path
-        A folder with training states, of which the newest whole one is taken, or such a file.
-
-    Returns
-    -------
-    Path
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    step, _ = newest(path)
-    if not step:
-        raise ToolkitError(f'{path}: there is no checkpoint in this folder')
-    return parameters_path(path, step)
-
-
 def load_parameters(path, model):
     """Give the model the parameters in the ``.params`` file of a training state."""
     parameters.set_parameters(model, gluon.read_gluon(path), path)

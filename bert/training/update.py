@@ -245,15 +245,15 @@ def update(
     Returns
     -------
     mxnet.nd.NDArray of shape (1,)
-        The norm of the mean gradient before clipping; with BERTAdam and float32 it is still being
-        computed. If it is not finite, the weights stay as they are.
+        The norm of the mean gradient before clipping; with float32, and BERTAdam or LAMB, it may
+        still be being computed. If it is not finite, the weights stay as they are.
     """
     trainer.set_learning_rate(learning_rate)
     trainer.allreduce_grads()
     workers.sum([parameter.list_grad() for parameter in parameters])
     divisor = samples * loss_scale.value
     norm = global_norm([p.list_grad()[0] for p in parameters]) / divisor
-    factor = max_norm / mx.nd.maximum(norm, max_norm)
+    factor = 1 / mx.nd.maximum(norm / max_norm, 1)  # also 1 if float32 has no such max_norm
     optimizer = trainer.optimizer
     if isinstance(optimizer, TwoMoments):
         # Clipping within the update saves a pass over all gradients.

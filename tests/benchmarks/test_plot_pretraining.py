@@ -28,9 +28,23 @@ def test_curves_are_read(tmp_path):
     assert evaluation['mlm_loss'] == ([15, 30, 45, 60], [3.0, 6.0] * 2)
     write(path, lines)
     assert plot.read_curves(path)[1] == {}
+    # A phase with next sentences, and one without.
+    other = tmp_path / 'other.jsonl'
+    write(other, [{'step': 1, 'mlm_loss': 5, 'nsp_loss': 1}])
+    assert plot.read_curves(other, path)[0]['nsp_loss'] == ([1], [1])
+    assert plot.read_curves(path, other)[0]['nsp_loss'] == ([31], [1])
     write(path, held_out)
     with pytest.raises(ToolkitError, match='there is no training step in it'):
         plot.read_curves(path)
+
+
+@pytest.mark.parametrize('line', ['{"step": 1, "mlm', '7', '{}', '{"step": 1, "eval": 2}'])
+def test_another_file(tmp_path, line):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text(f'{{"step": 1, "mlm_loss": 2}}\n{line}\n')
+    with pytest.raises(ToolkitError) as caught:
+        plot.read_curves(path)
+    assert str(caught.value) == f'{path}, line 2: not a line of run_pretraining.py'
 
 
 @pytest.mark.parametrize('names', [['mlm_loss', 'mlm_acc'], list(plot.CURVES)])

@@ -43,6 +43,23 @@ def test_the_hash_follows_what_the_numbers_depend_on(tmp_path, monkeypatch):
     assert name(*recipes.flags_of('2019-01', 'RTE')) == by_hand
 
 
+@pytest.mark.parametrize(
+    ('flags', 'expected'),
+    [
+        ('', '81c9b739'),
+        ('--gpu', '86482342'),
+        ('--optimizer lamb --lr 2e-5 --epochs 4', 'd7949673'),
+        (
+            '--bert_model bert_24_1024_16 --do_lower_case --bias_correction --max_len 64',
+            '4f8fdd9a',
+        ),
+    ],
+)
+def test_runs_of_earlier_versions_are_found(flags, expected):
+    """The hashes are those that this project had before --vocab_file and --tensorboard."""
+    assert plans.digest(plan(*flags.split(), data='/nowhere/glue')) == expected
+
+
 def test_the_hash_follows_what_the_files_hold(tmp_path):
     """And not where they lie."""
     flags = ['--bert_model', str(write_tiny_bert(tmp_path / 'model'))]

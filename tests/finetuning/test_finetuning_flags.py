@@ -34,7 +34,7 @@ def test_every_role_is_that_of_flags_that_exist():
     found = {role: set(parser.with_role(role)) for roles in parser.roles.values() for role in roles}
     own = {'train_file', 'dev_file', 'test_file'}
     described = {'text_columns', 'label_column', 'regression', 'metric'}
-    source = {'bert_model', 'pretrained_bert_parameters', 'model_parameters'}
+    source = {'bert_model', 'vocab_file', 'pretrained_bert_parameters', 'model_parameters'}
     run = {'output_dir', 'resume', 'gpu', 'gpus'}
     assert found == {
         'remembered': {'task_name', 'max_len'} | described,
@@ -48,6 +48,7 @@ def test_every_role_is_that_of_flags_that_exist():
         'run': run | {'task_name', 'seed'},
         'indifferent': {'log_interval', 'dev_batch_size'},
         'unrecorded': {'tensorboard'},
+        'added': {'vocab_file'},
         'by_worker': {'gpus'},
     }
 

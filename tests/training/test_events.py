@@ -58,9 +58,12 @@ def test_a_file_begins_with_what_the_run_has(tmp_path):
     assert read_events(place) == approximately(POINTS[:3])
 
 
-def test_lines_go_to_both_files(tmp_path):
+@pytest.mark.parametrize('has_file', [True, False])
+def test_lines_go_to_both_files(tmp_path, has_file):
+    """A run that goes on without its metrics.jsonl begins a new one."""
     pytest.importorskip('tensorboardX')
-    write_lines(tmp_path, [])
+    if has_file:
+        write_lines(tmp_path, [])
     events = EventFile(tmp_path)
     assert read_events(events.path.parent) == []
     for line in LINES:
