@@ -26,6 +26,7 @@ from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
 from bert.experiments import logs
 from bert.pretraining import batches, corpus, sources
+from bert.pretraining import files as text_files
 from bert.pretraining.shards import write_npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
@@ -180,7 +181,7 @@ def own_target(suffix):
 
 def read_corpus(path):
     tokenizer = build_tokenizer(vocabulary(), lower=True)
-    spans = [corpus.Span(str(path), 0, path.stat().st_size)]
+    spans = [text_files.Span(str(path), 0, path.stat().st_size)]
     found = corpus.read_corpus(spans, lambda texts: tokenize(tokenizer, texts), len(vocabulary()))
     assert found.documents[-1] == len(found.sentences) - 1
     assert found.sentences[-1] == len(found.ids) and found.ids.max() < len(vocabulary())

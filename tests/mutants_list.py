@@ -114,14 +114,14 @@ TEXT = [
         'bert/text/sentences.py',
         'stop = starts.pop() if len(starts) > 1 else',
         'stop = len(window) if len(starts) > 1 else',
-        'tests/text/test_sentences.py::test_long_paragraphs',
+        'tests/text/test_text_sentences.py::test_long_paragraphs',
     ),
     (
         'a wrapped number begins an item',
         'bert/text/sentences.py',
         ' or self._is_complete(line)):',
         ' or True):',
-        'tests/text/test_sentences.py::test_items_of_lists',
+        'tests/text/test_text_sentences.py::test_items_of_lists',
     ),
     (
         'sampling of sentencepiece without its temperature',
