@@ -75,6 +75,13 @@ class TwoMoments(mx.optimizer.Optimizer):
     def _has_copy(self, weight):
         return self.multi_precision and weight.dtype == np.float16
 
+    def _columns(self, weight, states):
+        """Return the means, the variances and, of weights with copies, the copies."""
+        if not self._has_copy(weight):
+            return list(zip(*states))
+        moments, masters = zip(*states)
+        return [*zip(*moments), masters]
+
     def update(self, index, weight, grad, state):
         """Update weights without copies, given as lists of arrays or as single arrays."""
         self._update(index, weight, grad, state)
@@ -164,18 +171,13 @@ class BERTAdam(TwoMoments):
         keywords.update(etas=rates, wds=decays, rescale_grad=factor, out=weights, size=len(weights))
         if self.clip_gradient:
             keywords['clip_gradient'] = self.clip_gradient
+        arrays = [weights, grads, *self._columns(weights[0], states)]
         if self._has_copy(weights[0]):
-            moments, masters = zip(*states)
-            means, variances = zip(*moments)
-            mx.nd.contrib.multi_mp_adamw_update(
-                weights, grads, means, variances, masters, **keywords
-            )
+            mx.nd.contrib.multi_mp_adamw_update(*arrays, **keywords)
+        elif weights[0].dtype == np.float16:
+            self._update_float16(*arrays, keywords)
         else:
-            means, variances = zip(*states)
-            if weights[0].dtype == np.float16:
-                self._update_float16(weights, grads, means, variances, keywords)
-                return
-            mx.nd.contrib.multi_adamw_update(weights, grads, means, variances, **keywords)
+            mx.nd.contrib.multi_adamw_update(*arrays, **keywords)
 
     def _update_float16(self, weights, grads, means, variances, keywords):
         """Update without lasting copies; MXNet's operator takes no float16."""
@@ -239,12 +241,8 @@ class LAMB(TwoMoments):
         }
         if self.clip_gradient:
             keywords['clip_gradient'] = self.clip_gradient
+        arrays = [weights, grads, *self._columns(weights[0], states)]
         if self._has_copy(weights[0]):
-            moments, masters = zip(*states)
-            means, variances = zip(*moments)
-            mx.nd.contrib.multi_mp_lamb_update(
-                weights, grads, means, variances, masters, **keywords
-            )
+            mx.nd.contrib.multi_mp_lamb_update(*arrays, **keywords)
         else:
-            means, variances = zip(*states)
-            mx.nd.contrib.multi_lamb_update(weights, grads, means, variances, **keywords)
+            mx.nd.contrib.multi_lamb_update(*arrays, **keywords)
