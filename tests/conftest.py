@@ -370,6 +370,20 @@ def parameters_of(block):
     return {name: p.data(p.list_ctx()[0]).asnumpy() for name, p in named(block).items()}
 
 
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Make this process receive a signal in the middle of a training step."""
+    from bert.training import update
+
+    seed_step = update.seed_step
+
+    def seed_and_stop(seed, current, rank=0):
+        seed_step(seed, current, rank)
+        if current == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(update, 'seed_step', seed_and_stop)
+
+
 def failure(function, *args, **kwargs):
     """Return the single sentence that a call fails with."""
     from bert.system.errors import ToolkitError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, failure
+from conftest import ROOT, WORDS, failure, stop_at
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
@@ -20,7 +20,7 @@ import finetune_classifier
 import run_pretraining
 from bert import cluster
 from bert.system.errors import Stopped
-from bert.training import states, update
+from bert.training import states
 
 # Runs a script of the project; the worker of the given rank sends a signal to itself at step 7.
 DISTURBED = """
@@ -169,14 +169,7 @@ def test_fine_tuning_with_two_workers(tiny_bert_without_dropout, tmp_path, monke
         [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={tmp_path / "one"}']
     )
     folder = tmp_path / 'two'
-    seed_step = update.seed_step
-
-    def seed_and_stop(seed, step, rank=0):
-        seed_step(seed, step, rank)
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(update, 'seed_step', seed_and_stop)
+    stop_at(monkeypatch, 2)
     with pytest.raises(Stopped, match='step 2 is saved'):
         finetune_classifier.main(
             [*flags, '--batch_size=8', '--accumulate=2', f'--output_dir={folder}']

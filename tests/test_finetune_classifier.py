@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, approximately, need_bfloat16, read_events, spoil_array
+from conftest import ROOT, WORDS, approximately, need_bfloat16, read_events, spoil_array, stop_at
 
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
@@ -1150,18 +1150,6 @@ def test_a_source_is_resolved_and_its_weights_are_read_once(mrpc, glue_dir, tmp_
 
 
 # --- resuming
-
-
-def stop_at(monkeypatch, step, number=signal.SIGTERM):
-    """Make this process receive a signal in the middle of a step."""
-    seed_step = update.seed_step
-
-    def seed_and_stop(seed, current, rank=0):
-        seed_step(seed, current, rank)
-        if current == step:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(update, 'seed_step', seed_and_stop)
 
 
 def without_times(output):

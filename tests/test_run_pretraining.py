@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT, approximately, need_bfloat16, read_events, spoil_array
+from conftest import ROOT, approximately, need_bfloat16, read_events, spoil_array, stop_at
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
@@ -409,14 +409,7 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     """A run that SIGTERM stopped and one that was never stopped end alike, with dropout."""
     flags = {'num_steps': 14, 'log_interval': 4, 'ckpt_interval': 5, 'accumulate': 2}
     train(**flags, name='whole')
-    seed_step = training_update.seed_step
-
-    def stop_at_7(seed, step, rank=0):
-        seed_step(seed, step, rank)
-        if step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(training_update, 'seed_step', stop_at_7)
+    stop_at(monkeypatch, 7)
     with pytest.raises(Stopped, match='SIGTERM: step 7 is saved') as stopped:
         train(**flags, name='parts')
     assert stopped.value.status == 143

@@ -4,13 +4,12 @@ What each flag does is read off the numbers in the files of a run.
 """
 
 import json
-import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
+from conftest import stop_at
 from test_run_pretraining import (  # noqa: F401 (folder and train are fixtures)
     assert_same_arrays,
     folder,
@@ -24,7 +23,6 @@ from test_run_pretraining import (  # noqa: F401 (folder and train are fixtures)
 import run_pretraining
 from bert.distributed.workers import Workers
 from bert.system.errors import Stopped, ToolkitError, UsageError
-from bert.training import update as training_update
 
 # Too little to change any weight.
 NOTHING = {'lr': 1e-30, 'weight_decay': 0, 'num_steps': 1, 'warmup_ratio': 0}
@@ -85,14 +83,7 @@ def test_a_second_phase_is_resumed(train, first_phase, tmp_path, monkeypatch, ca
     options = {'start_from': tmp_path / 'one', 'optimizer': 'lamb', 'num_steps': 10}
     options.update(data=make_single(tmp_path), accumulate=2, start_step='auto')
     train('--no_nsp', **options, name='whole')
-    seed_step = training_update.seed_step
-
-    def stop_at_7(seed, step, rank=0):
-        seed_step(seed, step, rank)
-        if step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(training_update, 'seed_step', stop_at_7)
+    stop_at(monkeypatch, 7)
     with pytest.raises(Stopped, match='SIGTERM: step 7 is saved'):
         train('--no_nsp', **options, name='parts')
     monkeypatch.undo()
