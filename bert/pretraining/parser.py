@@ -123,8 +123,9 @@ def build_flags():
         *('--bert_model', '--model'),
         roles='by_worker',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
-        f'finetune_classifier.py, whose weights are taken; or, from scratch, {CHOICES}',
+        help='model of the GluonNLP zoo; or minilm, a directory or a model of the Hugging Face '
+        'Hub, as for finetune_classifier.py, whose weights are taken; or, from scratch, '
+        f'{CHOICES}',
     )
     vocabulary = model.add_mutually_exclusive_group()
     add_vocab_file_flag(parser, vocabulary, roles='by_worker')
