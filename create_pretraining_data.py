@@ -12,14 +12,22 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
 from concurrent import futures
 from pathlib import Path
 
 from bert.checkpoints import installed, reading, zoo
 from bert.checkpoints.source import locate
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, address, count, integer, positive_float, process_count, seed
+from bert.cli.flags import (
+    Parser,
+    add_quiet_flag,
+    address,
+    count,
+    integer,
+    positive_float,
+    process_count,
+    seed,
+)
 from bert.cli.program import run
 from bert.pretraining.files import find_files, share_out, warn_of_single_documents
 from bert.pretraining.generation import (
@@ -27,6 +35,7 @@ from bert.pretraining.generation import (
     Tokenization,
     make_shard,
     make_shard_in_worker,
+    summarize,
     with_absolute_paths,
 )
 from bert.pretraining.instance_flags import (
@@ -156,6 +165,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--verbose', action='store_true', help="log each output's first 20 instances as tokens"
     )
+    add_quiet_flag(parser, parser, files='')
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -172,6 +182,8 @@ def check_args(args):
             '--num_workers starts processes on this machine, --scheduler uses the workers that '
             'there are: drop one of them'
         )
+    if args.quiet and args.verbose:
+        raise UsageError('--quiet and --verbose contradict each other')
     if args.scheduler and args.verbose:
         raise UsageError('--verbose shows what this machine makes: drop it or --scheduler')
     for flag, default in (('cased', False), ('sp_nbest', 0), ('sp_alpha', 1.0)):
@@ -196,7 +208,7 @@ def main(argv=None):
         The figures of the summary, and ``files``, the paths of the shards.
     """
     args = parse_args(argv)
-    start_logging()
+    start_logging(args.quiet)
     if args.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     logging.info(args)
@@ -267,12 +279,7 @@ def output_paths(args):
 
 
 def choose_vocab(args):
-    """Load the vocabulary that the flags name, and decide whether to lower-case the text.
-
-    Returns
-    -------
-    bert.text.vocab.Vocab, bool
-    """
+    """Return the vocabulary that the flags name, and whether to lower-case the text."""
     if args.sentencepiece:
         return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece)), not args.cased
     name = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
@@ -383,35 +390,6 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
         for future in submitted:
             future.cancel()
     return [future.result() for future in submitted]
-
-
-def summarize(plans, tallies, seconds):
-    """Add up the tallies of the shards and log the sums."""
-    total = sum(tallies, Counter())
-    summary = {
-        'instances': total['instances'],
-        'mean_length': total['tokens'] / total['instances'],
-        'padding': 1 - total['tokens'] / total['places'],
-        'masked': total['predictions'] / total['tokens'],
-        'random_next': total['random_next'] / total['instances'],
-        'seconds': seconds,
-        'instances_per_second': total['instances'] / seconds,
-        'files': [str(plan.path) for plan in plans],
-    }
-    for plan, tally in zip(plans, tallies):
-        logging.info('wrote %s (%d instances)', plan.path, tally['instances'])
-    logging.info('wrote %d total instances', total['instances'])
-    line = (
-        'instances={instances}, mean length={mean_length:.1f}, padding={padding:.1%}, '
-        'masked={masked:.1%}'
-    )
-    if not plans[0].recipe.no_nsp:
-        line += ', random next={random_next:.1%}'
-    logging.info(line.format(**summary))
-    logging.info(
-        'Time cost={seconds:.1f}s ({instances_per_second:.0f} instances/s)'.format(**summary)
-    )
-    return summary
 
 
 if __name__ == '__main__':

@@ -13,7 +13,14 @@ from pathlib import Path
 from bert.checkpoints.sentences import KINDS, SENTENCE
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, integer, positive_int
+from bert.cli.flags import (
+    Parser,
+    add_device_flags,
+    add_quiet_flag,
+    check_dtype,
+    integer,
+    positive_int,
+)
 from bert.cli.program import run
 from bert.cli.streams import check_streams, open_input
 from bert.system import machine
@@ -92,6 +99,7 @@ def build_flags():
         '--batch_size', type=positive_int, default=32, help='texts per batch, on each device'
     )
     add_device_flags(parser, computing, purpose='compute')
+    add_quiet_flag(parser, parser, files='')
     return parser
 
 
@@ -104,7 +112,7 @@ def main(argv=None):
         )
     check_streams(args.input, args.output)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
-    start_logging()
+    start_logging(args.quiet)
     with contextlib.ExitStack() as stack:
         file, name = stack.enter_context(open_input(args.input))
         gpus = args.gpus or [0] * args.gpu

@@ -11,7 +11,7 @@ from pathlib import Path
 from bert.checkpoints import reading
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, share
+from bert.cli.flags import Parser, add_quiet_flag, share
 from bert.cli.program import run
 from bert.convert.comparison import compare
 from bert.convert.conversion import KINDS, Check, convert
@@ -63,6 +63,7 @@ def parse_args(argv=None):
         default='book_corpus_wiki_en_uncased',
         help='what a model of the zoo was pre-trained on',
     )
+    add_quiet_flag(parser, parser, files='')
     quantised = parser.add_argument_group('int8')
     quantised.add_argument(
         '--dtype',
@@ -109,7 +110,7 @@ def main(argv=None):
     if args.to == 'onnx':
         require_onnx()
     packages.check_mxnet()
-    start_logging()
+    start_logging(args.quiet)
     contents = reading.read(locate(args.source, args.bert_dataset))
     if args.compare:
         other = reading.read(locate(args.target, args.bert_dataset))

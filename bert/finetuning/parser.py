@@ -3,6 +3,7 @@
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_quiet_flag,
     add_tensorboard_flag,
     fraction,
     positive_float,
@@ -230,6 +231,7 @@ def build_flags():
         help='updates between log lines',
     )
     add_tensorboard_flag(parser, output, roles='may_change unrecorded')
+    add_quiet_flag(parser, output, roles='may_change unrecorded', files='finetune.log')
     parser.flag(
         output,
         '--output_dir',

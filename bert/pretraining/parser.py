@@ -3,6 +3,7 @@
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_quiet_flag,
     add_tensorboard_flag,
     count,
     fraction,
@@ -205,6 +206,7 @@ def build_flags():
         output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
     )
     add_tensorboard_flag(parser, output, roles='by_worker')
+    add_quiet_flag(parser, output, roles='by_worker', files='pretraining.log')
     parser.flag(
         output,
         '--verbose',
