@@ -1,6 +1,6 @@
 """The commands of README.rst and docs/: each is given to the parser of its program.
 
-The identifier of a test is the place of the command.
+The identifier of a test is the place of the command, and whether test_documented_runs.py runs it.
 """
 
 import argparse
@@ -12,7 +12,18 @@ import types
 
 import pytest
 from conftest import ROOT
-from documents import PAGES, PROJECT_PROGRAMS, Command, blocks, commands, is_command, parse, read
+from documents import (
+    PAGES,
+    PROJECT_PROGRAMS,
+    RUNS,
+    Command,
+    blocks,
+    commands,
+    is_command,
+    parse,
+    read,
+    run_lines,
+)
 
 from bert.cli import flags
 from bert.pretraining.files import Layout
@@ -125,7 +136,15 @@ def check_pip(words):
         assert not match or set(match[1].split(',')) <= extras, word
 
 
-@pytest.mark.parametrize('command', COMMANDS, ids=str)
+RUN = {line for story in RUNS for line in run_lines(story)}
+
+
+def identify(command):
+    """Return the place of a command, and whether another test runs it too."""
+    return f'{command}-{"run" if command.text in RUN else "parsed"}'
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=identify)
 def test_a_command_has_the_flags_of_its_program(command, monkeypatch):
     for name in PARAMETER_SERVER:
         monkeypatch.delenv(name, raising=False)
