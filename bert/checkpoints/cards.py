@@ -227,12 +227,9 @@ def _check_facts(facts):
     """Return the tables of facts without all that has another type."""
     if not isinstance(facts, dict):
         return {}
-    kinds = (str, int, float)
 
     def is_sound(value):
-        if isinstance(value, list):
-            return all(isinstance(item, kinds) for item in value)
-        return isinstance(value, kinds)
+        return all(map(_is_plain, value)) if isinstance(value, list) else _is_plain(value)
 
     return {
         heading: {n: value for n, value in table.items() if isinstance(n, str) and is_sound(value)}
@@ -241,14 +238,20 @@ def _check_facts(facts):
     }
 
 
+def _is_plain(value):
+    """Return whether a value is a text or a number, but none of thousands of digits."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return isinstance(value, (str, float))
+
+
 def _read_index(index):
     """Return the name and the results of a card's model-index."""
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
     name, results = model_index_to_eval_results(index)
-    for result in results:
-        if not isinstance(result.metric_value, (str, int, float)):
-            raise ValueError('a result is not a number')
+    if not all(v is None or _is_plain(v) for result in results for v in vars(result).values()):
+        raise ValueError('a result is neither a number nor a text')
     return str(name), results
 
 
