@@ -7,6 +7,7 @@ from bert.cli.console import make_bar
 from bert.experiments.logs import TRAINING
 from bert.experiments.results import flatten, format_cell
 from bert.system.files import parse_json
+from bert.tasks.metrics import is_number
 from bert.training.folder import METRICS_FILE
 
 
@@ -33,7 +34,7 @@ class Watch:
         self.path = run.folder / METRICS_FILE
         self.offset = 0
         # What an earlier process has written is not shown again.
-        self.begun = max((values.get('step', 0) for values in self._new_lines()), default=0)
+        self.begun = max((values['step'] for values in self._new_lines()), default=0)
         self.since = time.monotonic()
         self.dev = ''
         self.bar = make_bar(None, str(run), 'step', position=line)
@@ -42,13 +43,13 @@ class Watch:
     def look(self):
         """Show what the run has written since the last call."""
         for values in self._new_lines():
-            if 'seconds' in values:
+            if is_number(values.get('seconds')):
                 self._end_epoch(values)
-            elif {'epoch', 'step', 'loss'} <= values.keys():
+            elif is_number(values.get('loss')):
                 self._move(values)
 
     def _new_lines(self):
-        """Yield the values of each complete new line of ``metrics.jsonl``."""
+        """Yield the values of each complete new line of ``metrics.jsonl``, which have a step."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.offset:  # a run that goes on cuts the file first, and a new one empties it
             self.offset, self.begun = size, self.begun if size else 0
@@ -62,8 +63,10 @@ class Watch:
             try:
                 values = parse_json(line.decode('utf8'))
             except ValueError:
-                continue  # the end of a line whose beginning has been cut
-            if isinstance(values, dict):
+                continue  # such as the end of a line whose beginning has been cut
+            if isinstance(values, dict) and all(
+                is_number(values.get(n)) for n in ('epoch', 'step')
+            ):
                 yield values
 
     def _move(self, values):

@@ -104,6 +104,22 @@ def test_a_new_run_in_a_used_folder(tmp_path, write, clock, caplog):
     assert caplog.messages == ['RTE seed 7, epoch 1: accuracy 0.5000, 7.0 s, 00:10 left']
 
 
+def test_lines_of_another_shape_are_passed_over(tmp_path, write, clock, caplog):
+    caplog.set_level('INFO')
+    others = (
+        '[]',
+        '{"step": "x"}',
+        '{"epoch": 1, "step": null, "loss": 1}',
+        'half',
+        '{"epoch": {}}',
+    )
+    write(*(f'{line}\n' for line in others))
+    run = watch(tmp_path)
+    write(*(f'{line}\n' for line in others), {**epoch(1, 0.5), 'dev': 5, 'other': {'f1': 0.5}})
+    run.look()
+    assert caplog.messages == ['RTE seed 7, epoch 1: other f1 0.5000, 7.0 s']
+
+
 def test_a_bar_on_a_terminal(tmp_path, write, monkeypatch, caplog):
     """It takes the place of the lines."""
     caplog.set_level('INFO')
