@@ -21,8 +21,10 @@ PROJECT = 'mxnet-bert-toolkit'
 HUB = 'https://huggingface.co'
 # The key for what only this project knows. A README.md without it is somebody else's.
 FACTS = 'mxnet_bert_toolkit'
-# No card is larger; a longer file is not read.
-MOST_BYTES = 2**20
+# No card is longer. The library takes a second for so much YAML, and longer for nested brackets.
+MOST_BYTES, MOST_YAML, MOST_BRACKETS = 2**20, 2**16, 1000
+# The labels that a card lists: it must not become too long to be read.
+MOST_LABELS = 100
 
 CLASSIFICATION, MASKED, ENCODER = 'text-classification', 'fill-mask', 'feature-extraction'
 # The library of each kind of directory: ``output`` is finetune_classifier.py's, the others are
@@ -179,6 +181,10 @@ def _read_metadata(folder):
     """Return the YAML at the beginning of a README.md, which may be anybody's, or an empty dict."""
     path = Path(folder) / CARD
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        return {}
+    with open(path, 'rb') as file:
+        block = re.match(rb'\s*---\r?\n.*?\n---[ \t]*\r?\n', file.read(MOST_YAML), re.DOTALL)
+    if not block or len(re.findall(rb'[\[{]', block[0])) > MOST_BRACKETS:
         return {}
     from huggingface_hub import metadata_load
 

@@ -2,6 +2,7 @@
 
 from bert.checkpoints.cards import (
     CLASSIFICATION,
+    MOST_LABELS,
     Card,
     describe_source,
     format_card,
@@ -98,6 +99,8 @@ def describe_data(args, task, rows):
     for split, count in zip(task.dev, rows['dev']):
         facts[f'{split.name or "dev"} rows'] = count
     facts['labels'] = 'numbers' if task.labels is None else list(task.labels)
+    if len(task.labels or ()) > MOST_LABELS:
+        facts['labels'] = f'{len(task.labels)} classes'
     return facts
 
 

@@ -153,6 +153,7 @@ def test_nothing_that_was_said_is_markdown(tmp_path):
         f'---\na: {"[" * 10000}\n---\n',
         b'---\na: \xff\n---\n',
         '---\nmxnet_bert_toolkit: {}\n---\n' + 'x' * 2**20,
+        '---\nmxnet_bert_toolkit: {}\n' + 'a: b\n' * 2**14 + '---\n',
     ],
 )
 def test_the_readme_of_somebody_else_stays(tmp_path, text):
