@@ -1,7 +1,6 @@
 """What is shown of a run while it goes on: a progress bar, or a log line for each epoch."""
 
 import logging
-import time
 
 from bert.cli.console import make_bar
 from bert.experiments.logs import TRAINING
@@ -32,33 +31,42 @@ class Watch:
         self.run, self.log = run, log
         self.epochs, self.total = settings.get('epochs'), settings.get('training_steps')
         self.path = run.folder / METRICS_FILE
-        self.offset = 0
-        # What an earlier process has written is not shown again.
-        self.begun = max((values['step'] for values in self._new_lines()), default=0)
-        self.since = time.monotonic()
         self.dev = ''
         self.bar = make_bar(None, str(run), 'step', position=line)
-        self.bar.initial = self.begun
+        self._begin()
+
+    def _begin(self):
+        """Pass over what an earlier process has written."""
+        self.offset = self.step = self.epoch_end = 0
+        for values in self._new_lines():
+            self._count(values)
+        self.bar.initial = self.step
+
+    def _count(self, values):
+        self.step = values['step']
+        if 'seconds' in values:
+            self.epoch_end = self.step
 
     def look(self):
         """Show what the run has written since the last call."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self.offset:  # a run that goes on has cut the file, and a new one emptied it
+            self._begin()
         for values in self._new_lines():
             if is_number(values.get('seconds')):
                 self._end_epoch(values)
             elif is_number(values.get('loss')):
                 self._move(values)
+            self._count(values)
 
     def _new_lines(self):
         """Yield the values of each complete new line of ``metrics.jsonl``, which have a step."""
-        size = self.path.stat().st_size if self.path.is_file() else 0
-        if size < self.offset:  # a run that goes on cuts the file first, and a new one empties it
-            self.offset, self.begun = size, self.begun if size else 0
-        if size == self.offset:
+        if not self.path.is_file():
             return
         with open(self.path, 'rb') as file:
             file.seek(self.offset)
-            lines, _, rest = file.read(size - self.offset).rpartition(b'\n')
-        self.offset = size - len(rest)
+            lines, newline, _ = file.read().rpartition(b'\n')
+        self.offset += len(lines + newline)
         for line in lines.splitlines():
             try:
                 values = parse_json(line.decode('utf8'))
@@ -88,9 +96,10 @@ class Watch:
         if not self.bar.disable:
             return
         left = ''
-        if self.total and values['step'] < self.total:
-            pace = (time.monotonic() - self.since) / max(values['step'] - self.begun, 1)
-            left = f', {self.bar.format_interval((self.total - values["step"]) * pace)} left'
+        updates = values['step'] - self.epoch_end
+        if self.total and values['step'] < self.total and updates > 0:
+            seconds = (self.total - values['step']) * values['seconds'] / updates
+            left = f', {self.bar.format_interval(seconds)} left'
         logging.info(
             '%s, epoch %s: %s%.1f s%s',
             self.run,
