@@ -42,11 +42,11 @@ class Hub:
             wanted = json.loads(body)
             name = f'{wanted["organization"]}/{wanted["name"]}'
             if name in self.models:
-                return 409, {'error': 'You already created this model repo'}
+                return 409, {'error': 'there already', 'url': f'{self.address}/{name}'}
             self.models[name] = {}
             self.private = bool(wanted.get('private')) or wanted.get('visibility') == 'private'
             return 200, {'url': f'{self.address}/{name}'}
-        if path == f'/api/models/{NAME}':
+        if path == f'/api/models/{NAME}' and NAME in self.models:
             return 200, {'id': NAME, 'private': self.private, 'sha': COMMIT, 'siblings': []}
         if path == f'/api/models/{NAME}/preupload/main':
             files = [
