@@ -10,6 +10,9 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob('*.py') if path.name != 'setup.py')
+BENCHMARKS = sorted(
+    path for path in ROOT.glob('benchmarks/*.py') if path.read_text('utf8').startswith('#!')
+)
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('bert/**/*.py'))
 MODULES = [path[: -len('.py')].replace('/__init__', '').replace('/', '.') for path in FILES]
 PACKAGE = 'bert/__init__.py'
@@ -78,6 +81,14 @@ def test_help_is_quick_and_does_without_mxnet(name):
         assert re.match(f'usage: (python -m )?{name} ', ran.stdout)
         seconds.append(used)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize('path', BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_runs_from_the_root(path):
+    ran = run(f'benchmarks/{path.name}', '--help')
+    assert (ran.returncode, ran.stderr) == (0, '')
+    assert ran.stdout.startswith(f'usage: {path.name} ')
+    assert os.access(path, os.X_OK)
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
