@@ -88,7 +88,6 @@ def run(folder, line):
 def test_the_commands_run(story, folder):
     """One after the other, as some read what another one has written."""
     pytest.importorskip('onnx' if story == 'ONNX' else 'matplotlib')
-    pytest.importorskip('bert.checkpoints.installed')
     outputs = [run(folder, line) for line in run_lines(story)]
     check = {
         'own data': check_own_data,
