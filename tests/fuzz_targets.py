@@ -136,6 +136,9 @@ def check_examples(examples, task):
             cell.encode('utf8')
     if task.labels is None:
         assert examples.labels.dtype == np.float32 and np.isfinite(examples.labels).all()
+    elif task.is_multilabel:
+        assert examples.labels.shape == (len(examples.texts), len(task.labels))
+        assert set(np.unique(examples.labels)) <= {0, 1}
     else:
         assert examples.labels.dtype == np.int32
         assert ((examples.labels >= 0) & (examples.labels < len(task.labels))).all()
@@ -151,15 +154,17 @@ OWN_ROWS = {
 
 def own_target(suffix):
     def read(path):
-        labels = files.find_labels(path, 'label')
+        labels, is_multilabel = files.find_labels(path, 'label')
         split = Split(str(path), ('text',), 'label')
         for known in (labels, None):
-            task = Task('own', split, (), (), known)
+            task = Task('own', split, (), (), known, is_multilabel=is_multilabel and bool(known))
             with numbers_may_be_missing(known):
                 check_examples(files.read_own(task, split), task)
         rows = files.read_rows(path)
         out = path.parent / f'out{suffix}'
-        predictions.write_predictions(out, [row.cells for row in rows], ['yes'] * len(rows))
+        predictions.write_predictions(
+            out, [row.cells for row in rows], [{'prediction': 'yes'}] * len(rows)
+        )
         written = files.read_rows(out)
         assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
 
@@ -430,7 +435,10 @@ def read_configuration(path):
     labels = config.parse_labels(content, path)
     assert labels is None or all(isinstance(label, str) for label in labels)
     finetuned = reading.read_finetuned(path.parent)
-    assert finetuned is None or finetuned == {'flags': {}, 'labels': labels}
+    several = config.is_multilabel(content)
+    assert not several or labels
+    expected = {'flags': {}, 'labels': labels, 'is_multilabel': several}
+    assert finetuned is None or finetuned == expected
 
 
 def read_casing(path):

@@ -1080,8 +1080,8 @@ TASKS = [
     (
         'whole numbers sorted as text',
         'bert/tasks/files.py',
-        'labels = sorted(found, key=int)',
-        'labels = sorted(found)',
+        'return sorted(found, key=int)',
+        'return sorted(found)',
         'tests/tasks/test_task_files.py::test_labels_are_found_and_sorted',
     ),
     (
@@ -1125,8 +1125,8 @@ FINETUNING = [
     (
         'an output in place of a probability',
         'bert/finetuning/prediction.py',
-        'float(softmax(output)[best])',
-        'float(output[best])',
+        "'score': float(scores[i])",
+        "'score': float(output[i])",
         'tests/finetuning/test_prediction.py::test_answers_beside_plain_gluonnlp',
     ),
     (
@@ -1153,7 +1153,7 @@ FINETUNING = [
     (
         'a short update divided by a whole one',
         'finetune_classifier.py',
-        'updater.finish(seen.step, len(rows))',
+        'updater.finish(seen.step, total)',
         'updater.finish(seen.step, args.batch_size * args.accumulate)',
         f'{FINETUNE}a_short_update_takes_the_mean_of_its_own_rows',
     ),
@@ -1188,7 +1188,7 @@ FINETUNING = [
     (
         'the training loss not a mean over the rows',
         'bert/finetuning/progress.py',
-        '        self.loss += loss\n        self.rows += len(labels)\n',
+        '        self.loss += loss\n        self.rows += weight\n',
         '        self.loss += loss\n        self.rows += 1\n',
         f'{FINETUNE}accumulated_gradients_equal_the_large_batch',
     ),
