@@ -67,7 +67,7 @@ def answer_text(args):
     from bert.finetuning.prediction import load_predictor
     from bert.training.update import contexts
 
-    start_logging()
+    start_logging(args.quiet)
     location = locate(args.bert_model, args.bert_dataset)
     devices = contexts(args.gpus or [0] * args.gpu, purpose='compute')
     lower = args.do_lower_case if args.do_lower_case or args.cased else None

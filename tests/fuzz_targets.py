@@ -145,10 +145,13 @@ def check_examples(examples, task):
 
 
 OWN_ROWS = {
-    '.tsv': 'text\tlabel\tmore\nA b.\tyes\t1\nc "d\tno\t2\n',
-    '.csv': 'text,label,more\n"A, b.",yes,1\nc d,no,"2\n3"\n',
-    '.jsonl': '{"text": "A b.", "label": "yes", "more": 1}\n'
-    '{"text": "c \\u00e9 \\ud83d\\ude00", "label": "no", "more": [2.5]}\n',
+    '.tsv': ['text\tlabel\tmore\nA b.\tyes\t1\nc "d\tno\t2\n'],
+    '.csv': ['text,label,more\n"A, b.",yes,1\nc d,no,"2\n3"\n'],
+    '.jsonl': [
+        '{"text": "A b.", "label": "yes", "more": 1}\n'
+        '{"text": "c \\u00e9 \\ud83d\\ude00", "label": "no", "more": [2.5]}\n',
+        '{"text": "A b.", "label": ["yes", "no"]}\n{"text": "c", "label": []}\n',
+    ],
 }
 
 
@@ -156,8 +159,8 @@ def own_target(suffix):
     def read(path):
         labels, is_multilabel = files.find_labels(path, 'label')
         split = Split(str(path), ('text',), 'label')
-        for known in (labels, None):
-            task = Task('own', split, (), (), known, is_multilabel=is_multilabel and bool(known))
+        for known in [labels] if is_multilabel else [labels, None]:
+            task = Task('own', split, (), (), known, is_multilabel=is_multilabel)
             with numbers_may_be_missing(known):
                 check_examples(files.read_own(task, split), task)
         rows = files.read_rows(path)
@@ -180,7 +183,11 @@ def own_target(suffix):
         (inside / f'out{suffix}').touch()
 
     return Target(
-        f'own{suffix}', lambda: [OWN_ROWS[suffix].encode()], mutations.text, read, prepare
+        f'own{suffix}',
+        lambda: [rows.encode() for rows in OWN_ROWS[suffix]],
+        mutations.text,
+        read,
+        prepare,
     )
 
 

@@ -1106,6 +1106,20 @@ TASKS = [
         'tests/tasks/test_submission.py::test_each_defect_is_named',
     ),
     (
+        'labels in the order of their columns',
+        'bert/tasks/multilabel.py',
+        '[_value(path, row, label) for label in labels]',
+        '[_value(path, row, label) for label in column]',
+        'tests/tasks/test_multilabel.py::test_a_column_for_each_label',
+    ),
+    (
+        'probabilities of several labels add up to 1',
+        'bert/tasks/predictions.py',
+        'return expit(outputs) if is_multilabel else softmax(outputs, axis=1)',
+        'return softmax(outputs, axis=1)',
+        'tests/tasks/test_multilabel.py::test_answers_in_columns_and_in_json',
+    ),
+    (
         'outputs in the order of the model',
         'bert/tasks/predictions.py',
         'return outputs[:, [written.index(label) for label in labels]]',
@@ -1184,6 +1198,27 @@ FINETUNING = [
         'mx.gluon.loss.L2Loss() if num_classes is None',
         'mx.gluon.loss.L1Loss() if num_classes is None',
         'tests/training/test_update.py::test_losses_of_single_rows',
+    ),
+    (
+        'a weighted loss divided by the number of rows',
+        'bert/finetuning/step.py',
+        'float(weights.sum(dtype=np.float64))',
+        'float(len(rows))',
+        'tests/finetuning/test_weights.py::test_losses_and_gradients',
+    ),
+    (
+        'labels without a weight count for nothing',
+        'bert/finetuning/weights.py',
+        'return np.array([given.get(name, 1) for name in names], np.float32)',
+        'return np.array([given.get(name, 0) for name in names], np.float32)',
+        'tests/finetuning/test_weights.py::test_weights_by_name',
+    ),
+    (
+        'balanced weights that are too large',
+        'bert/finetuning/weights.py',
+        'rows / (len(names) * counts)',
+        'rows / counts',
+        'tests/finetuning/test_weights.py::test_balanced_weights_are_those_of_scikit_learn',
     ),
     (
         'the training loss not a mean over the rows',
