@@ -548,7 +548,7 @@ TRAINING = [
     (
         '--resume with other flags',
         'bert/training/folder.py',
-        'if before != now:',
+        'if before != now and (before or now):',
         "if before != now and name == 'devices':",
         f'{FINETUNE}another_run_is_not_resumed',
     ),
