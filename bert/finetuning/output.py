@@ -258,5 +258,6 @@ class Output:
             },
         )
         written = cards.write_card(self.path, self.card(history))
-        if not written and len(history.epochs) == 1:
+        # Said once: after the first epoch, but not at the end of the run.
+        if not (written or more) and len(history.epochs) == 1:
             logging.info('%s is not a model card of this program: it stays', self.path / cards.CARD)
