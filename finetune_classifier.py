@@ -25,6 +25,7 @@ from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
+from bert.finetuning.summary import write_page
 from bert.system.errors import UsageError
 from bert.tasks import metrics
 from bert.tasks.files import find_labels
@@ -101,7 +102,10 @@ def finetune(argv, args, memory, workers):
             log_to_file(memory, folder / LOG, append=bool(saved))
         train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        output.close(history)
+        finished = time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())
+        if workers.is_first:
+            write_page(folder, task, examples, vars(args), history, finished)
+        output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 
 

@@ -18,12 +18,12 @@ import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert import embed, ops
 from bert.checkpoints import reading
-from bert.experiments import logs
 from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
 from bert.finetuning.progress import History
 from bert.model import build, loading
+from bert.report import logs
 from bert.system import machine
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.tasks import files as tasks_files

@@ -10,6 +10,7 @@ from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import write_description
 from bert.finetuning.progress import History, Position, is_saved
 from bert.model import parameters
+from bert.report.logs import LOG
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import read_json, write_json, write_text
 from bert.tasks import metrics
@@ -20,7 +21,6 @@ from bert.training.events import EventFile
 
 # The folder for the training state, until a run is finished.
 STATES = 'resume'
-LOG = 'finetune.log'
 LOGS = (LOG, folder.METRICS_FILE)
 # The second is for the case that the first gets damaged.
 KEPT_STATES = 2
@@ -273,10 +273,10 @@ class Output:
             )
             self.workers.broadcast_parameters(model)
 
-    def close(self, history):
-        """Mark the run as finished, and remove its training state."""
+    def close(self, history, finished):
+        """Mark the run as finished at a time, and remove its training state."""
         if self.can_resume and self.workers.is_first:
-            self._write_finetuned(history, run=self.identity)
+            self._write_finetuned(history, run=self.identity, finished=finished)
             shutil.rmtree(self.path / STATES, ignore_errors=True)
 
     def _replace_earlier_run(self):

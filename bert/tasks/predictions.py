@@ -22,7 +22,13 @@ LABELS = 'labels'  # the array in it that names the columns of the others
 
 
 def decide(outputs, task):
-    """Turn the (N, classes) outputs of a model into class ids, or into numbers."""
+    """Turn the (N, classes) outputs of a model into class ids, or into numbers.
+
+    Where a row may have several labels, the result is (N, labels): 1 for those that are more
+    likely than not, and otherwise 0.
+    """
+    if task.is_multilabel:
+        return (outputs > 0).astype(np.int64)
     return outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
 
 

@@ -45,6 +45,7 @@ class Task:
     labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None in regression
     metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
     other_labels: Tuple[Tuple[str, str], ...] = ()  # other spellings, and the labels they mean
+    is_multilabel: bool = False  # a row has any number of the labels
 
     @property
     def is_regression(self):

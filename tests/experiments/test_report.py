@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from bert.experiments.sections import Section
 from test_sections import EVALUATION
 
 from bert.experiments import curves, report, results
-from bert.experiments.sections import Section
 from bert.tasks.table import TASKS
 
 
