@@ -168,7 +168,7 @@ def write_report(output, command, tables, sections, settings, records, data, has
         title=f'{", ".join(records)}: {sum(map(len, records.values()))} fine-tuning runs',
         facts=[*facts, ('versions', clean(summary.describe_versions(machines)))],
         tables=[
-            ('Overview', format_overview(tables, sections)),
+            *([('Overview', format_overview(tables, sections))] if len(sections) > 1 else []),
             *((name, format_rows(tables[name])) for name in tables if name not in records),
         ],
         sections=sections,

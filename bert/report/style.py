@@ -115,6 +115,7 @@ ol.rows p { margin: .1rem 0; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
   th, td { padding: .3rem .5rem; }
   th:first-child, td:first-child { max-width: 9rem; }
+  td:first-child { min-width: 5.5rem; }
 }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; }
