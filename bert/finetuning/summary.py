@@ -232,15 +232,16 @@ def format_seconds(seconds):
     >>> format_seconds(41.6), format_seconds(5025)
     ('42 s', '1 h 24 min')
     """
-    minutes, hours = round(seconds / 60), int((seconds + 30) // 3600)
+    hours, minutes = divmod(int((seconds + 30) // 60), 60)
     if seconds < 120:
         return f'{seconds:.0f} s'
-    return f'{hours} h {minutes - 60 * hours} min' if hours else f'{minutes} min'
+    return f'{hours} h {minutes} min' if hours else f'{minutes} min'
 
 
 def format_command(task, values):
     """Return the command that gives the same run, without the folder of its results."""
-    kept = [name for name in values if name not in ('resume', 'output_dir')]
-    flags = format_flags(given_flags(kept, values), values)
+    left_out = ['resume', 'output_dir', *build_flags().with_role('unrecorded')]
+    kept = given_flags([name for name in values if name not in left_out], values)
+    flags = format_flags(kept, values)
     start = '' if task.is_own else f'GLUE_DIR={shlex.quote(str(glue_folder()))} '
     return f'{start}finetune_classifier.py {flags}'.replace(' --', ' \\\n    --').rstrip()
