@@ -71,9 +71,9 @@ def test_the_page_of_three_runs(made, tmp_path):
     page, root = write(tmp_path, *made())
     verdicts = [''.join(p.itertext()) for p in root.iter('p') if 'verdict' in p.get('class', '')]
     assert verdicts[0].startswith(
-        'In part. It learned in part in 2 of 3 runs: on average over 2 runs, 75 % of the 4 dev '
-        "rows are right, as many as by always answering '1'"
-    ) or verdicts[0].startswith('No. It did not learn in 2 of 3 runs: on average over 2 runs, 75 %')
+        'No. It did not learn in 2 of 3 runs: on average over 2 runs, 75 % of the 4 dev rows are '
+        "right, as many as by always answering '1'. What to try: "
+    )
     assert verdicts[1].startswith(
         'No. 1 of 3 runs collapsed to one answer, whatever the text: seed 2 '
         "('1' for every dev row). What to try: --bias_correction, "
