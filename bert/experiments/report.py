@@ -89,8 +89,12 @@ def describe_left_out(published):
 
 
 def format_rows(table):
-    """Return a table of :func:`bert.experiments.results.tabulate`, its statistics below a rule."""
-    lines = [[format_cell(*item) for item in row.items()] for row in table]
+    """Return a table of :func:`bert.experiments.results.tabulate` as HTML.
+
+    Its statistics are below a rule; those that there are not, as of few runs, are left out.
+    """
+    shown = [row for row in table if {row[name] for name in row if name != HEAD} != {None}]
+    lines = [[format_cell(*item) for item in row.items()] for row in shown]
     return format_lines(list(table[0]), lines, first='mean')
 
 

@@ -124,6 +124,9 @@ def plot(axes, panel):
         y = [value if abs(value) <= LARGEST else math.nan for value in curve.y]
         lines += axes.plot(curve.x, y, **line_style(curve))
     finish(axes, panel.title, 'epoch')
+    ends = [end for curve in panel.curves for end in (min(curve.x), max(curve.x))]
+    if min(ends) < 1:  # within the first epoch
+        axes.set_xlim(0, math.ceil(max(ends)) + 0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return lines
 

@@ -118,6 +118,14 @@ def test_the_overview_has_a_line_for_each_dev_set(made, tmp_path):
     assert cells[7] == 'RTE'
 
 
+def test_lines_without_any_figure_are_left_out():
+    """One run has a mean only, two have a deviation, three an interval."""
+    for count, names in [(1, 1), (2, 2), (3, 6)]:
+        table = results.tabulate({seed: {'last mcc': 0.1 * seed} for seed in range(count)})
+        assert len(table) == count + 6
+        assert report.format_rows(table).count('<tr') == 1 + count + names
+
+
 def test_data_that_have_changed(made, tmp_path):
     with open(tmp_path / 'data' / 'MRPC' / 'dev.tsv', 'a') as file:
         file.write('1\tx\tx\tone\tmore\n')
