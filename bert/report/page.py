@@ -4,6 +4,7 @@ The page is one self-contained HTML file, which is also XML. All text from data,
 machine goes through :func:`bert.report.markup.clean` where it is inserted.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def format_page(page, has_pictures):
         body.append(f'<h2>{clean(heading)}</h2>{table}')
     if not has_pictures:
         body.append(f'<p class="note">{clean(curves.NEEDED)}</p>')
-    draw = Draw() if has_pictures else None
+    draw = functools.partial(embed, itertools.count(1)) if has_pictures else None
     body += [format_section(section, draw) for section in page.sections]
     body.append(
         f'<h2>How it was made</h2><pre>{clean(page.command)}</pre>{format_pairs(page.details)}'
@@ -79,16 +80,19 @@ def format_page(page, has_pictures):
     )
 
 
-class Draw:
-    """Put pictures into a page, each with ids of its own."""
+def embed(numbers, picture, label):
+    """Return a :class:`bert.report.curves.Picture` as an SVG element, with ids of its own.
 
-    def __init__(self):
-        self.numbers = itertools.count(1)
-
-    def __call__(self, picture, label):
-        """Return a :class:`bert.report.curves.Picture` as an SVG element."""
-        source = curves.render(picture.figure, 'svg')
-        return inline(source, picture.titles, f'p{next(self.numbers)}-', label)
+    Parameters
+    ----------
+    numbers : iterator of int
+        Gives the number of the picture.
+    picture : bert.report.curves.Picture
+    label : str
+        What it shows.
+    """
+    source = curves.render(picture.figure, 'svg')
+    return inline(source, picture.titles, f'p{next(numbers)}-', label)
 
 
 def format_verdicts(section, is_one_of_many):
@@ -105,7 +109,14 @@ def format_verdicts(section, is_one_of_many):
 
 
 def format_section(section, draw):
-    """Return everything shown about a task; ``draw`` is None without pictures."""
+    """Return everything shown about a task.
+
+    Parameters
+    ----------
+    section : Section
+    draw : function or None
+        Takes a picture and what it shows, and returns an SVG element; None: without pictures.
+    """
     parts = [f'<h2>{clean(section.name)}</h2>', section.table]
     parts += [f'<p class="note">{clean(note)}</p>' for note in section.notes]
     if draw and section.panels:

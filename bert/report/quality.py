@@ -85,7 +85,7 @@ def per_class(evaluation, task):
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    ids = range(len(task.labels))
+    ids = list(range(len(task.labels)))
     given = answer(evaluation, task)
     by_run = [
         precision_recall_fscore_support(evaluation.labels, one, labels=ids, zero_division=0)
