@@ -102,9 +102,7 @@ def finetune(argv, args, memory, workers):
             log_to_file(memory, folder / LOG, append=bool(saved))
         train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        finished = time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())
-        if workers.is_first:
-            write_page(folder, task, examples, vars(args), history, finished)
+        finished = workers.from_first(lambda: write_page(folder, task, examples, args, history))
         output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import time
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,19 @@ def collect_evaluation(folders, task, split, rows, source):
     return Evaluation(split.name, rows.texts, rows.labels, np.stack(outputs))
 
 
-def write_page(folder, task, examples, values, history, finished):
-    """Write ``report.html`` about the run in a folder, from its logs and outputs there.
+def write_page(folder, task, examples, args, history):
+    """Write ``report.html`` about a run that ends now; return this time, which is for its record.
+
+    The parameters are those of :func:`make_page`, but for the flags, an ``argparse.Namespace``.
+    """
+    finished = time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())
+    write_text(folder / PAGE, make_page(folder, task, examples, vars(args), history, finished))
+    logging.info('wrote %s', folder / PAGE)
+    return finished
+
+
+def make_page(folder, task, examples, values, history, finished):
+    """Make the page about a run from the logs and outputs in its folder.
 
     Parameters
     ----------
@@ -153,6 +165,11 @@ def write_page(folder, task, examples, values, history, finished):
     history : bert.finetuning.progress.History
     finished : str
         The time at which the run ended.
+
+    Returns
+    -------
+    str
+        The same for the same files and parameters.
     """
     epochs, best_epoch = history.epochs, history.best_epoch
     log = logs.parse_log(read_text(folder / logs.LOG))
@@ -188,8 +205,7 @@ def write_page(folder, task, examples, values, history, finished):
         command=format_command(task, values),
         details=[(name, clean(value)) for name, value in found.items()],
     )
-    write_text(folder / PAGE, format_page(page, can_draw()))
-    logging.info('wrote %s', folder / PAGE)
+    return format_page(page, can_draw())
 
 
 def format_epochs(task, epochs, best_epoch):

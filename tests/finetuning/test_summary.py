@@ -64,8 +64,8 @@ def test_the_command_gives_the_same_run(monkeypatch, tmp_path):
     )
 
 
-def write_run(folder, task, dev):
-    """Write what a run of two epochs leaves, and return the page that it writes."""
+def make_run(folder, task, dev):
+    """Write what a run of two epochs leaves, and return the page about it."""
     log = (
         '[Epoch 1 Batch 2/3] loss=0.7, lr=0.1, metrics=accuracy:0.5\n'
         'validation metrics:accuracy:0.5000\nTime cost=1.0s\n'
@@ -87,14 +87,13 @@ def write_run(folder, task, dev):
     ]
     words = ['--train_file', str(folder / 'my.csv'), '--text_columns', 'text']
     history = History(task, epochs)
-    summary.write_page(folder, task, examples, flags(*words), history, '2026-01-02 03:04 UTC')
-    return (folder / 'report.html').read_text('utf8')
+    return summary.make_page(folder, task, examples, flags(*words), history, '2026-01-02 03:04 UTC')
 
 
 def test_the_page_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, 'can_draw', lambda: False)
     task = own_task('my.csv', 'dev.csv', None, ['text'], 'label', None, ['no', '<b>'])
-    page = write_run(tmp_path, task, dev=True)
+    page = make_run(tmp_path, task, dev=True)
     for part in (
         '<h1>my.csv: a fine-tuned BERT</h1>',
         '66.7 % of the 3 dev rows are right, as many as by always answering &#x27;no&#x27;',
@@ -106,13 +105,13 @@ def test_the_page_of_a_run(tmp_path, monkeypatch):
         'row 3, label: no; answered: &lt;b&gt;',
     ):
         assert part in page, part
-    assert write_run(tmp_path, task, dev=True) == page
+    assert make_run(tmp_path, task, dev=True) == page
 
 
 def test_the_page_of_a_run_without_a_dev_set(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, 'can_draw', lambda: False)
     task = own_task('my.csv', None, None, ['text'], 'label', None, ['no', '<b>'])
-    page = re.sub('<.*?>', '', write_run(tmp_path, task, dev=False))
+    page = re.sub('<.*?>', '', make_run(tmp_path, task, dev=False))
     assert 'Not known. There is no dev set, so nothing here says how good the answers are' in page
 
 
