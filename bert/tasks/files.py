@@ -12,9 +12,10 @@ from typing import List, NamedTuple, Optional
 
 import numpy as np
 
-from bert.checkpoints.config import find_label_problem
+from bert.checkpoints.config import check_labels, find_label_problem
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import is_utf8, parse_json, read_text
+from bert.tasks import multilabel
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
@@ -27,7 +28,7 @@ class Examples(NamedTuple):
     """The rows of one file."""
 
     texts: List[tuple]  # (text,) or (first, second)
-    labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, or None
+    labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, None; or (N, labels) 0, 1
     cells: Optional[List[dict]] = None  # the whole rows of a user's file that is to be predicted
 
 
@@ -92,6 +93,11 @@ def read_own(task, split):
     """Read one of the user's own files, in the format of its extension; return Examples."""
     path = Path(split.path)
     rows = read_rows(path)
+    if task.is_multilabel and split.label_column is not None:
+        unlabelled = replace(split, label_column=None)
+        examples = _examples(path, rows, unlabelled, None)
+        labels = multilabel.encode(path, rows, split.label_column, task.labels)
+        return examples._replace(labels=labels)
     examples = _examples(path, rows, split, task.labels)
     if split.label_column is None:
         return examples._replace(cells=[row.cells for row in rows])
@@ -101,24 +107,40 @@ def read_own(task, split):
 def find_labels(path, column):
     """Return the labels in a file, sorted as numbers if all are whole numbers.
 
+    Parameters
+    ----------
+    path : str or Path
+    column : str or list of str
+        A list names a column for each label, whose order is kept.
+
     Returns
     -------
-    list of str
+    list of str, bool
+        And whether a row has any number of them.
     """
+    if isinstance(column, list):
+        return check_labels(column, path), True
+    rows = read_rows(path)
+    if multilabel.has_lists(rows, column):
+        return _sort_labels(multilabel.find_names(path, rows, column)), True
     found = set()
-    for row in read_rows(path):
+    for row in rows:
         label = _cell(path, row, column)
         problem = find_label_problem(label)
         if problem:
             raise ToolkitError(f'{path}:{row.line}: the label {label!r} {problem}')
         found.add(label)
-    try:
-        labels = sorted(found, key=int)
-    except ValueError:
-        labels = sorted(found)
+    labels = _sort_labels(found)
     if len(labels) < 2:
         raise ToolkitError(f'{path}: every row has the label {labels[0]!r} in column {column!r}')
-    return labels
+    return labels, False
+
+
+def _sort_labels(found):
+    try:
+        return sorted(found, key=int)
+    except ValueError:
+        return sorted(found)
 
 
 def read_rows(path):

@@ -503,7 +503,7 @@ def test_extension_and_existence(tmp_path):
 )
 def test_labels_are_found_and_sorted(tmp_path, cells, labels):
     path = write(tmp_path / 'd.csv', 'label\n' + ''.join(f'{cell}\n' for cell in cells))
-    assert files.find_labels(path, 'label') == labels
+    assert files.find_labels(path, 'label') == (labels, False)
 
 
 def test_a_single_label_is_refused(tmp_path):
@@ -520,6 +520,10 @@ ROWS = [
 ]
 
 
+def answers(*names):
+    return [{'prediction': name} for name in names]
+
+
 @pytest.mark.parametrize('extension', ['tsv', 'csv', 'jsonl'])
 def test_predictions_beside_the_rows(tmp_path, extension):
     source, path = tmp_path / f'new.{extension}', tmp_path / f'done.{extension}'
@@ -533,7 +537,7 @@ def test_predictions_beside_the_rows(tmp_path, extension):
         else:
             file.write('id\ttext\n' + ''.join(f'{row["id"]}\t{row["text"]}\n' for row in ROWS))
     cells = [row.cells for row in files.read_rows(source)]
-    predictions.write_predictions(path, cells, ['a', 'b', 'c,"'])
+    predictions.write_predictions(path, cells, answers('a', 'b', 'c,"'))
     expected = [{**row, 'prediction': label} for row, label in zip(ROWS, ['a', 'b', 'c,"'])]
     assert [row.cells for row in files.read_rows(path)] == expected
     if extension == 'csv':
@@ -555,7 +559,8 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
     source = write(tmp_path / name, f'text\n{cell}\nlast\n')
     assert files.read_rows(source)[0].cells == {'text': text}
     path = tmp_path / f'done_{name}'
-    predictions.write_predictions(path, [row.cells for row in files.read_rows(source)], ['x', 'y'])
+    cells = [row.cells for row in files.read_rows(source)]
+    predictions.write_predictions(path, cells, answers('x', 'y'))
     assert [row.cells for row in files.read_rows(path)] == [
         {'text': text, 'prediction': 'x'},
         {'text': 'last', 'prediction': 'y'},
@@ -564,7 +569,7 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
 
 def test_a_column_named_prediction_is_replaced(tmp_path):
     row = {'prediction': 'old', 'text': 'one'}
-    predictions.write_predictions(tmp_path / 'done.csv', [row], ['new'])
+    predictions.write_predictions(tmp_path / 'done.csv', [row], answers('new'))
     assert (tmp_path / 'done.csv').read_text() == 'prediction,text\nnew,one\n'
 
 
@@ -574,7 +579,7 @@ def test_a_csv_cell_may_hold_a_whole_document(tmp_path):
     path = write(tmp_path / 'd.csv', f'text,label\n"{document}",a\nshort,b\n')
     assert [row.cells['text'] for row in files.read_rows(path)] == [document, 'short']
     cells = [row.cells for row in files.read_rows(path)]
-    predictions.write_predictions(tmp_path / 'p.csv', cells, ['a', 'b'])
+    predictions.write_predictions(tmp_path / 'p.csv', cells, answers('a', 'b'))
     assert files.read_rows(tmp_path / 'p.csv')[0].cells['text'] == document
 
 
