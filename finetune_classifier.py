@@ -11,7 +11,6 @@ if __name__ == '__main__':
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -23,7 +22,7 @@ from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
-from bert.finetuning.card import format_run
+from bert.finetuning.card import card_of_run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.finetuning.summary import write_page
@@ -111,7 +110,6 @@ def finetune(argv, args, memory, workers):
     workers.check_same('sizes', model.bert.settings)
     workers.check_same('data', data)
     workers.broadcast_parameters(model)
-
     folder = Path(args.output_dir)
     with held(folder, workers):
         if args.only_inference:
@@ -119,8 +117,7 @@ def finetune(argv, args, memory, workers):
                 log_to_file(memory, folder / 'inference.log')
             predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
             return {'epochs': [], 'best_epoch': None, 'test': predicted}
-        rows = {name: [len(each.labels) for each in datasets[name]] for name in ('train', 'dev')}
-        card = partial(format_run, args, task, rows, files.weights)
+        card = card_of_run(args, task, datasets, files.weights)
         output = open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args)
         finished, saved = workers.from_first(
             lambda: choose_start(folder, task, output.identity, args.resume)
