@@ -23,13 +23,13 @@ from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_to_file, progress
 from bert.cli.program import run
-from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
+from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.system.errors import UsageError
 from bert.tasks import metrics
 from bert.tasks.files import find_labels
 from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
-from bert.tasks.table import ALL_TASKS, own_task
+from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, own_task
 from bert.training import schedule
 from bert.training.batches import training_batches
 from bert.training.failures import naming_step
@@ -59,19 +59,18 @@ def finetune(argv, args, memory, workers):
     from bert.finetuning.output import LOG, choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 
-    files = labels = None
+    files = finetuned = None
     if args.only_inference:
         files = find_model(args)
         finetuned = find_finetuned(files, args)
         args = recall(argv, args, finetuned)
-        labels = finetuned and finetuned['labels']
     logging.info(args)
     contexts = find_contexts(args.gpus or [workers.local_rank] * args.gpu)
-    task = choose_task(args, labels)
+    task = choose_task(args, finetuned)
     if args.resume:
         labels = workers.from_first(lambda: labels_of_run(args.output_dir, task))
         task = replace(task, labels=labels and tuple(labels))
-    examples = read_examples(task, with_training=not args.only_inference)
+    task, examples = read_task(task, not args.only_inference, args.dev_share)
     files = files or find_model(args)
     model, vocab = build_model(files, task, contexts, args)
     by_flag = args.do_lower_case or args.cased
@@ -137,17 +136,20 @@ def find_finetuned(files, args):
     return reading.read_finetuned(files.model.folder if is_model else Path(args.bert_model))
 
 
-def choose_task(args, labels):
+def choose_task(args, finetuned):
     """Return the task: one of the table, or the user's own.
 
     Parameters
     ----------
-    labels : list of str or None
-        The labels of a fine-tuned model that predicts on own data; None for regression.
+    finetuned : dict or None
+        What a model that predicts says of itself; see :func:`find_finetuned`.
     """
     if args.task_name:
         return ALL_TASKS[glue_name(args.task_name)]
-    if not args.only_inference and not args.regression:
+    labels = None
+    if args.only_inference:
+        labels = finetuned['labels']
+    elif not args.regression:
         labels = find_labels(args.train_file, args.label_column)
     return own_task(
         train=args.train_file,
@@ -157,6 +159,7 @@ def choose_task(args, labels):
         label_column=args.label_column,
         metric=args.metric,
         labels=labels,
+        number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
     )
 
 
@@ -208,7 +211,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         folder,
         task,
         {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
-        remembered_flags(args),
+        {**remembered_flags(args), **({NUMBER_LABELS: True} if task.number_labels else {})},
         identify(fixed_flags(args), contexts, data, digest(model), workers.count),
         # The states of MXNet's own optimizers differ in form; some hold more than arrays.
         can_resume=is_resumable(args.optimizer),

@@ -1065,7 +1065,7 @@ TASKS = [
     ),
     (
         'quotes in GLUE files are special',
-        'bert/tasks/files.py',
+        'bert/tasks/rows.py',
         "line.rstrip('\\r').split('\\t')) for number",
         "line.rstrip('\\r').replace('\"', '').split('\\t')) for number",
         'tests/tasks/test_task_files.py::test_quotes_and_odd_line_ends_are_text',

@@ -199,6 +199,7 @@ process_count = _whole(1, MOST_PROCESSES)
 positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
 fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+part = _number(float, lambda x: 0 < x < 1, 'a number above 0 and below 1')
 share = _number(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
 
 

@@ -1,8 +1,6 @@
 """A fine-tuned model's answers: outputs, predictions, and the files that hold them."""
 
 import contextlib
-import csv
-import io
 import json
 import logging
 from pathlib import Path
@@ -13,7 +11,8 @@ from bert.checkpoints.contents import FINETUNED
 from bert.system import npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, replacing, write_text
-from bert.tasks import metrics
+from bert.tasks import library, metrics
+from bert.tasks.rows import TYPED, write_rows
 
 # The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
 # MNLI-m): glue.py makes its reports and submissions from them.
@@ -47,6 +46,8 @@ def label_names(outputs, task):
 def predictions_path(folder, split):
     """Return the file for the predictions of a test set, GLUE's or the user's own."""
     source = Path(split.path)
+    if library.is_name(split.path):
+        source = Path(f'{library.file_stem(split.path)}.parquet')
     return folder / (split.submission or f'{source.stem}_predictions{source.suffix}')
 
 
@@ -61,52 +62,27 @@ def write_test_predictions(folder, split, outputs, task, cells=None):
     split : bert.tasks.table.Split
     outputs : (N, classes) array
     task : bert.tasks.table.Task
-    cells : list of dict, optional
-        The rows of the user's own file.
+    cells : object, optional
+        The rows of the user's own file; see :class:`bert.tasks.rows.Table`.
     """
     predictions = label_names(outputs, task)
     path = predictions_path(folder, split)
     if task.is_own:
-        write_predictions(path, cells, predictions)
+        if path.suffix.lower() in TYPED and (task.is_regression or task.number_labels):
+            predictions = [_parse_number(path, text) for text in predictions]
+        write_rows(path, cells, [{'prediction': prediction} for prediction in predictions])
     else:
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
         write_text(path, 'index\tprediction\n' + ''.join(lines))
     logging.info('wrote %d predictions to %s', len(predictions), path)
 
 
-def write_predictions(path, cells, predictions):
-    """Write rows with an added column, ``prediction``, in the format of the path's extension.
-
-    Parameters
-    ----------
-    path : path-like
-    cells : list of dict
-        The rows as they were read, which need not be what the file holds now.
-    predictions : list of str
-        One for each row.
-    """
-    rows = [{**row, 'prediction': prediction} for row, prediction in zip(cells, predictions)]
-    suffix = Path(path).suffix.lower()
-    if suffix == '.jsonl':
-        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    elif suffix == '.tsv':
-        # Without the csv module, which refuses some characters when it may not quote.
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
-    else:
-        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
-        has_return = any('\r' in cell for row in rows for cell in row.values())
-        buffer = io.StringIO()
-        writer = csv.DictWriter(
-            buffer,
-            fieldnames=list(rows[0]),
-            lineterminator='\n',
-            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    write_text(path, text)
+def _parse_number(path, text):
+    """Return the number, or true or false, that a prediction says."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ToolkitError(f'{path}: a prediction is {text}, and not a finite number') from None
 
 
 def write_outputs(folder, outputs, labels):

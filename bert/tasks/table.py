@@ -7,6 +7,8 @@ from bert.system.errors import UsageError
 
 # The name of a task made from the user's own files.
 OWN = 'own'
+# What a fine-tuned model remembers beside its flags: see Task.number_labels.
+NUMBER_LABELS = 'number_labels'
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Task:
     labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None in regression
     metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
     other_labels: Tuple[Tuple[str, str], ...] = ()  # other spellings, and the labels they mean
+    number_labels: bool = False  # the labels are numbers, or true and false, in the user's files
 
     @property
     def is_regression(self):
@@ -201,7 +204,7 @@ ALL_TASKS = {**TASKS, **MORE_TASKS}
 OTHER_NAMES = {'SST': 'SST-2'}
 
 
-def own_task(train, dev, test, text_columns, label_column, metric, labels):
+def own_task(train, dev, test, text_columns, label_column, metric, labels, number_labels=False):
     """Make a task from a user's own files.
 
     Parameters
@@ -215,6 +218,8 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels):
         Names of metrics; None means the usual ones.
     labels : sequence of str or None
         In the order of the class ids; None in regression, where the labels are numbers.
+    number_labels : bool
+        Whether the labels stand for numbers, or for true and false.
     """
     columns = tuple(text_columns)
     default = ['pearsonr', 'spearmanr'] if labels is None else ['accuracy']
@@ -225,6 +230,7 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels):
         test=(Split(test, columns),) if test else (),
         labels=None if labels is None else tuple(labels),
         metrics=check_metrics(metric or default, labels),
+        number_labels=number_labels,
     )
 
 
