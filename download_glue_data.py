@@ -132,13 +132,17 @@ def fingerprint(path):
 # Downloading
 
 
-def make_session():
-    """Return a session that retries after no answer, and never reads more than it is asked to."""
+def make_session(quiet=False):
+    """Return a session that retries after no answer, and never reads more than it is asked to.
+
+    It remembers whether to be `quiet` about what it fetches.
+    """
     import requests  # here and not above, so that --help is quick
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
     session = requests.Session()
+    session.quiet = quiet
     # Sizes and ranges below count the bytes of the file itself, so it must come as it is.
     session.headers['Accept-Encoding'] = 'identity'
     session.hooks['response'].append(drop_redirect)
@@ -191,7 +195,9 @@ def fetch(session, url, size, part, start):
     A connection that breaks off is not an error here: `part` is then shorter than `size`. Raise
     Failure for an answer that a retry cannot fix, or one that is longer than `size`.
     """
-    report(f'fetching {url} ' + (f'from byte {start} of {size}' if start else f'({size} bytes)'))
+    if not session.quiet:
+        rest = f'from byte {start} of {size}' if start else f'({size} bytes)'
+        report(f'fetching {url} {rest}')
     headers = {'Range': f'bytes={start}-'} if start else {}
     with request(session, 'GET', url, headers) as response:
         resumed = response.headers.get('Content-Range') == f'bytes {start}-{size - 1}/{size}'
@@ -206,7 +212,7 @@ def fetch(session, url, size, part, start):
         if length != str(size - start):
             raise Failure(f'{url} offers {length} bytes, not the expected {size - start}')
         with open(part, 'ab' if start else 'wb') as out:
-            write_body(response, out, size)
+            write_body(response, out, size, session.quiet)
 
 
 def ask_size(session, url):
@@ -245,7 +251,7 @@ def request(session, method, url, headers):
         raise Failure(f'{url} cannot be fetched: {cause}') from error
 
 
-def write_body(response, out, size):
+def write_body(response, out, size, quiet=False):
     """Append the body to the open file `out`, up to `size` bytes in all, under a progress bar."""
     from tqdm import tqdm
     from urllib3.exceptions import HTTPError
@@ -256,7 +262,7 @@ def write_body(response, out, size):
         initial=out.tell(),
         unit='B',
         unit_scale=True,
-        disable=None,  # that is, if stderr is not a terminal
+        disable=quiet or None,  # None: if stderr is not a terminal
     )
     with bar:
         try:
@@ -769,25 +775,26 @@ def hold(folder):
     return True
 
 
-def prepare_all(tasks, data_dir, base_url, given_mrpc=None):
+def prepare_all(tasks, data_dir, base_url, given_mrpc=None, quiet=False):
     """Make the folders of `tasks`, {name: Task}; return a sentence for each failed one."""
+    tell = (lambda line: None) if quiet else report
     failures = []
     if not all((data_dir / task.folder).exists() for task in tasks.values()):
         (data_dir / WORK).mkdir(parents=True, exist_ok=True)  # if this fails, all tasks would
     try:
-        with make_session() as session:
+        with make_session(quiet) as session:
             for name, task in tasks.items():
                 try:
                     given = given_mrpc if name == 'MRPC' else None
                     state = prepare(task, data_dir, base_url, session, given)
-                    report(f'{name}: {state} in {data_dir / task.folder}')
+                    tell(f'{name}: {state} in {data_dir / task.folder}')
                 except (Failure, OSError) as error:
                     reason = str(error)
                     if isinstance(error, OSError) and not error.filename:  # of an open file
                         where = data_dir / task.folder
                         reason = f'{where}: could not be written ({error.strerror or error})'
                     failures.append(f'{name}: {reason}')
-                    report(f'{name}: failed, see the end')
+                    tell(f'{name}: failed, see the end')
     finally:
         with contextlib.suppress(OSError):
             (data_dir / WORK).rmdir()
@@ -851,6 +858,9 @@ def parse_args(argv=None, names=tuple(TASKS)):
         help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
         'default (default: %(default)s)',
     )
+    parser.add_argument(
+        '--quiet', action='store_true', help='show warnings and errors only, without progress bars'
+    )
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     for word in argv:
@@ -877,7 +887,7 @@ def main(argv=None, tasks=TASKS):
     try:
         chosen = {name: tasks[name] for name in args.tasks}
         given_mrpc = Path(args.path_to_mrpc) if args.path_to_mrpc else None
-        failures = prepare_all(chosen, args.data_dir, args.base_url, given_mrpc)
+        failures = prepare_all(chosen, args.data_dir, args.base_url, given_mrpc, args.quiet)
     except ImportError as error:
         failures = [f'{error.name} is not installed: pip install requests tqdm']
     except OSError as error:

@@ -21,7 +21,7 @@ from bert.checkpoints import reading
 from bert.checkpoints.config import check_segments
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
-from bert.cli.console import log_to_file, progress
+from bert.cli.console import log_result, log_to_file, progress
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
@@ -49,7 +49,7 @@ def main(argv=None):
         ``test``: the names of the files with predictions.
     """
     args = parse_args(argv)
-    with started(args.kvstore, args.dtype) as (memory, workers):
+    with started(args.kvstore, args.dtype, quiet=args.quiet) as (memory, workers):
         return finetune(argv, args, memory, workers)
 
 
@@ -399,7 +399,7 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
         outputs[dataset.split.dev_name] = values
         if args.only_inference:
-            report_metrics(dataset, values, task)
+            report_metrics(dataset, values, task, log_result)
     for dataset in datasets['test']:
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
         outputs[dataset.test_name] = values

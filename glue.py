@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, process_count, seed, spell_out
+from bert.cli.flags import Parser, add_quiet_flag, process_count, seed, spell_out
 from bert.cli.program import run
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
@@ -128,6 +128,7 @@ def build_flags():
         help='runs at once: on the CPU they share the cores, with --gpu or --gpus each has a GPU',
     )
     group.add_argument('--output_dir', default='./glue_output', help='where results go')
+    add_quiet_flag(parser, group, files='the run.log of each run')
 
     group = parser.add_argument_group("for GLUE's evaluation server")
     group.add_argument(
@@ -226,7 +227,7 @@ def run_tasks(args, passed, command):
         for task, (words, values) in passed.items()
     }
     check_needs(args, planned, data)
-    start_logging()
+    start_logging(args.quiet)
     has_pictures = can_draw()
     output = Path(args.output_dir)
     wanted = plans.list_runs(output, planned, args.seeds)

@@ -16,7 +16,7 @@ from pathlib import Path
 from bert.checkpoints import reading
 from bert.checkpoints.config import check_segments
 from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
-from bert.cli.console import log_to_file, progress
+from bert.cli.console import log_result, log_to_file, progress
 from bert.cli.program import run
 from bert.pretraining import batches as streams
 from bert.pretraining.flags import parse_args
@@ -47,7 +47,7 @@ def main(argv=None):
         interval and of the last evaluation, or None.
     """
     args = parse_args(argv)
-    with started(args.kvstore, args.dtype, args.verbose) as (memory, workers):
+    with started(args.kvstore, args.dtype, args.verbose, args.quiet) as (memory, workers):
         return pretrain(args, memory, workers)
 
 
@@ -116,6 +116,7 @@ def pretrain(args, memory, workers):
                 *(sources['eval'], args.batch_size_eval, args.seed, contexts, workers),
                 no_nsp=args.no_nsp,
                 log_interval=args.log_interval,
+                log=log_result,
             )
             if args.do_training and workers.is_first:
                 add_line(folder, {'step': result['step'], 'eval': result['eval']}, events)

@@ -3,7 +3,7 @@
 
     python3 benchmarks/cluster.py
     python3 benchmarks/cluster.py --kvstore horovod
-    GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model DIR
+    GLUE_DIR=glue_data python3 benchmarks/cluster.py --task MRPC --bert_model minilm
 
 All runs are on this machine and share its cores, so they do not show what a second machine would
 add. Dropout is 0, because it would depend on how the rows are divided.
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bert.checkpoints import gluon
+from bert.checkpoints.source import locate
 from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
 from bert.system import processes
@@ -45,7 +46,9 @@ def parse_args(argv=None):
         '--task', choices=['MRPC'], help='fine-tune on this GLUE task in place of pre-training'
     )
     parser.add_argument(
-        '--bert_model', default=str(ROOT / 'sample_model'), help='directory in Hugging Face layout'
+        '--bert_model',
+        default=str(ROOT / 'sample_model'),
+        help='minilm, or another model in Hugging Face layout',
     )
     parser.add_argument('--steps', type=positive_int, default=30, help='updates')
     parser.add_argument('--batch_size', type=positive_int, default=16, help='rows per worker')
@@ -97,7 +100,7 @@ def prepare(folder, args):
         The part of the command that both runs share.
     """
     model = folder / 'model'
-    shutil.copytree(args.bert_model, model)
+    shutil.copytree(locate(args.bert_model).folder, model)
     write_json(
         model / 'config.json', {**read_json(model / 'config.json'), 'hidden_dropout_prob': 0.0}
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure by how much the demo beats guessing and word overlap on the bundled sample.
 
-python3 benchmarks/demo_accuracy.py --bert_model MODEL
+python3 benchmarks/demo_accuracy.py --bert_model minilm
 """
 
 import os
@@ -34,7 +34,7 @@ def overlap(texts):
 def main(argv=None):
     """Print the baselines, the last dev accuracy with each of three seeds, and the margin."""
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument('--bert_model', required=True, help='directory in Hugging Face layout')
+    parser.add_argument('--bert_model', required=True, help='any model, such as minilm')
     args = parser.parse_args(argv)
     os.environ['GLUE_DIR'] = str(ROOT / 'sample_glue')
     task = TASKS['MRPC']

@@ -3,8 +3,8 @@
 
 The defaults are the run of Devlin et al. 2018 (arXiv 1810.04805, appendix A.2): 1M steps of 256
 sequences, nine of ten steps with 128 tokens and the others with 512, over 3.3 billion words. The
-measured figures (a step, generation, disk) are from the README's machine: replace them with yours.
-Nothing is assumed to overlap: a step is its computation, then its exchange.
+measured figures (a step, generation, disk) are from the machine of docs/speed.rst: replace them
+with yours. Nothing is assumed to overlap: a step is its computation, then its exchange.
 """
 
 import sys

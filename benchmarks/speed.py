@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time this toolkit and PyTorch on this machine, in turns, and print a table.
 
-    GLUE_DIR=glue_data python3 benchmarks/speed.py --bert_model MODEL --only train-6x384
+    GLUE_DIR=glue_data python3 benchmarks/speed.py --bert_model minilm --only mrpc-epoch
 
 Each side (this toolkit with its fused operators, with MXNet's own, PyTorch with transformers) is
 a separate process (speed_sides.py) that does a few steps when it is its turn and sleeps otherwise,
@@ -58,6 +58,7 @@ from speed_lines import (
 from speed_models import export, write_model, write_weights
 from speed_sides import Work
 
+from bert.checkpoints.source import locate
 from bert.cli.console import progress
 from bert.cli.flags import Parser, positive_int
 from bert.cli.program import run
@@ -98,8 +99,9 @@ def parse_args(argv=None):
     parser.add_argument('--json', metavar='FILE', help='write the rows to a file, too')
     parser.add_argument(
         '--bert_model',
-        metavar='DIR',
-        help='model in Hugging Face layout: mrpc-epoch trains it, datagen takes its vocabulary',
+        metavar='MODEL',
+        help='minilm, or another model in Hugging Face layout: mrpc-epoch trains it, datagen takes '
+        'its vocabulary',
     )
     parser.add_argument('--turns', type=positive_int, default=7, help='of each side')
     parser.add_argument(
@@ -135,6 +137,8 @@ def main(argv=None):
     """
     args = parse_args(argv)
     names = [name for name in LINES if not args.only or name in args.only]
+    if args.bert_model:
+        args.bert_model = str(locate(args.bert_model).folder)
     check(names, args)
     check_mxnet()
     rows = []

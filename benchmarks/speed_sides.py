@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bert import ops
-from bert.cli.flags import check_dtype
+from bert.cli.flags import Parser, check_dtype
 from bert.cli.program import run
 from bert.distributed.workers import ALONE
 from bert.pretraining.batches import Batch
@@ -58,9 +58,16 @@ class Work(NamedTuple):
     gathered: bool = True  # PyTorch's masked-LM head sees the masked positions only
 
 
+def description(text):
+    """Parse the work that speed.py describes."""
+    return Work(**json.loads(text))
+
+
 def main(argv=None):
     """Prepare the work, then do a turn for each line of standard input."""
-    work = Work(**json.loads((argv or sys.argv[1:])[0]))
+    parser = Parser(__doc__)
+    parser.add_argument('work', metavar='WORK', type=description, help='a Work, as JSON')
+    work = parser.parse_args(argv).work
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     batches, weight = make_batches(work)

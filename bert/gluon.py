@@ -124,9 +124,10 @@ def create_training_instances(
     input_files : sequence of str
         One sentence a line, a blank line between documents.
     tokenizer : BERTTokenizer
-    max_seq_length, dupe_factor, short_seq_prob, masked_lm_prob, max_predictions_per_seq,
-    whole_word_mask
+    max_seq_length, dupe_factor, short_seq_prob, masked_lm_prob, max_predictions_per_seq
         See create_pretraining_data.py.
+    whole_word_mask : bool
+        The same.
     rng : int or numpy.random.Generator
 
     Returns

@@ -11,7 +11,7 @@ import sys
 
 from bert.checkpoints.source import is_zoo_model, locate
 from bert.cli.console import progress, start_logging
-from bert.cli.flags import Parser, add_device_flags, check_dtype, positive_int
+from bert.cli.flags import Parser, add_device_flags, add_quiet_flag, check_dtype, positive_int
 from bert.cli.program import run
 from bert.cli.streams import check_streams, open_input
 from bert.system import machine
@@ -82,6 +82,7 @@ def build_flags():
         '--batch_size', type=positive_int, default=32, help='rows per batch, on each device'
     )
     add_device_flags(parser, computing, purpose='compute')
+    add_quiet_flag(parser, parser, files='')
     return parser
 
 
@@ -90,7 +91,7 @@ def main(argv=None):
     args = build_flags().parse_args(argv)
     check_streams(args.input, args.output)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
-    start_logging()
+    start_logging(args.quiet)
     with contextlib.ExitStack() as stack:
         file, name = stack.enter_context(open_input(args.input))
         gpus = args.gpus or [0] * args.gpu

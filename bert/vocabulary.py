@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from bert.cli.console import first_of, progress, start_logging
-from bert.cli.flags import Parser, count
+from bert.cli.flags import Parser, add_quiet_flag, count
 from bert.cli.program import run
 from bert.pretraining.files import BY_LINE, find_files, read_sentences, share_out
 from bert.system.errors import ToolkitError, UsageError
@@ -53,6 +53,7 @@ def build_flags():
         action='store_true',
         help='keep capitals and accents; otherwise the text is lower-cased and accents stripped',
     )
+    add_quiet_flag(parser, parser, files='')
     return parser
 
 
@@ -73,7 +74,7 @@ def main(argv=None):
         )
     paths = list(dict.fromkeys(find_files(','.join(args.text))))
     check_output(args.output, paths)
-    start_logging()
+    start_logging(args.quiet)
     total = sum(map(os.path.getsize, paths))
     logging.info('input files: %d, %.1f MB', len(paths), total / 1e6)
     with progress(total, 'counting words', 'B') as bar:

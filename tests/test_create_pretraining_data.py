@@ -708,6 +708,13 @@ def test_zoo_names(serve, here, monkeypatch, flag, data_set, lower):
     assert read_settings('x.npz')['lower'] == lower
 
 
+def test_the_vocabulary_of_an_installed_model(minilm, here):
+    """Its tokenizer lower-cases, which need not be said."""
+    named = make('--output_file', 'x', '--dupe_factor=1', vocab='--vocab=minilm', lower=False)
+    vocab = f'--vocab_file={minilm}/vocab.txt'
+    assert contents(named) == contents(make('--output_file=y', '--dupe_factor=1', vocab=vocab))
+
+
 def test_zoo_trouble(zoo_server, serve, here):
     files, _, _ = zoo_server
     name = serve('wiki_cn_cased', gluon_vocab(2018).encode())

@@ -232,6 +232,16 @@ def test_all_ten_tasks_get_their_layout(site, tmp_path, capsys):
     assert f'AX: ready in {tmp_path}/new/glue_data/diagnostic\n' in out
 
 
+def test_quiet(site, tmp_path, capsys):
+    """Of two tasks the one that fails is told, once."""
+    archive = make_zip(splits('CoLA/'))
+    table = {**serve(site, 'CoLA', archive), **serve(site, 'RTE', b'no archive')}
+    assert run(site, tmp_path, table, '--quiet', '--tasks', 'all') == 1
+    out, err = capsys.readouterr()
+    assert out == '' and err.startswith('RTE: ') and err.count('\n') == 1
+    assert (tmp_path / 'CoLA' / 'train.tsv').is_file()
+
+
 def test_table_is_plausible():
     """The sum of all sizes is that of the published list; every sha256 is well-formed."""
     assert list(glue.TASKS) == f'{ALL}, {MORE}'.split(', ')

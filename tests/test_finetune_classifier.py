@@ -179,6 +179,26 @@ def test_exactly_these_files(mrpc):
     assert set(predictions(output / 'MRPC.tsv')) <= {'0', '1'}
 
 
+def test_a_quiet_run(mrpc, glue_dir, tiny_bert, tmp_path, capsys):
+    """Only the result is shown; all else is as without the flag, which --resume may drop."""
+    output, result = mrpc
+    flags = ['--bert_model', tiny_bert, '--task_name', 'MRPC', *SMALL]
+    again = finetune(tmp_path, *flags, '--quiet')
+    assert without_seconds(again['epochs']) == without_seconds(result['epochs'])
+    lines, expected = (
+        (folder / 'finetune.log').read_text().splitlines() for folder in (tmp_path, output)
+    )
+    assert len(lines) == len(expected) and lines[0].startswith('INFO:root:Namespace(')
+    (best,) = (line for line in lines if 'Best epoch' in line)
+    assert capsys.readouterr().err == f'{best}\n'
+    finetune(tmp_path, *flags, '--resume')
+    assert 'is finished: nothing is left to do' in capsys.readouterr().err
+    found = finetune(tmp_path / 'x', '--only_inference', '--bert_model', tmp_path, '--quiet')
+    printed = capsys.readouterr().err
+    assert found['test'] == ['MRPC.tsv']
+    assert re.fullmatch(r'INFO:root:validation metrics:accuracy:\S+,f1:\S+\n', printed)
+
+
 def test_log_lines_in_the_form_of_the_original(mrpc):
     output, result = mrpc
     lines = (output / 'finetune.log').read_text().splitlines()

@@ -129,6 +129,31 @@ def test_two_seeds(finished):
     assert done.stderr.splitlines()[-1].startswith('INFO:root:2 of 2 runs; ')
 
 
+def test_each_epoch_of_a_run_is_told_once(finished):
+    output, done = finished
+    lines = [line for line in done.stderr.splitlines() if ', epoch ' in line]
+    assert len(lines) == 4
+    for i, line in enumerate(lines):
+        seed, number = 1 + i // 2, 1 + i % 2
+        values = json.loads((folder_of(output, seed) / 'result.json').read_text())['epochs'][i % 2]
+        dev = ', '.join(f'{name} {value:.4f}' for name, value in values['dev'].items())
+        begin = f'INFO:root:MRPC seed {seed}, epoch {number}: {dev}, {values["seconds"]:.1f} s'
+        assert line.startswith(begin)
+        assert bool(re.fullmatch(r', \d\d:\d\d left', line[len(begin) :])) == (number == 1)
+
+
+def test_quiet_runs_are_the_same_runs(finished, command, environment, tmp_path):
+    """The table is all that is shown; the runs have their logs."""
+    shutil.copytree(finished[0] / 'MRPC', tmp_path / 'MRPC')
+    shutil.rmtree(folder_of(tmp_path, 2))
+    line = [*command, '--quiet', '--seeds', '1', '2', '--output_dir', str(tmp_path)]
+    done = call(line, environment)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert without_seconds(done.stdout) == without_seconds(finished[1].stdout)
+    log = (folder_of(tmp_path, 2) / 'run.log').read_text()
+    assert log.startswith('INFO:root:Namespace(') and '[Epoch 2 Batch 2/2]' in log
+
+
 def test_csv_has_the_unrounded_table(finished):
     output, done = finished
     with open(output / 'results.csv', newline='', encoding='utf8') as file:

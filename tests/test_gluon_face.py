@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from documents import blocks
 
 from bert import gluon
 from bert.model.loading import load_bert
@@ -240,13 +241,10 @@ def test_instances(vocab):
     assert {instance.is_random_next for instance in instances} == {False, True}
 
 
-def readme_loop():
-    """Return the training loop that the README shows."""
-    text = (ROOT / 'README.rst').read_text(encoding='utf8')
-    (block,) = re.findall(
-        r'\n\n((?:    .*\n|\n)*    from bert import gluon .*\n(?:    .*\n|\n)*)', text
-    )
-    return re.sub('^    ', '', block, flags=re.MULTILINE).strip() + '\n'
+def documented_loop():
+    """Return the training loop of docs/programs.rst."""
+    ((_, code),) = blocks('docs/programs.rst', 'python')
+    return f'{code}\n'
 
 
 def write_learnable(folder):
@@ -262,8 +260,8 @@ def write_learnable(folder):
         (folder / f'{name}.tsv').write_text('\n'.join(lines))
 
 
-def test_the_loop_of_the_readme(tiny_bert, tmp_path):
-    code = readme_loop()
+def test_the_documented_loop(tiny_bert, tmp_path):
+    code = documented_loop()
     assert len([line for line in code.splitlines() if line]) <= 33
     # With the small model and so few rows, a larger rate learns something in three epochs.
     code = code.replace('learning_rate=5e-5', 'learning_rate=1e-3')

@@ -1,4 +1,4 @@
-"""The project as a whole: its scripts, its documents, and the effects of importing modules."""
+"""The project as a whole: its scripts, and the effects of importing modules."""
 
 import ast
 import os
@@ -10,6 +10,9 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob('*.py') if path.name != 'setup.py')
+BENCHMARKS = sorted(
+    path for path in ROOT.glob('benchmarks/*.py') if path.read_text('utf8').startswith('#!')
+)
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('bert/**/*.py'))
 MODULES = [path[: -len('.py')].replace('/__init__', '').replace('/', '.') for path in FILES]
 PACKAGE = 'bert/__init__.py'
@@ -78,6 +81,14 @@ def test_help_is_quick_and_does_without_mxnet(name):
         assert re.match(f'usage: (python -m )?{name} ', ran.stdout)
         seconds.append(used)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize('path', BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_runs_from_the_root(path):
+    ran = run(f'benchmarks/{path.name}', '--help')
+    assert (ran.returncode, ran.stderr) == (0, '')
+    assert ran.stdout.startswith(f'usage: {path.name} ')
+    assert os.access(path, os.X_OK)
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
@@ -154,55 +165,3 @@ def test_importing_the_package_only_prepares():
     ] == ['environment.prepare()']
     ran = run('-c', 'import bert, logging; assert not logging.getLogger().handlers')
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, '', '')
-
-
-DOCUMENTS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in ROOT.rglob('*.rst')
-    if not any(part.startswith(('.', 'build', 'venv')) for part in path.relative_to(ROOT).parts)
-)
-
-
-@pytest.mark.parametrize('name', DOCUMENTS)
-def test_documents_are_valid(name):
-    docutils = pytest.importorskip('docutils.core')
-    import io
-
-    warnings = io.StringIO()
-    docutils.publish_doctree(
-        (ROOT / name).read_text(encoding='utf8'),
-        source_path=name,
-        settings_overrides={'warning_stream': warnings, 'report_level': 1},
-    )
-    assert warnings.getvalue() == ''
-
-
-def section(title):
-    """Return the text of a section of the README."""
-    text = (ROOT / 'README.rst').read_text(encoding='utf8')
-    start = re.search(rf'^{title}\n[-~]+\n', text, re.M).end()
-    following = re.compile(r'^[^\n]+\n([-~])\1\1+\n', re.M).search(text, start)
-    return text[start : following.start()]
-
-
-def test_the_table_of_files_has_each_file_once():
-    rows = re.findall(r'^(?:\d|data) +(\S+) +(.*(?:\n {30}.*)*)', section('The files'), re.M)
-    places = [place for place, _ in rows]
-    listed = [place for place in places if '/' not in place or place.endswith('.py')]
-    for place, text in rows:
-        if place.startswith('bert/') and place.endswith('/'):
-            listed += [f'{place}{name}.py' for name in re.findall(r'``(\w+)``', text)]
-    scripts = [path.name for path in ROOT.glob('*.py') if path.name != 'setup.py']
-    modules = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('bert/**/*.py')]
-    wanted = [name for name in modules if not name.endswith(('__init__.py', '__main__.py'))]
-    assert sorted(listed) == sorted([*scripts, *wanted, 'sample_text.txt'])
-    assert {'benchmarks/', 'sample_glue/', 'sample_model/'} <= set(places)
-
-
-def test_the_walks_name_files_and_return_to_none():
-    walks = re.findall(r'^\*A .*?(?=\n\n)', section('Where to change something'), re.M | re.S)
-    assert len(walks) == 3
-    for walk in walks:
-        files = re.findall(r'``([\w/]+(?:\.py|/))``', walk)
-        assert len(files) > 8 and len(set(files)) == len(files)
-        assert all((ROOT / name).exists() for name in files)

@@ -148,6 +148,20 @@ def test_time_without_data_is_logged(train, monkeypatch, capsys):
     assert 0.7 <= float(waited) < 10
 
 
+def test_a_quiet_run(folder, tmp_path, capsys):
+    """The result of the evaluation is shown, and all lines are in the log."""
+    (shard, _) = sorted((folder / 'shards').iterdir())
+    run_pretraining.main(
+        f'--do-training --do-eval --data {shard} --data_eval {shard} --num_steps 2 --quiet '
+        f'--bert_model {folder}/tiny/config.json --ckpt_dir {tmp_path} --verbose'.split()
+    )
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert re.match(r'INFO:root:mlm_loss=\d', shown)
+    log = (tmp_path / 'pretraining.log').read_text().splitlines()
+    assert shown in log and log[0].startswith('INFO:root:Namespace(')
+    assert any(line.startswith('DEBUG:root:step 2: batches of') for line in log)
+
+
 def test_original_command(folder, tmp_path, monkeypatch, capsys):
     """It runs as printed, except for the GPU and the model; it names no checkpoint folder."""
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Find a model: in the GluonNLP zoo, on the Hugging Face Hub, or in a directory.
+"""Find a model: in the GluonNLP zoo, in a package, on the Hugging Face Hub, or in a directory.
 
 A directory has Hugging Face's layout, Gluon's, or Google's with a TensorFlow checkpoint, or is an
 output directory of this project.
@@ -7,7 +7,7 @@ output directory of this project.
 import glob
 from pathlib import Path
 
-from bert.checkpoints import hub, zoo
+from bert.checkpoints import hub, installed, zoo
 from bert.checkpoints.config import NAMED_SIZES
 from bert.checkpoints.contents import FINETUNED, PRETRAINED, Location
 from bert.checkpoints.reading import find_parts, find_vocab
@@ -31,7 +31,8 @@ def locate(source, dataset=None, with_weights=True):
     Parameters
     ----------
     source : str
-        See the top of this module; a Gluon ``.params`` file beside its vocabulary works too.
+        See the top of this module; a Gluon ``.params`` file beside its vocabulary works too. A
+        directory of a package's short name, or with the name of a model of the Hub, comes first.
     dataset : str, optional
         Needed for a model of the zoo.
     with_weights : bool
@@ -42,7 +43,7 @@ def locate(source, dataset=None, with_weights=True):
     UsageError
         If there is no such model.
     ToolkitError
-        If it could not be fetched, or is more than one model.
+        If it could not be fetched, is not installed, or is more than one model.
     """
     path = Path(source)
     if source in zoo.ZOO:
@@ -60,6 +61,8 @@ def locate(source, dataset=None, with_weights=True):
         if (path / PRETRAINED / 'config.json').is_file() and not (path / 'config.json').is_file():
             path = path / PRETRAINED
         return find_parts(path)
+    if source in installed.INSTALLED:
+        return find_parts(installed.find(source))
     if hub.is_repository(source):
         path = _fetch(source)
         return find_parts(path)

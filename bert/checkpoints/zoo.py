@@ -16,6 +16,7 @@ from bert.checkpoints import hub
 from bert.checkpoints.config import OTHER_SPELLINGS
 from bert.checkpoints.contents import reorder
 from bert.checkpoints.download import DownloadError, download, read_member
+from bert.checkpoints.installed import INSTALLED
 from bert.checkpoints.reading import find_parts, read
 from bert.checkpoints.writing import write_gluon
 from bert.system.errors import ToolkitError, UsageError
@@ -77,7 +78,7 @@ def zoo_dataset(model, dataset):
     if model not in ZOO:
         raise UsageError(
             f'the model {model} is neither a directory, nor a file, nor a model of the Hub such as '
-            f'google-bert/bert-base-uncased, nor one of {", ".join(ZOO)}'
+            f'google-bert/bert-base-uncased, nor one of {", ".join([*ZOO, *INSTALLED])}'
         )
     dataset = OTHER_SPELLINGS.get(dataset, dataset)
     if dataset not in ZOO[model]:

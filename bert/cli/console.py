@@ -18,8 +18,15 @@ class _OneLine(logging.Formatter):
         return escape(super().format(record), keep='\t')
 
 
-def start_logging():
+def start_logging(quiet=False):
     """Send log lines of level INFO to stderr as ``INFO:root:...``.
+
+    Of other libraries, which name their loggers, only warnings and errors count.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether stderr gets warnings, errors and results only; log files get all lines.
 
     Returns
     -------
@@ -30,9 +37,34 @@ def start_logging():
     memory = logging.handlers.MemoryHandler(capacity=10000, flushLevel=logging.CRITICAL + 1)
     lines = logging.StreamHandler()
     lines.setFormatter(_OneLine())
+    for handler in (lines, memory):
+        handler.addFilter(_is_ours)
+    if quiet:
+        lines.addFilter(_is_wanted)
     # force: a second run in one process must not write into the file of the first
     logging.basicConfig(level=logging.INFO, handlers=[lines, memory], force=True)
     return memory
+
+
+def _is_ours(record):
+    return record.name == 'root' or record.levelno >= logging.WARNING
+
+
+def _is_wanted(record):
+    return hasattr(record, 'is_result') or record.levelno >= logging.WARNING
+
+
+def log_result(message, *args):
+    """Log a line that is shown with ``--quiet`` too."""
+    logging.info(message, *args, extra={'is_result': True})
+
+
+def is_shown():
+    """Return whether stderr is a terminal for progress bars, without ``--quiet``."""
+    logger = logging.getLogger()
+    if any(_is_wanted in handler.filters for handler in logger.handlers):
+        return False
+    return sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
 
 
 class _LogFile(logging.FileHandler):
@@ -51,6 +83,7 @@ def log_to_file(memory, path, append=False):
     except OSError as error:
         raise ToolkitError(f'{path}: could not be written ({error.strerror})') from None
     target.setFormatter(_OneLine())
+    target.addFilter(_is_ours)
     memory.setTarget(target)
     memory.flush()
     logging.getLogger().removeHandler(memory)
@@ -66,25 +99,38 @@ def first_of(paths):
 def progress(total, description, unit):
     """Show a progress bar while the block runs; log lines appear above it.
 
-    It is hidden if stderr is not a terminal or log lines are disabled. Bytes, of the unit B, are
-    shown as kB, MB and so on.
+    It is hidden unless :func:`is_shown`. Bytes, of the unit B, are shown as kB, MB and so on.
 
     Yields
     ------
     tqdm.tqdm
     """
-    from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    hidden = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.INFO)
-    redirect = contextlib.nullcontext() if hidden else logging_redirect_tqdm()
-    with redirect, tqdm(
+    with contextlib.ExitStack() as stack:
+        if is_shown():
+            stack.enter_context(logging_redirect_tqdm())
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(_is_ours)  # the handler in place of ours has none
+        yield stack.enter_context(make_bar(total, description, unit))
+
+
+def make_bar(total, description, unit, position=None):
+    """Make a bar that appears beside that of :func:`progress`, in the line ``position``.
+
+    Returns
+    -------
+    tqdm.tqdm
+    """
+    from tqdm import tqdm
+
+    return tqdm(
         total=total,
         desc=escape(description),
         unit=unit,
         unit_scale=unit == 'B',
-        disable=hidden,
+        disable=not is_shown(),
         leave=False,
         dynamic_ncols=True,
-    ) as bar:
-        yield bar
+        position=position,
+    )

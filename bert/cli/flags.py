@@ -261,6 +261,24 @@ def add_device_flags(parser, group, roles='', purpose='train'):
     )
 
 
+def add_quiet_flag(parser, group, roles='', files='any log file'):
+    """Add ``--quiet``; see :func:`add_device_flags`.
+
+    Parameters
+    ----------
+    files : str
+        What gets all lines all the same; nothing if it is empty.
+    """
+    rest = f'; {files} has all lines all the same' if files else ''
+    parser.flag(
+        group,
+        '--quiet',
+        roles=roles,
+        action='store_true',
+        help=f'show warnings, errors and results only, without progress bars{rest}',
+    )
+
+
 def add_tensorboard_flag(parser, group, roles):
     """Add ``--tensorboard``; see :func:`add_device_flags`."""
     parser.flag(

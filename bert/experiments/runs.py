@@ -12,6 +12,7 @@ import bert
 from bert.checkpoints.contents import FINETUNED
 from bert.cli.console import progress
 from bert.experiments.results import format_cell, is_record, measures
+from bert.experiments.watching import Watch
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 from bert.system.machine import describe
@@ -50,10 +51,11 @@ class Started(NamedTuple):
     since: float
     slot: int
     threads: str
+    watch: Watch
 
 
 def do_runs(runs, plans, jobs):
-    """Do the unfinished runs, ``jobs`` at a time, and log a line about each.
+    """Do the unfinished runs, ``jobs`` at a time, show their progress, and log a line about each.
 
     Parameters
     ----------
@@ -98,8 +100,11 @@ def each_outcome(runs, plans, jobs):
     elsewhere = set()  # runs that another process is doing
     try:
         while waiting or active:
+            for started in active:
+                started.watch.look()
             for started in [s for s in active if s.process.poll() is not None]:
                 active.remove(started)
+                started.watch.close()
                 slots.append(started.slot)
                 yield started.run, finish(started, plans[started.run.task], machine), ''
             for current in list(waiting):
@@ -124,6 +129,7 @@ def each_outcome(runs, plans, jobs):
             started.process.terminate()
         for started in active:
             started.process.wait()
+            started.watch.close()
             started.log.close()
 
 
@@ -167,7 +173,9 @@ def begin(current, plan, slot, jobs):
         if log:
             log.close()
         return error
-    return Started(current, process, log, time.monotonic(), slot, variables['OMP_NUM_THREADS'])
+    watch = Watch(current, current.folder / LOG, plan.settings, slot + 1)
+    threads = variables['OMP_NUM_THREADS']
+    return Started(current, process, log, time.monotonic(), slot, threads, watch)
 
 
 def read_record(run):

@@ -47,7 +47,7 @@ def predict_all(model, dataset, batch_size, contexts, workers, check=lambda: Non
     return workers.sum_numpy(ordered)
 
 
-def report_metrics(dataset, outputs, task):
+def report_metrics(dataset, outputs, task, log=logging.info):
     """Log the metrics of a dev set in the original's format, naming MNLI's two sets.
 
     Returns
@@ -56,6 +56,6 @@ def report_metrics(dataset, outputs, task):
     """
     values = measure(outputs, dataset.labels, task)
     if dataset.split.name:
-        logging.info('On %s %s: ', task.name, dataset.split.name.capitalize())
-    logging.info('validation metrics:%s', metrics.describe(values))
+        log('On %s %s: ', task.name, dataset.split.name.capitalize())
+    log('validation metrics:%s', metrics.describe(values))
     return values

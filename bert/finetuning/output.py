@@ -8,6 +8,7 @@ import time
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import write_description
+from bert.cli.console import log_result
 from bert.finetuning.progress import History, Position, is_saved
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
@@ -265,7 +266,7 @@ class Output:
         """Log the best epoch, and give the model its parameters."""
         if self.task.dev:
             best = history.dev_metrics(history.epochs[history.best_epoch - 1])
-            logging.info('Best epoch %d: %s', history.best_epoch, metrics.describe(best))
+            log_result('Best epoch %d: %s', history.best_epoch, metrics.describe(best))
         if history.best_epoch < len(history.epochs):
             path = self.parameters_path(history.best_epoch)
             self.workers.from_first(

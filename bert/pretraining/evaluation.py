@@ -21,6 +21,7 @@ def evaluate(
     no_nsp=False,
     log_interval=None,
     check=lambda: None,
+    log=logging.info,
 ):
     """Compute and log losses and accuracies over all instances, shared by the workers.
 
@@ -41,6 +42,8 @@ def evaluate(
         After so many batches each, log a line about these; by default only one about all.
     check : function
         Called by all workers whenever each has had its turn; it may end the program.
+    log : function
+        Logs the result.
 
     Returns
     -------
@@ -67,6 +70,6 @@ def evaluate(
                 check()
     late.finish()
     metrics = Tally(workers.sum_numpy(tally.sums)).metrics(no_nsp)
-    logging.info('%s', describe(metrics, digits=3))
+    log('%s', describe(metrics, digits=3))
     logging.info('Eval cost=%.1fs', time.monotonic() - start)
     return metrics

@@ -185,3 +185,45 @@ def as_text(block, row, vocab):
     answers = [vocab.idx_to_token[i] for i in block['masked_lm_ids'][row, :masked]]
     kind = 'random next' if block['next_sentence_labels'][row] else 'actual next'
     return f'{" ".join(tokens)} ({kind}; masked: {" ".join(answers)})'
+
+
+def summarize(plans, tallies, seconds):
+    """Add up the tallies of all shards and log the sums.
+
+    Parameters
+    ----------
+    plans : list of ShardPlan
+    tallies : list of collections.Counter
+        One for each, from :func:`make_shard`.
+    seconds : float
+
+    Returns
+    -------
+    dict
+        The sums and means, and ``files``, the paths of the shards.
+    """
+    total = sum(tallies, Counter())
+    summary = {
+        'instances': total['instances'],
+        'mean_length': total['tokens'] / total['instances'],
+        'padding': 1 - total['tokens'] / total['places'],
+        'masked': total['predictions'] / total['tokens'],
+        'random_next': total['random_next'] / total['instances'],
+        'seconds': seconds,
+        'instances_per_second': total['instances'] / seconds,
+        'files': [str(plan.path) for plan in plans],
+    }
+    for plan, tally in zip(plans, tallies):
+        logging.info('wrote %s (%d instances)', plan.path, tally['instances'])
+    logging.info('wrote %d total instances', total['instances'])
+    line = (
+        'instances={instances}, mean length={mean_length:.1f}, padding={padding:.1%}, '
+        'masked={masked:.1%}'
+    )
+    if not plans[0].recipe.no_nsp:
+        line += ', random next={random_next:.1%}'
+    logging.info(line.format(**summary))
+    logging.info(
+        'Time cost={seconds:.1f}s ({instances_per_second:.0f} instances/s)'.format(**summary)
+    )
+    return summary

@@ -3,6 +3,7 @@
 from bert.cli.flags import (
     Parser,
     add_device_flags,
+    add_quiet_flag,
     add_tensorboard_flag,
     count,
     fraction,
@@ -123,8 +124,9 @@ def build_flags():
         *('--bert_model', '--model'),
         roles='by_worker',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo; or a directory or a model of the Hugging Face Hub, as for '
-        f'finetune_classifier.py, whose weights are taken; or, from scratch, {CHOICES}',
+        help='model of the GluonNLP zoo; or minilm, a directory or a model of the Hugging Face '
+        'Hub, as for finetune_classifier.py, whose weights are taken; or, from scratch, '
+        f'{CHOICES}',
     )
     vocabulary = model.add_mutually_exclusive_group()
     add_vocab_file_flag(parser, vocabulary, roles='by_worker')
@@ -204,6 +206,7 @@ def build_flags():
         output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
     )
     add_tensorboard_flag(parser, output, roles='by_worker')
+    add_quiet_flag(parser, output, roles='by_worker', files='pretraining.log')
     parser.flag(
         output,
         '--verbose',

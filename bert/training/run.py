@@ -10,7 +10,7 @@ from bert.system import machine
 
 
 @contextlib.contextmanager
-def started(kvstore, dtype, verbose=False):
+def started(kvstore, dtype, verbose=False, quiet=False):
     """Begin training: check and prepare MXNet, start the log, and join the other workers.
 
     Parameters
@@ -18,6 +18,8 @@ def started(kvstore, dtype, verbose=False):
     kvstore, dtype : str
     verbose : bool
         Whether to log debugging lines.
+    quiet : bool
+        See :func:`bert.cli.console.start_logging`.
 
     Yields
     ------
@@ -26,7 +28,7 @@ def started(kvstore, dtype, verbose=False):
         :func:`bert.cli.console.start_logging`.
     """
     machine.prepare_mxnet(dtype)
-    memory = start_logging()
+    memory = start_logging(quiet)
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     with joined(kvstore) as workers:

@@ -305,7 +305,7 @@ def test_names_that_the_zoo_does_not_have():
         load_bert('bert_6_384_12', 'wiki_cn')
     assert str(caught.value) == (
         'the model bert_6_384_12 is neither a directory, nor a file, nor a model of the Hub '
-        'such as google-bert/bert-base-uncased, nor one of bert_12_768_12, bert_24_1024_16'
+        'such as google-bert/bert-base-uncased, nor one of bert_12_768_12, bert_24_1024_16, minilm'
     )
     with pytest.raises(UsageError, match='there is no bert_12_768_12 trained on wikipedia; '):
         load_bert('bert_12_768_12', 'wikipedia')
