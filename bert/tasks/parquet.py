@@ -1,11 +1,20 @@
 """Parquet files, by the library pyarrow, and with care: they may come from anywhere.
 
-The sizes that such a file declares are not trusted: it is read some rows at a time, and what these
-take in memory is counted. Nothing is unpickled.
+A damaged file can end the process that reads it, as pyarrow does not catch all errors of the C++
+library that it wraps; and a few bytes can stand for more than fits into memory. So another process
+reads the file, a thousand rows at a time, counts what they take, and sends them here. Nothing is
+unpickled.
 """
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import bert
 from bert.system import npz
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing
@@ -13,6 +22,11 @@ from bert.system.files import replacing
 # The first release that does not unpickle what a file's schema holds.
 OLDEST = '14.0.1'
 BATCH = 1024  # rows
+ROW, VALUE = 100, 8  # bytes that these take at least as Python's objects
+# What the other process runs. It finds this package where this process did, and nowhere else.
+CODE = 'import sys; sys.path[0] = sys.argv[1]; from bert.tasks import parquet; parquet.send()'
+REFUSED = 3  # its exit status when its standard error has a sentence
+SPARE = 2**30  # bytes that it may take beside what is in the file
 
 
 def require(name):
@@ -59,74 +73,111 @@ def read(path, columns=None, whole=False):
         than 100 times its own size.
     """
     arrow = require(path)
-    with open(path, 'rb') as file:
+    wanted = None if columns is None else unique(columns)
+    described = json.dumps({'path': str(path), 'columns': None if whole else wanted})
+    root = Path(bert.__file__).parents[1]
+    command = [sys.executable, '-W', 'ignore', '-c', CODE, str(root), described]
+    # Some of pyarrow's other allocators reserve much more than they use.
+    environ = {**os.environ, 'ARROW_DEFAULT_MEMORY_POOL': 'system', 'PYTHONIOENCODING': 'utf8'}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environ) as process:
         try:
-            table = _read_table(arrow, path, file, None if whole else columns)
-        except (arrow.ArrowException, OSError, *npz.DAMAGE) as error:
-            raise ToolkitError(
-                f'{path}: not a Parquet file, or a damaged one ({first_line(error)})'
-            ) from None
-    return to_rows(path, table if columns is None else table.select(unique(columns))), table
+            table = arrow.ipc.open_stream(process.stdout).read_all().unify_dictionaries()
+        except arrow.ArrowException:
+            table = None  # it has ended
+        said = process.stderr.read().decode('utf8', 'replace').strip()
+    if process.returncode == REFUSED:
+        raise ToolkitError(said)
+    if process.returncode or table is None:
+        ended = signal.Signals(-process.returncode).name if process.returncode < 0 else said
+        raise ToolkitError(f'{path}: {describe_damage(ended)}')
+    check_columns(path, wanted or (), table.column_names)
+    return to_rows(path, table if wanted is None else table.select(wanted)), table
 
 
-def _read_table(arrow, path, file, columns):
-    """Return the table; see :func:`read`. None stands for all columns."""
+def send():
+    """Send the table of a file to the process that started this one; see :func:`read`."""
+    request = json.loads(sys.argv[2])
+    path = request['path']
+    arrow = require(path)
+    writer = None
+    try:
+        with open(path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            limit = max(npz.ALWAYS_ALLOWED, npz.LARGEST_RATIO * size)
+            limit_memory(size + limit + SPARE)
+            for part in unpack(arrow, path, file, limit, request['columns']):
+                writer = writer or arrow.ipc.new_stream(sys.stdout.buffer, part.schema)
+                writer.write_table(part)
+            writer.close()
+            sys.stdout.flush()
+    except ToolkitError as error:
+        sentence = str(error)
+    except MemoryError:
+        sentence = f'{path}: would unpack to more than {limit} bytes'
+    except (arrow.ArrowException, OSError, *npz.DAMAGE) as error:
+        sentence = f'{path}: {describe_damage(first_line(error))}'
+    else:
+        return
+    print(sentence, file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+def limit_memory(more):
+    """Let this process take so many more bytes, where the system can limit them."""
+    import resource
+
+    import psutil
+
+    with contextlib.suppress(OSError, ValueError):
+        total = psutil.Process().memory_info().vms + more
+        resource.setrlimit(resource.RLIMIT_AS, (total, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def unpack(arrow, path, file, limit, columns):
+    """Yield the columns of a file, or all if that is None, as tables; first one without rows."""
     described = arrow.parquet.ParquetFile(file, pre_buffer=False)
     schema = described.schema_arrow
     if len(set(schema.names)) < len(schema.names):
         raise ToolkitError(f'{path}: two columns have the same name')
-    names = schema.names if columns is None else unique(columns)
+    names = schema.names if columns is None else columns
     check_columns(path, names, schema.names)
     target = arrow.schema([schema.field(name) for name in names], schema.metadata)
-    leaves = [described.schema.column(number) for number in range(len(described.schema))]
-    limit = max(npz.ALWAYS_ALLOWED, npz.LARGEST_RATIO * os.fstat(file.fileno()).st_size)
-    too_large = ToolkitError(f'{path}: would unpack to more than {limit} bytes')
-    widest = max((leaf.length for leaf in leaves), default=0)
-    if max(_promised_size(described.metadata, names), BATCH * widest) > limit:
-        raise too_large
+    yield target.empty_table()
     # A text that is repeated a million times takes some bytes in the file. Read as a dictionary it
     # takes no more in memory, so that its size can be counted first.
+    leaves = [described.schema.column(number) for number in range(len(described.schema))]
     repeated = [leaf.path for leaf in leaves if leaf.physical_type == 'BYTE_ARRAY']
     reader = arrow.parquet.ParquetFile(file, read_dictionary=repeated, pre_buffer=False)
-    parts = [target.empty_table()]
+    count, left = 0, limit
     for batch in reader.iter_batches(BATCH, columns=names, use_threads=False):
-        limit -= sum(_unpacked_size(arrow, column) for column in batch.columns)
-        if limit < 0:
-            raise too_large
-        parts.append(arrow.Table.from_batches([batch]).select(names).cast(target))
-    table = arrow.concat_tables(parts)
-    if table.num_rows != described.metadata.num_rows:
+        left -= ROW * batch.num_rows
+        left -= sum(unpacked_size(arrow, column) for column in batch.columns)
+        if left < 0:
+            raise ToolkitError(f'{path}: would unpack to more than {limit} bytes')
+        count += batch.num_rows
+        yield arrow.Table.from_batches([batch]).select(names).cast(target)
+    if count != described.metadata.num_rows:
         raise ValueError(f'{described.metadata.num_rows} rows are promised')
-    return table
 
 
-def _promised_size(metadata, names):
-    """Return how many bytes some columns have at least, by what the file says of itself."""
-    total = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if any(f'{column.path_in_schema}.'.startswith(f'{name}.') for name in names):
-                total += max(column.total_uncompressed_size, column.num_values)
-    return total
-
-
-def _unpacked_size(arrow, array):
+def unpacked_size(arrow, array):
     """Return how many bytes an array has once its dictionaries are replaced by their values."""
     kind = array.type
     if arrow.types.is_dictionary(kind):
         words = array.dictionary
         if words.type not in (arrow.string(), arrow.binary()):
-            return array.nbytes
+            return max(array.nbytes, VALUE * len(array))
         lengths = arrow.compute.binary_length(words).cast(arrow.int64())
         total = arrow.compute.sum(lengths.take(array.indices)).as_py() or 0
-        return total + array.indices.nbytes
+        return total + VALUE * len(array)
     if arrow.types.is_map(kind):
-        return sum(_unpacked_size(arrow, part) for part in (array.keys, array.items))
+        return sum(unpacked_size(arrow, part) for part in (array.keys, array.items))
     if arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
-        return 4 * len(array) + _unpacked_size(arrow, array.flatten())
+        return VALUE * len(array) + unpacked_size(arrow, array.flatten())
     if arrow.types.is_struct(kind):
-        return sum(_unpacked_size(arrow, part) for part in array.flatten())
-    return array.nbytes
+        return sum(unpacked_size(arrow, part) for part in array.flatten())
+    return max(array.nbytes, VALUE * len(array))
 
 
 def unique(names):
@@ -169,6 +220,11 @@ def write(path, table, answers):
             table = table.set_column(place, name, column)
     with replacing(path) as temporary, open(temporary, 'wb') as file:
         arrow.parquet.write_table(table, file)
+
+
+def describe_damage(reason):
+    """Return the end of the sentence about a damaged file."""
+    return f'not a Parquet file, or a damaged one ({reason})'
 
 
 def first_line(error):

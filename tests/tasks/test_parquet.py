@@ -11,7 +11,7 @@ pa = pytest.importorskip('pyarrow')
 pq = pytest.importorskip('pyarrow.parquet')
 
 from bert.system import npz
-from bert.system.errors import UsageError
+from bert.system.errors import ToolkitError, UsageError
 from bert.tasks import files, parquet, rows
 from bert.tasks.table import Split, Task
 
@@ -170,20 +170,37 @@ def test_a_part_of_a_file(path, share):
     )
 
 
-def test_each_byte_changed(path):
-    """Whatever is changed, the file is read or refused in a sentence."""
+@pytest.mark.parametrize('place', [8, 200, 900, 3000, -3000, -1500, -700, -300, -100, -20])
+def test_one_byte_changed(path, place):
+    """The file is read or refused in a sentence, whatever becomes of the process that reads it."""
     data = bytearray(path.read_bytes())
-    outcomes = set()
-    for place in range(0, len(data), 7):
-        changed = data.copy()
-        changed[place] ^= 0x55
-        path.write_bytes(changed)
-        try:
-            outcomes.add(len(rows.read_rows(path, ['text', 'tags', 'kind'])))
-        except parquet.ToolkitError as error:
-            outcomes.add(str(error).split('(')[0])
-            assert str(error).startswith(str(path)) and '\n' not in str(error)
-    assert {3, f'{path}: not a Parquet file, or a damaged one '} <= outcomes
+    data[place] ^= 0x55
+    path.write_bytes(data)
+    try:
+        assert len(rows.read_rows(path, ['text', 'tags', 'kind'])) == 3
+    except ToolkitError as error:
+        assert str(error).startswith(f'{path}: ') and '\n' not in str(error)
+
+
+def test_the_process_that_reads_ends_by_a_signal(path, monkeypatch):
+    monkeypatch.setattr(parquet, 'CODE', 'import os; os.abort()')
+    assert failure(rows.read_rows, path) == (
+        f'{path}: not a Parquet file, or a damaged one (SIGABRT)'
+    )
+
+
+def test_the_process_that_reads_fails(path, monkeypatch):
+    monkeypatch.setattr(parquet, 'CODE', 'raise SystemExit("no reason")')
+    assert failure(rows.read_rows, path) == (
+        f'{path}: not a Parquet file, or a damaged one (no reason)'
+    )
+
+
+def test_the_process_that_reads_imports_nothing_from_here(path, tmp_path, monkeypatch):
+    (tmp_path / 'json.py').write_text('raise SystemExit("the wrong module")')
+    (tmp_path / 'bert.py').write_text('raise SystemExit("the wrong package")')
+    monkeypatch.chdir(tmp_path)
+    assert len(rows.read_rows(path)) == 3
 
 
 def repeated(value, count, kind=None):
@@ -218,20 +235,34 @@ def test_a_file_that_unpacks_to_too_much(tmp_path, name, with_types):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # 1 GB
 
 
-def test_rows_with_many_values(tmp_path, monkeypatch):
-    """The numbers of values that the file declares are refused before any of them is read."""
-    monkeypatch.setattr(npz, 'ALWAYS_ALLOWED', 2**20)
+def change(monkeypatch, statement):
+    """Change something in the process that reads."""
+    code = parquet.CODE.replace('parquet.send()', f'{statement}; parquet.send()')
+    monkeypatch.setattr(parquet, 'CODE', code)
+
+
+@pytest.mark.parametrize(
+    'columns',
+    [
+        {'text': ['a'], 'many': pa.ListArray.from_arrays([0, 2**17 + 1], pa.nulls(2**17 + 1))},
+        {'text': ['a'] * 2**14},  # Python's objects count
+    ],
+)
+def test_many_values_that_take_nothing_in_the_file(tmp_path, monkeypatch, columns):
+    change(monkeypatch, 'parquet.npz.ALWAYS_ALLOWED = 2**20')
     path = tmp_path / 'd.parquet'
-    cells = pa.ListArray.from_arrays([0, 2**20 + 1], pa.nulls(2**20 + 1))
-    pq.write_table(pa.table({'text': ['a'], 'many': cells}), path)
+    pq.write_table(pa.table(columns), path)
+    assert path.stat().st_size < 10000
     assert failure(rows.read_rows, path) == f'{path}: would unpack to more than {2**20} bytes'
-    assert len(rows.read_rows(path, ['text'])) == 1
 
 
-def test_wide_values_of_one_length(tmp_path):
+def test_the_memory_of_the_process_that_reads_is_limited(tmp_path, monkeypatch):
+    """As if nothing were counted."""
+    change(monkeypatch, 'parquet.SPARE, parquet.unpacked_size = 2**28, lambda *args: 0')
     path = tmp_path / 'd.parquet'
-    pq.write_table(pa.table({'text': pa.array([b'x' * 2**20] * 2, pa.binary(2**20))}), path)
-    assert failure(rows.read_rows, path).startswith(f'{path}: would unpack to more than ')
+    # 500 MB
+    pq.write_table(pa.table({'text': repeated('x' * 2**20, 500)}), path, store_schema=False)
+    assert failure(rows.read_rows, path) == f'{path}: would unpack to more than {2**26} bytes'
 
 
 def test_repetitive_files_within_the_limit_are_read(tmp_path):
