@@ -168,8 +168,8 @@ def test_a_share_for_the_dev_set(tiny_bert, tmp_path, monkeypatch):
     counts = [sum(row['label'] == label for row in rows) for label in ('no', 'yes')]
     held = [sum(row['label'] == label for row in sides[1]) for label in ('no', 'yes')]
     assert (
-        f'the dev set is 10 of the 40 rows of {train}: {held[0]} of {counts[0]} no, '
-        f'{held[1]} of {counts[1]} yes\n'
+        f'the dev set is 10 of the 40 rows of {train} (no: {held[0]} of {counts[0]}, '
+        f'yes: {held[1]} of {counts[1]})\n'
     ) in log
     output = tmp_path / 'resumed'
     with monkeypatch.context() as patch, pytest.raises(Stopped):

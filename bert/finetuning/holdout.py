@@ -52,9 +52,10 @@ def hold_out(examples, task, share):
             np.bincount(labels, minlength=len(task.labels))
             for labels in (examples.labels, examples.labels[is_dev])
         )
-        counts = ': ' + ', '.join(
-            f'{some} of {all_} {label}' for some, all_, label in zip(dev, whole, task.labels)
+        counts = ', '.join(
+            f'{label}: {n} of {all_}' for label, n, all_ in zip(task.labels, dev, whole)
         )
+        counts = f' ({counts})'
     logging.info(
         'the dev set is %d of the %d rows of %s%s',
         sum(is_dev),

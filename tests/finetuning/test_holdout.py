@@ -47,7 +47,7 @@ def test_each_side_has_the_same_shares(caplog):
     train, dev = split(labels, 0.25)
     assert Counter(labels[dev]) == {0: 3, 1: 2} and Counter(labels[train]) == {0: 9, 1: 6}
     assert sorted([*train, *dev]) == list(range(20))
-    message = 'the dev set is 5 of the 20 rows of d.csv: 3 of 12 a, 2 of 8 b'
+    message = 'the dev set is 5 of the 20 rows of d.csv (a: 3 of 12, b: 2 of 8)'
     assert caplog.messages == [message]
     caplog.clear()
     split(np.arange(20, dtype=np.float32), 0.25, names=None)
