@@ -12,6 +12,36 @@ PROJECT_PROGRAMS = sorted(path.name for path in ROOT.glob('*.py') if path.name !
 PROGRAMS = [*PROJECT_PROGRAMS, 'python', 'python3', 'make', 'pip', 'uv', 'echo', 'export']
 PROGRAMS += ['dask', 'horovodrun', 'tensorboard', 'curl', 'apt']
 ASSIGNMENT = re.compile(r'([A-Z_]+)=(.*)', re.S)
+# Commands that tests run as they are printed, one after the other: each as a whole, or by a part
+# that no other has.
+RUNS = {
+    'own data': [
+        '--dev_file dev.csv --text_columns question answer',
+        '--dev_file dev.csv --test_file test.csv --text_columns question answer',
+        '--only_inference --bert_model output_dir --test_file new.csv --output_dir answers',
+        '-m bert.predict output_dir < rows.jsonl > answers.jsonl',
+    ],
+    'vectors': ['-m bert.embed minilm < lines.txt', "-c 'import numpy; print(numpy.load("],
+    'converting': [
+        '-m bert.convert minilm minilm_gluon --to gluon',
+        '-m bert.convert minilm_gluon minilm_hf --to hf',
+        '-m bert.convert minilm_gluon minilm_onnx --to onnx',
+        '-m bert.convert --compare minilm minilm_gluon',
+    ],
+    'a program': ['loop.py minilm'],
+    'GLUE': [
+        '--task_name MRPC --bert_model minilm --batch_size 32 --epochs 3 --lr 5e-5 --seed 1',
+        '--only_inference --bert_model output_dir --output_dir predictions',
+        'glue.py --compare-log',
+    ],
+    'pre-training': [
+        '--vocab_file ~/.mxnet/models/book_corpus_wiki_en_uncased-c3e2bd00.vocab',
+        '--do-training --data out.npz --bert_model sample_model/config.json',
+        'benchmarks/plot_pretraining.py ckpt_dir/metrics.jsonl curves.svg',
+        'benchmarks/fill_mask.py ckpt_dir/model --top 3',
+    ],
+    'the plan': ['python3 benchmarks/plan.py', 'benchmarks/plan.py --seconds 0.5'],
+}
 
 
 class Command(NamedTuple):
@@ -124,4 +154,15 @@ def commands():
             if inline.startswith(('make ', 'pip install ')):
                 number = text.count('\n', 0, match.start()) + 1
                 found += parse(page, number, inline, {})
+    return found
+
+
+def run_lines(story):
+    """Return the lines of the pages with the commands of a story of :data:`RUNS`."""
+    lines = list(dict.fromkeys(command.text for command in commands()))
+    found = []
+    for text in RUNS[story]:
+        matching = [text] if text in lines else [line for line in lines if text in line]
+        assert len(matching) == 1, f'{text}: {matching}'
+        found += matching
     return found
