@@ -8,7 +8,7 @@ import pytest
 from conftest import failure
 
 from bert.tasks import predictions, rows
-from bert.tasks.table import own_task
+from bert.tasks.table import Split, own_task
 
 # Numbers that Python's own types would round, or write in another way.
 LINE = (
@@ -85,7 +85,7 @@ def test_numbers_are_predicted_as_numbers(tmp_path, name, labels, number_labels,
     task = task_of(labels, number_labels)
     original = ['{"n": 1}', '{"n": 2}'] if name == 'd.jsonl' else [{'n': '1'}, {'n': '2'}]
     outputs = np.array([[0.12501], [2]] if labels is None else [[0, 1], [1, 0]], np.float32)
-    split = task.test[0].__class__(path=name, text_columns=('text',))
+    split = Split(name, ('text',))
     predictions.write_test_predictions(tmp_path, split, outputs, task, original)
     path = tmp_path / name.replace('d.', 'd_predictions.')
     found = [row.cells['prediction'] for row in rows.read_rows(path)]
