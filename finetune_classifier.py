@@ -9,7 +9,6 @@ if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
 
 import logging
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,21 @@ from bert.checkpoints import reading
 from bert.checkpoints.config import check_segments
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
-from bert.cli.console import log_result, log_to_file, progress
+from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
+from bert.finetuning.weights import with_weights
+from bert.system import machine
 from bert.system.errors import UsageError
-from bert.tasks import metrics
+from bert.system.terminal import show
 from bert.tasks.files import find_labels
-from bert.tasks.predictions import predictions_path, write_outputs, write_test_predictions
+from bert.tasks.predictions import (
+    format_answer,
+    predictions_path,
+    write_outputs,
+    write_test_predictions,
+)
 from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, own_task
 from bert.training import schedule
 from bert.training.batches import training_batches
@@ -46,11 +52,29 @@ def main(argv=None):
     -------
     dict
         ``epochs``: the dev metrics and seconds of each epoch; ``best_epoch``, counted from 1;
-        ``test``: the names of the files with predictions.
+        ``test``: the names of the files with predictions. With --text, the answer.
     """
     args = parse_args(argv)
+    if args.text:
+        return answer_text(args)
     with started(args.kvstore, args.dtype, quiet=args.quiet) as (memory, workers):
         return finetune(argv, args, memory, workers)
+
+
+def answer_text(args):
+    """Print the answer for --text as a line of JSON, and return it; see :mod:`bert.predict`."""
+    machine.prepare_mxnet(args.dtype)
+    from bert.finetuning.prediction import load_predictor
+    from bert.training.update import contexts
+
+    start_logging(args.quiet)
+    location = locate(args.bert_model, args.bert_dataset)
+    devices = contexts(args.gpus or [0] * args.gpu, purpose='compute')
+    lower = args.do_lower_case if args.do_lower_case or args.cased else None
+    predictor = load_predictor(location, args.max_len, 1, devices, args.dtype, lower)
+    (answer,) = predictor([tuple(args.text)])
+    show(format_answer(answer))
+    return answer
 
 
 def finetune(argv, args, memory, workers):
@@ -76,6 +100,8 @@ def finetune(argv, args, memory, workers):
     by_flag = args.do_lower_case or args.cased
     lower = choose_casing(files.model, vocab, args.do_lower_case if by_flag else None)
     datasets = encode_datasets(examples, vocab, lower, args.max_len)
+    if args.class_weights:
+        datasets['train'] = [with_weights(*datasets['train'], args.class_weights, task)]
     data = hash_data(datasets)
     workers.check_same('flags', fixed_flags(args))
     workers.check_same('sizes', model.bert.settings)
@@ -146,11 +172,13 @@ def choose_task(args, finetuned):
     """
     if args.task_name:
         return ALL_TASKS[glue_name(args.task_name)]
-    labels = None
+    labels, is_multilabel = None, False
     if args.only_inference:
-        labels = finetuned['labels']
+        labels, is_multilabel = finetuned['labels'], finetuned['is_multilabel']
     elif not args.regression:
-        labels = find_labels(args.train_file, args.label_column)
+        labels, is_multilabel = find_labels(args.train_file, args.label_column)
+    if labels is None and args.probabilities:
+        raise UsageError('--probabilities goes with labels, and this model predicts numbers')
     return own_task(
         train=args.train_file,
         dev=args.dev_file,
@@ -159,6 +187,7 @@ def choose_task(args, finetuned):
         label_column=args.label_column,
         metric=args.metric,
         labels=labels,
+        is_multilabel=is_multilabel,
         number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
     )
 
@@ -239,16 +268,18 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     """
     from bert.finetuning.evaluation import predict_all, report_metrics
     from bert.finetuning.output import STATES
-    from bert.finetuning.progress import EpochProgress, Position, log_training_set
+    from bert.finetuning.progress import EpochProgress, Position, count_updates, log_training_set
     from bert.finetuning.step import gradients, loss_of
 
     (train_set,) = datasets['train']
     lengths = train_set.encoded.lengths
-    counts = count_updates(len(train_set.labels), len(contexts) * workers.count, args)
+    rows_per_update = args.batch_size * args.accumulate * len(contexts) * workers.count
+    counts = count_updates(len(train_set.labels), rows_per_update, args.epochs, args.training_steps)
     updater = build_updater(model, counts, contexts, workers, args)
     if position.step:
         updater.load(output.path / STATES, position.step)
-    loss_function = loss_of(task.num_classes)
+    positive_weights = train_set.label_weights if task.is_multilabel else None
+    loss_function = loss_of(task.num_classes, task.is_multilabel, positive_weights)
 
     def compute(rows):
         scale = updater.loss_scale.value
@@ -293,23 +324,6 @@ def train(model, datasets, task, contexts, workers, output, history, position, a
     output.load_best(model, history)
 
 
-class Updates(NamedTuple):
-    """How many updates a training has."""
-
-    rows_per_update: int
-    updates_per_epoch: int
-    epochs: int  # the last one may be cut short
-    total: int
-
-
-def count_updates(rows, devices, args):
-    """Count the updates of a training, given its rows and the devices of all workers."""
-    rows_per_update = args.batch_size * args.accumulate * devices
-    per_epoch = math.ceil(rows / rows_per_update)
-    total = args.training_steps or args.epochs * per_epoch
-    return Updates(rows_per_update, per_epoch, math.ceil(total / per_epoch), total)
-
-
 def build_updater(model, counts, contexts, workers, args):
     """Build the object that updates the weights, with the learning rate of each update."""
     from bert.training import update
@@ -345,43 +359,31 @@ def train_epoch(updates, first, compute, updater, seen, output, check, args):
         How many updates come before this epoch.
     compute : function
         Takes the rows of an update, leaves the gradients in the parameters, and returns losses,
-        outputs and labels, batch by batch; see :func:`bert.finetuning.step.gradients`.
+        outputs, labels and weights, batch by batch; see :func:`bert.finetuning.step.gradients`.
     updater : bert.training.update.Updater
     seen : bert.finetuning.progress.EpochProgress
     output : bert.finetuning.output.Output
     check : function
         Called after each update; it may end the program.
     """
+    from bert.finetuning.progress import log_training
+
     done = seen.step - first
     with progress(len(updates), f'epoch {seen.epoch}', 'batch') as bar:
         bar.update(done)
         for number, rows in enumerate(updates[done:], done + 1):
             seen.step = first + number
             updater.begin(seen.step)
-            for loss, outputs, labels in compute(rows):
-                seen.add(number, loss, outputs, labels)
-            rate = updater.finish(seen.step, len(rows))
+            computed = compute(rows)
+            for batch in computed:
+                seen.add(number, *batch)
+            total = sum(weight for *_, weight in computed)
+            rate = updater.finish(seen.step, total)
             if number % args.log_interval == 0:
                 log_training(seen, number, len(updates), rate, output)
             bar.update()
             check()
     seen.finish()
-
-
-def log_training(seen, number, count, rate, output):
-    """Log the training metrics, in the original's format and for programs."""
-    loss, values, speed = seen.take()
-    logging.info(
-        '[Epoch %d Batch %d/%d] loss=%.4f, lr=%.7f, metrics=%s',
-        seen.epoch,
-        number,
-        count,
-        loss,
-        rate,
-        metrics.describe(values),
-    )
-    line = {'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values}
-    output.write_line({**line, 'samples_per_second': speed})
 
 
 def predict_sets(model, datasets, task, contexts, workers, folder, args):
@@ -404,7 +406,9 @@ def predict_sets(model, datasets, task, contexts, workers, folder, args):
         values = predict_all(model, dataset, args.dev_batch_size, contexts, workers)
         outputs[dataset.test_name] = values
         if workers.is_first:
-            write_test_predictions(folder, dataset.split, values, task, dataset.cells)
+            write_test_predictions(
+                folder, dataset.split, values, task, dataset.cells, args.probabilities
+            )
     if workers.is_first:
         write_outputs(folder, outputs, task.labels)
     return [predictions_path(folder, dataset.split).name for dataset in datasets['test']]

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from bert.cli.console import start_logging
-from bert.cli.flags import Parser, add_quiet_flag, process_count, seed, spell_out
+from bert.cli.flags import Parser, add_quiet_flag, process_count, seed
 from bert.cli.program import run
+from bert.cli.spelling import spell_out
 from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
 from bert.finetuning.parser import build_flags as build_run_flags

@@ -26,7 +26,7 @@ from bert.convert import witnesses
 from bert.convert.int8 import compare_answers
 from bert.system.errors import UsageError
 from bert.tasks import files, metrics
-from bert.tasks.predictions import measure
+from bert.tasks.predictions import decide, measure
 from bert.tasks.table import ALL_TASKS, own_task
 from bert.text.encoding import encode, pad_batch
 from bert.text.tokenizer import build_tokenizer
@@ -52,7 +52,8 @@ def read_dev(contents, dev_file):
     if not dev_file:
         raise UsageError('a model of own data needs a --dev_file')
     columns = flags['text_columns'], flags['label_column']
-    task = own_task(None, dev_file, None, *columns, flags['metric'], contents.labels)
+    labels = contents.labels, contents.is_multilabel
+    task = own_task(None, dev_file, None, *columns, flags['metric'], *labels)
     return task, files.read_own(task, task.dev[0])
 
 
@@ -150,7 +151,11 @@ def count_classes(logits, task):
     """Describe how often each class is predicted; numbers need no description."""
     if task.is_regression:
         return ''
-    counts = np.bincount(logits.argmax(axis=1), minlength=task.num_classes)
+    decided = decide(logits, task)
+    if task.is_multilabel:
+        counts = decided.sum(axis=0)
+    else:
+        counts = np.bincount(decided, minlength=task.num_classes)
     return f', {" and ".join(map(str, counts))} of the classes predicted'
 
 
@@ -177,7 +182,7 @@ def main(argv=None):
     ):
         if folder:
             logits = results[name] = function(folder, dev.texts)
-            same = compare_answers(expected, logits, task.is_regression).equal
+            same = compare_answers(expected, logits, task.is_regression, task.is_multilabel).equal
             difference = np.abs(logits - expected).max()
             print(f'{name}: {same} predictions are the same, logits by {difference:.1e}')
     for name, logits in results.items():

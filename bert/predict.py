@@ -5,7 +5,6 @@ order. Any number of rows takes the same memory.
 """
 
 import contextlib
-import json
 import logging
 import sys
 
@@ -17,6 +16,7 @@ from bert.cli.streams import check_streams, open_input
 from bert.system import machine
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import replacing
+from bert.tasks.predictions import format_answer
 from bert.text.lines import read_json_rows
 from bert.training.stream import windows
 
@@ -33,6 +33,9 @@ Blank lines are left out.
 a line of the output is
   {"label": "good", "score": 0.98}
       the most likely of the labels that the model remembers, and its probability
+  [{"label": "polite", "score": 0.9}, {"label": "angry", "score": 0.2}]
+      all labels, the most likely first, for a model of rows that may have several; those above 0.5
+      are what finetune_classifier.py predicts
   {"score": 3.2}
       for a model that was fine-tuned on numbers
 
@@ -139,19 +142,14 @@ def write_answers(output, predictor, rows, name):
     with progress(None, name, 'row') as bar:
         answers = predictor.stream(rows_before_an_error())
         for window in windows(answers, predictor.window_size):
-            output.write(b''.join(map(format_answer, window)))
+            lines = (f'{format_answer(answer)}\n' for answer in window)
+            output.write(''.join(lines).encode())
             output.flush()
             count += len(window)
             bar.update(len(window))
     if errors:
         raise errors[0]
     return count
-
-
-def format_answer(answer):
-    """Return the line with an answer, as UTF-8."""
-    answer = answer if isinstance(answer, dict) else {'score': answer}
-    return f'{json.dumps(answer, ensure_ascii=False)}\n'.encode()
 
 
 def load(model, max_len=None, batch_size=32, dtype='float32', gpus=()):
@@ -174,8 +172,8 @@ def load(model, max_len=None, batch_size=32, dtype='float32', gpus=()):
     -------
     bert.finetuning.prediction.Predictor
         Called with a list of texts or pairs it returns a list of ``{'label': ..., 'score': ...}``,
-        or of numbers in regression; its method ``stream`` takes any number of them. Several threads
-        may use it at once.
+        of lists of them where a row may have several labels, or of numbers in regression; its
+        method ``stream`` takes any number of them. Several threads may use it at once.
 
     Raises
     ------

@@ -136,25 +136,31 @@ def check_examples(examples, task):
             cell.encode('utf8')
     if task.labels is None:
         assert examples.labels.dtype == np.float32 and np.isfinite(examples.labels).all()
+    elif task.is_multilabel:
+        assert examples.labels.shape == (len(examples.texts), len(task.labels))
+        assert set(np.unique(examples.labels)) <= {0, 1}
     else:
         assert examples.labels.dtype == np.int32
         assert ((examples.labels >= 0) & (examples.labels < len(task.labels))).all()
 
 
 OWN_ROWS = {
-    '.tsv': 'text\tlabel\tmore\nA b.\tyes\t1\nc "d\tno\t2\n',
-    '.csv': 'text,label,more\n"A, b.",yes,1\nc d,no,"2\n3"\n',
-    '.jsonl': '{"text": "A b.", "label": "yes", "more": 1}\n'
-    '{"text": "c \\u00e9 \\ud83d\\ude00", "label": "no", "more": [2.5]}\n',
+    '.tsv': ['text\tlabel\tmore\nA b.\tyes\t1\nc "d\tno\t2\n'],
+    '.csv': ['text,label,more\n"A, b.",yes,1\nc d,no,"2\n3"\n'],
+    '.jsonl': [
+        '{"text": "A b.", "label": "yes", "more": 1}\n'
+        '{"text": "c \\u00e9 \\ud83d\\ude00", "label": "no", "more": [2.5]}\n',
+        '{"text": "A b.", "label": ["yes", "no"]}\n{"text": "c", "label": []}\n',
+    ],
 }
 
 
 def own_target(suffix):
     def read(path):
-        labels = files.find_labels(path, 'label')
+        labels, is_multilabel = files.find_labels(path, 'label')
         split = Split(str(path), ('text',), 'label')
-        for known in (labels, None):
-            task = Task('own', split, (), (), known)
+        for known in [labels] if is_multilabel else [labels, None]:
+            task = Task('own', split, (), (), known, is_multilabel=is_multilabel)
             with numbers_may_be_missing(known):
                 check_examples(files.read_own(task, split), task)
         table = rows.read_table(path, whole=True)
@@ -175,7 +181,11 @@ def own_target(suffix):
         (inside / f'out{suffix}').touch()
 
     return Target(
-        f'own{suffix}', lambda: [OWN_ROWS[suffix].encode()], mutations.text, read, prepare
+        f'own{suffix}',
+        lambda: [rows.encode() for rows in OWN_ROWS[suffix]],
+        mutations.text,
+        read,
+        prepare,
     )
 
 
@@ -430,7 +440,10 @@ def read_configuration(path):
     labels = config.parse_labels(content, path)
     assert labels is None or all(isinstance(label, str) for label in labels)
     finetuned = reading.read_finetuned(path.parent)
-    assert finetuned is None or finetuned == {'flags': {}, 'labels': labels}
+    several = config.is_multilabel(content)
+    assert not several or labels
+    expected = {'flags': {}, 'labels': labels, 'is_multilabel': several}
+    assert finetuned is None or finetuned == expected
 
 
 def read_casing(path):

@@ -1080,8 +1080,8 @@ TASKS = [
     (
         'whole numbers sorted as text',
         'bert/tasks/files.py',
-        'labels = sorted(found, key=int)',
-        'labels = sorted(found)',
+        'return sorted(found, key=int)',
+        'return sorted(found)',
         'tests/tasks/test_task_files.py::test_labels_are_found_and_sorted',
     ),
     (
@@ -1127,6 +1127,20 @@ TASKS = [
         'tests/tasks/test_submission.py::test_each_defect_is_named',
     ),
     (
+        'labels in the order of their columns',
+        'bert/tasks/multilabel.py',
+        '[_value(path, row, label) for label in labels]',
+        '[_value(path, row, label) for label in column]',
+        'tests/tasks/test_multilabel.py::test_a_column_for_each_label',
+    ),
+    (
+        'probabilities of several labels add up to 1',
+        'bert/tasks/predictions.py',
+        'return expit(outputs) if is_multilabel else softmax(outputs, axis=1)',
+        'return softmax(outputs, axis=1)',
+        'tests/tasks/test_multilabel.py::test_answers_in_columns_and_in_json',
+    ),
+    (
         'outputs in the order of the model',
         'bert/tasks/predictions.py',
         'return outputs[:, [written.index(label) for label in labels]]',
@@ -1160,8 +1174,8 @@ FINETUNING = [
     (
         'an output in place of a probability',
         'bert/finetuning/prediction.py',
-        'float(softmax(output)[best])',
-        'float(output[best])',
+        "'score': float(scores[i])",
+        "'score': float(output[i])",
         'tests/finetuning/test_prediction.py::test_answers_beside_plain_gluonnlp',
     ),
     (
@@ -1188,7 +1202,7 @@ FINETUNING = [
     (
         'a short update divided by a whole one',
         'finetune_classifier.py',
-        'updater.finish(seen.step, len(rows))',
+        'updater.finish(seen.step, total)',
         'updater.finish(seen.step, args.batch_size * args.accumulate)',
         f'{FINETUNE}a_short_update_takes_the_mean_of_its_own_rows',
     ),
@@ -1221,9 +1235,30 @@ FINETUNING = [
         'tests/training/test_update.py::test_losses_of_single_rows',
     ),
     (
+        'a weighted loss divided by the number of rows',
+        'bert/finetuning/step.py',
+        'float(weights.sum(dtype=np.float64))',
+        'float(len(rows))',
+        'tests/finetuning/test_weights.py::test_losses_and_gradients',
+    ),
+    (
+        'labels without a weight count for nothing',
+        'bert/finetuning/weights.py',
+        'return np.array([given.get(name, 1) for name in names], np.float32)',
+        'return np.array([given.get(name, 0) for name in names], np.float32)',
+        'tests/finetuning/test_weights.py::test_weights_by_name',
+    ),
+    (
+        'balanced weights that are too large',
+        'bert/finetuning/weights.py',
+        'rows / (len(names) * counts)',
+        'rows / counts',
+        'tests/finetuning/test_weights.py::test_balanced_weights_are_those_of_scikit_learn',
+    ),
+    (
         'the training loss not a mean over the rows',
         'bert/finetuning/progress.py',
-        '        self.loss += loss\n        self.rows += len(labels)\n',
+        '        self.loss += loss\n        self.rows += weight\n',
         '        self.loss += loss\n        self.rows += 1\n',
         f'{FINETUNE}accumulated_gradients_equal_the_large_batch',
     ),

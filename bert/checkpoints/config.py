@@ -31,6 +31,8 @@ PUBLISHED_SETTINGS = {'activation': 'gelu', 'dropout': 0.1, 'layer_norm_eps': 1e
 # A few hundred bytes of JSON can ask for a model that fits no machine. Layers, and the names of
 # rows without a token, take memory before any parameter does.
 MOST = {'num_layers': 1000, 'vocab_size': 2**22}
+# transformers' word for a classifier of rows that may have several labels.
+MULTILABEL = 'multi_label_classification'
 LAYER = r'encoder\.transformer_cells\.\d+\.'
 # config.json's keys -> ours, for the sizes that every configuration must give.
 SIZES = {
@@ -127,6 +129,11 @@ def generic_labels(classes):
     return [f'LABEL_{i}' for i in range(classes)]
 
 
+def is_multilabel(config):
+    """Return whether a configuration is that of a classifier of rows with several labels."""
+    return config.get('problem_type') == MULTILABEL
+
+
 def parse_labels(config, path, classes=2):
     """Return a configuration's labels in the order of the class ids, or None for regression.
 
@@ -138,11 +145,15 @@ def parse_labels(config, path, classes=2):
     table = config.get('id2label')
     if table is None:
         table = {str(i): label for i, label in enumerate(generic_labels(classes))}
-    if not isinstance(table, dict) or sorted(table) != sorted(str(i) for i in range(len(table))):
+    if (
+        not isinstance(table, dict)
+        or sorted(table) != sorted(str(i) for i in range(len(table)))
+        or (not table and is_multilabel(config))
+    ):
         raise ToolkitError(f'{path}: id2label does not map the ids from 0 on to names')
     labels = [str(table[str(i)]) for i in range(len(table))]
     # Without a problem_type, a single class means regression in transformers.
-    return check_labels(labels, path) if len(labels) > 1 else None
+    return check_labels(labels, path) if len(labels) > 1 or is_multilabel(config) else None
 
 
 def check_labels(labels, path):

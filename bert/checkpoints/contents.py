@@ -42,6 +42,7 @@ class Checkpoint(NamedTuple):
     weights: Weights
     labels: Optional[list]  # of a classifier, in the order of the class ids; None: regression
     flags: dict  # the flags of finetune_classifier.py that a model remembers
+    is_multilabel: bool = False  # whether a row may have several of the labels
 
 
 def reorder(contents, vocab):

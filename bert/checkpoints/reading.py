@@ -8,10 +8,12 @@ from pathlib import Path
 
 from bert.checkpoints import huggingface, tensorflow
 from bert.checkpoints.config import (
+    MULTILABEL,
     OTHER_SPELLINGS,
     architecture_of,
     check_labels,
     infer_settings,
+    is_multilabel,
     named_settings,
     parse_config,
     parse_labels,
@@ -37,9 +39,9 @@ def read(location):
     """
     weights = read_weights(location)
     vocab = read_vocab(location)
-    labels, flags = None, {}
+    labels, flags, has_several = None, {}, False
     if weights.head:
-        labels, flags = read_labels(location, weights)
+        labels, flags, has_several = read_labels(location, weights)
     return Checkpoint(
         settings=read_settings(location, weights),
         vocab=vocab,
@@ -47,6 +49,7 @@ def read(location):
         weights=weights,
         labels=labels,
         flags=flags,
+        is_multilabel=has_several,
     )
 
 
@@ -166,10 +169,17 @@ def read_casing(location, vocab):
 
 
 def read_labels(location, weights):
-    """Read the labels (None: regression) and the flags that go with the head of a model."""
+    """Read what goes with the head of a model.
+
+    Returns
+    -------
+    list of str or None, dict, bool
+        The labels, None in regression; the flags that the model remembers; whether a row may have
+        several of the labels.
+    """
     if (location.folder / FINETUNED).is_file():
         content = read_finetune_json(location.folder)
-        return content['labels'], content['flags']
+        return content['labels'], content['flags'], content['is_multilabel']
     path = location.folder / 'config.json'
     config = read_json(path) if path.is_file() else {}
     shape = weights.head['weight'].shape if 'weight' in weights.head else (0, 1)
@@ -177,8 +187,7 @@ def read_labels(location, weights):
     if len(shape) != 2 or not shape[1]:
         raise ToolkitError(f'{weights.path}: the classifier has the shape {tuple(shape)}')
     classes = shape[0]
-    labels = parse_labels(config, path, classes)
-    return labels, {}
+    return parse_labels(config, path, classes), {}, is_multilabel(config)
 
 
 def _find_weights(folder):
@@ -219,7 +228,8 @@ def read_finetuned(folder):
     -------
     dict or None
         ``flags``: those of finetune_classifier.py that it remembers; ``labels``: in the order of
-        the class ids, or None for regression. None where there is no fine-tuned model.
+        the class ids, or None for regression; ``is_multilabel``: whether a row may have several.
+        None where there is no fine-tuned model.
     """
     if (folder / FINETUNED).is_file():
         return read_finetune_json(folder)
@@ -227,11 +237,15 @@ def read_finetuned(folder):
     config = read_json(path) if path.is_file() else {}
     if architecture_of(config) != huggingface.FINETUNED_CLASS:
         return None
-    return {'flags': {}, 'labels': parse_labels(config, path)}
+    labels = parse_labels(config, path)
+    return {'flags': {}, 'labels': labels, 'is_multilabel': is_multilabel(config)}
 
 
 def read_finetune_json(folder):
-    """Read and check ``finetune.json``: ``flags``, ``labels``, and the path ``parameters``."""
+    """Read and check ``finetune.json``; see :func:`read_finetuned`.
+
+    ``parameters`` is a path.
+    """
     path = folder / FINETUNED
     content = read_json(path)
     flags, labels, name = (content.get(key) for key in ('flags', 'labels', 'parameters'))
@@ -242,9 +256,17 @@ def read_finetune_json(folder):
     ):
         raise ToolkitError(f'{path}: labels is not a list of names')
     check_labels(labels or (), path)
+    problem_type = content.get('problem_type')
+    if problem_type not in ((None, MULTILABEL) if labels else (None,)):
+        raise ToolkitError(f'{path}: problem_type is {problem_type!r}, which does not fit')
     if not isinstance(name, str) or Path(name).name != name or name in ('', '..') or '\0' in name:
         raise ToolkitError(f'{path}: parameters is not the name of a file in this folder')
-    return {'flags': flags, 'labels': labels, 'parameters': folder / name}
+    return {
+        'flags': flags,
+        'labels': labels,
+        'is_multilabel': is_multilabel(content),
+        'parameters': folder / name,
+    }
 
 
 def check_vocab(location, vocab):

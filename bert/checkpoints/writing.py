@@ -6,7 +6,7 @@ The parameters have the names of GluonNLP 0.5 to 0.10, so a file saved here load
 import numpy as np
 
 from bert.checkpoints import huggingface
-from bert.checkpoints.config import format_config
+from bert.checkpoints.config import MULTILABEL, format_config
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import gluon_vocab, write_parameters
 from bert.system.files import write_json, write_text
@@ -29,6 +29,11 @@ def write_description(folder, settings, vocab, lower):
     write_json(folder / 'config.json', {**format_config(settings), **padding})
     write_text(folder / 'vocab.txt', ''.join(f'{token}\n' for token in vocab.idx_to_token))
     write_json(folder / 'tokenizer_config.json', {'do_lower_case': lower})
+
+
+def describe_labels(labels, is_multilabel):
+    """Return the entries of ``finetune.json`` about the labels."""
+    return {'labels': labels, **({'problem_type': MULTILABEL} if is_multilabel else {})}
 
 
 def write_gluon(folder, contents):
@@ -97,8 +102,8 @@ def _write_config(folder, contents):
         names = contents.labels or ['LABEL_0']
         config['id2label'] = dict(enumerate(names))
         config['label2id'] = {name: i for i, name in enumerate(names)}
-        regression = contents.labels is None
-        config['problem_type'] = 'regression' if regression else 'single_label_classification'
+        kind = 'regression' if contents.labels is None else 'single_label_classification'
+        config['problem_type'] = MULTILABEL if contents.is_multilabel else kind
     write_json(folder / 'config.json', config)
 
 
@@ -107,5 +112,9 @@ def _write_flags(folder, contents, parameters):
     if contents.flags:
         write_json(
             folder / FINETUNED,
-            {'flags': contents.flags, 'labels': contents.labels, 'parameters': parameters},
+            {
+                'flags': contents.flags,
+                **describe_labels(contents.labels, contents.is_multilabel),
+                'parameters': parameters,
+            },
         )

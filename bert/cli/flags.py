@@ -26,6 +26,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+class OneOrMore(argparse.Action):
+    """Store one value as itself and several as a list, for a flag that once took only one."""
+
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, nargs='+', **keywords)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values if len(values) > 1 else values[0])
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser in the style of this project, whose flags can have roles.
 
@@ -86,7 +96,10 @@ class Parser(argparse.ArgumentParser):
             if value is True:
                 return value
             raise ValueError('it is neither true nor false')
-        items = value if action.nargs == '+' else [value]
+        takes_list = action.nargs == '+'
+        if isinstance(action, OneOrMore):
+            takes_list = isinstance(value, list) and len(value) != 1
+        items = value if takes_list else [value]
         if not isinstance(items, list) or not items:
             raise ValueError('it is not a list')
         for item in items:
@@ -138,40 +151,7 @@ class Parser(argparse.ArgumentParser):
         return list(meanings.values())
 
 
-def spell_out(words, flags, others, error):
-    """Spell out the shortened flags of a command line whose flags belong to several parsers.
-
-    >>> spell_out(['--ep', '3', '--lr=1'], ['--epochs', '--lr'], ['--early'], print)
-    ['--epochs', '3', '--lr=1']
-
-    Parameters
-    ----------
-    words : list of str
-    flags : list of str
-        What a word may be short for.
-    others : list of str
-        What it may be short for if it is not short for any of these.
-    error : function
-        Called with the sentence about a word that is short for several flags.
-
-    Returns
-    -------
-    list of str
-    """
-    spelled = []
-    for word in words:
-        name, equals, value = word.partition('=')
-        if name.startswith('--') and name not in ('--', *flags, *others):
-            found = [flag for flag in flags if flag.startswith(name)]
-            found = found or [flag for flag in others if flag.startswith(name)]
-            if len(found) > 1:
-                error(f'ambiguous option: {word} could match {", ".join(found)}')
-            name = found[0] if found else name
-        spelled.append(f'{name}{equals}{value}')
-    return spelled
-
-
-def _number(kind, accept, what):
+def number_type(kind, accept, what):
     """Make a type for ``add_argument`` whose error says what is allowed."""
 
     def parse(text):
@@ -188,7 +168,7 @@ def _number(kind, accept, what):
 
 def _whole(lowest, highest):
     accept = range(lowest, highest + 1).__contains__
-    return _number(int, accept, f'a whole number from {lowest} to {highest}')
+    return number_type(int, accept, f'a whole number from {lowest} to {highest}')
 
 
 integer = _whole(-HIGHEST, HIGHEST)
@@ -196,11 +176,11 @@ natural = seed = _whole(0, HIGHEST)
 positive_int = _whole(1, HIGHEST)
 count = _whole(1, HIGHEST_COUNT)
 process_count = _whole(1, MOST_PROCESSES)
-positive_float = _number(float, lambda x: 0 < x < math.inf, 'a number above 0')
-non_negative_float = _number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
-fraction = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
-part = _number(float, lambda x: 0 < x < 1, 'a number above 0 and below 1')
-share = _number(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
+positive_float = number_type(float, lambda x: 0 < x < math.inf, 'a number above 0')
+non_negative_float = number_type(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
+fraction = number_type(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+part = number_type(float, lambda x: 0 < x < 1, 'a number above 0 and below 1')
+share = number_type(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
 
 
 def address(text):

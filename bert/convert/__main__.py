@@ -35,11 +35,11 @@ examples:
 
 int8:
   Most weights of a fine-tuned model become integers, and so do most products. It is written only
-  if enough of its answers are equal to those in float32: two classes if they are the same, two
-  numbers if they differ by at most a twentieth of the range of all numbers in float32. Scores are
-  the probabilities of classes, or the numbers. A .txt file for --check has a text on each line, or
-  two with a tab in between; any other one is like the --dev_file of the fine-tuning, or the dev set
-  of GLUE's task, and needs no labels.
+  if enough of its answers are equal to those in float32: two classes if they are the same, and if a
+  row may have several labels, two sets of them; two numbers if they differ by at most a twentieth
+  of the range of all numbers in float32. Scores are the probabilities of labels, or the numbers.
+  A .txt file for --check has a text on each line, or two with a tab in between; any other one is
+  like the --dev_file of the fine-tuning, or the dev set of GLUE's task, and needs no labels.
 """
 LEAST_EQUAL = 0.98
 

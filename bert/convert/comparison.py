@@ -34,7 +34,7 @@ def require_equal(expected, found, target):
     target : Path
         Its directory, for the error message.
     """
-    for name in ('settings', 'lower', 'labels', 'flags'):
+    for name in ('settings', 'lower', 'labels', 'is_multilabel', 'flags'):
         if getattr(expected, name) != getattr(found, name):
             raise ToolkitError(f'{target} was not written: its {name} did not come back')
     if expected.vocab.idx_to_token != found.vocab.idx_to_token:
@@ -96,7 +96,7 @@ def compare_descriptions(ours, theirs):
         The reasons why the models are not the same; a different dropout rate is not one.
     """
     pairs = {name: (value, theirs.settings[name]) for name, value in ours.settings.items()}
-    for name in ('lower', 'labels'):
+    for name in ('lower', 'labels', 'is_multilabel'):
         pairs[name] = getattr(ours, name), getattr(theirs, name)
     pairs['vocabulary'] = tuple(
         vocab.fingerprint(contents.vocab)[:8] for contents in (ours, theirs)

@@ -88,7 +88,9 @@ def quantise(folder, contents, target, check):
     before = path.stat().st_size
     int8.quantise(path)
     found = int8.compute_logits(path, check.texts, contents)
-    equal, rows, difference = int8.compare_answers(expected, found, contents.labels is None)
+    equal, rows, difference = int8.compare_answers(
+        expected, found, contents.labels is None, contents.is_multilabel
+    )
     answers = f'{equal} of {rows} answers are equal'
     largest = f'largest difference of a score: {difference:.3f}'
     if equal / rows < check.least_equal:
@@ -112,4 +114,6 @@ def describe(contents):
     )
     if not contents.weights.head:
         return size
-    return f'{size}, a head with {" ".join(contents.labels) if contents.labels else "a number"}'
+    number = 'any of ' if contents.is_multilabel else ''
+    labels = number + ' '.join(contents.labels) if contents.labels else 'a number'
+    return f'{size}, a head with {labels}'

@@ -188,11 +188,11 @@ def compute_logits(path, texts, contents):
     return np.concatenate(logits)[np.argsort(order, kind='stable')]
 
 
-def compare_answers(expected, found, is_regression):
+def compare_answers(expected, found, is_regression, is_multilabel=False):
     """Compare the outputs of two models, (N, classes) arrays of float.
 
-    Two classes are equal answers if they are the same, two numbers if they differ by at most
-    :data:`TOLERANCE` of the range of the expected ones. Nothing is equal to NaN.
+    Two classes are equal answers if they are the same, two sets of labels too; two numbers if they
+    differ by at most :data:`TOLERANCE` of the range of the expected ones. Nothing is equal to NaN.
 
     Returns
     -------
@@ -202,9 +202,12 @@ def compare_answers(expected, found, is_regression):
     >>> compare_answers(expected, expected[:, ::-1], is_regression=False).equal
     0
     """
-    from scipy.special import softmax
+    from scipy.special import expit, softmax
 
-    if is_regression:
+    if is_multilabel:
+        differences = np.abs(expit(found) - expit(expected)).max(axis=1)
+        is_equal = ((found > 0) == (expected > 0)).all(axis=1)
+    elif is_regression:
         differences = np.abs(found - expected)[:, 0]
         is_equal = differences <= TOLERANCE * np.ptp(expected)
     else:

@@ -20,8 +20,18 @@ class Dataset(NamedTuple):
 
     split: Split
     encoded: Encoded
-    labels: Optional[np.ndarray]  # (N,)
+    labels: Optional[np.ndarray]  # (N,), or (N, labels) where a row may have several
     cells: Optional[list] = None  # see bert.tasks.files.Examples
+    label_weights: Optional[np.ndarray] = None  # (labels,) float32, in the loss; None: all equal
+
+    def weigh(self, rows):
+        """Return the float32 weights of some rows in the loss, those of their labels, or None.
+
+        Where a row may have several labels, its weight is that of any other row.
+        """
+        if self.label_weights is None or self.labels.ndim > 1:
+            return None
+        return self.label_weights[self.labels[rows]]
 
     @property
     def test_name(self):

@@ -5,9 +5,10 @@ from bert.checkpoints.source import is_zoo_model
 from bert.cli.flags import check_dtype
 from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
+from bert.finetuning.weights import parse_weights
 from bert.system.errors import ToolkitError, UsageError
 from bert.tasks import library
-from bert.tasks.table import OTHER_NAMES
+from bert.tasks.table import ALL_TASKS, OTHER_NAMES
 from bert.training.events import require_tensorboard
 from bert.training.flags import check_bias_correction, is_resumable
 from bert.training.scratch import check_vocab_file, is_from_scratch
@@ -20,7 +21,12 @@ INFERENCE_ON_OWN_DATA = (
 
 def parse_args(argv=None):
     """Parse the flags, and check them as far as possible without reading a file."""
-    args = build_flags().parse_args(argv)
+    parser = build_flags()
+    args = parser.parse_args(argv)
+    if args.text:
+        # The model's own length, which is read with it, in place of the default.
+        parser.set_defaults(max_len=None)
+        args = parser.parse_args(argv)
     check_args(args)
     if not args.only_inference:
         complete(args)
@@ -51,6 +57,11 @@ def recall(argv, args, finetuned):
     else:
         parser = build_flags()
         remembered = check_remembered(parser, finetuned['flags'], args.bert_model)
+        if args.task_name and finetuned.get('is_multilabel'):
+            raise UsageError(
+                f'--task_name {args.task_name}: its rows have one label, and those of '
+                f'{args.bert_model} may have several'
+            )
         if args.task_name:
             # The task may differ from the one it was trained on: only the length still applies.
             remembered = {n: value for n, value in remembered.items() if n == 'max_len'}
@@ -148,6 +159,12 @@ def check_args(args):
         raise UsageError('--dev_share goes with training, not with --only_inference')
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
+    if args.text:
+        check_text(args)
+    if args.class_weights:
+        parse_weights(args.class_weights)
+        if args.only_inference:
+            raise UsageError('--class_weights goes with training, not with --only_inference')
     if args.tensorboard:
         if args.only_inference:
             raise UsageError('--tensorboard goes with training, not with --only_inference')
@@ -160,6 +177,22 @@ def check_args(args):
     check_bias_correction(args)
     check_dtype(args.dtype, on_gpu=bool(args.gpu or args.gpus))
     check_kvstore(args)
+
+
+def check_text(args):
+    """Refuse flags that do not go with --text."""
+    if not args.only_inference:
+        raise UsageError('--text goes with --only_inference')
+    if len(args.text) > 2:
+        raise UsageError(f'--text is given {len(args.text)} times: a row has one text or two')
+    parser = build_flags()
+    others = {'task_name', 'model_parameters', 'output_dir', 'kvstore', *parser.with_role('own')}
+    for name in sorted(others - {'text'}):
+        if getattr(args, name) != parser.get_default(name):
+            raise UsageError(
+                f'--text goes without --{name}: the model of --bert_model answers by itself, and '
+                'no file is written'
+            )
 
 
 def refuse_without_finetuned(args):
@@ -182,6 +215,10 @@ def complete(args):
         for name in build_flags().with_role('own'):
             if getattr(args, name):
                 raise UsageError(f'--{name} goes with own data, such as --train_file')
+        if args.class_weights and ALL_TASKS[glue_name(args.task_name)].is_regression:
+            raise UsageError(
+                f'--class_weights goes with classes, and in {args.task_name} numbers are predicted'
+            )
     shortest = 3 if own and len(args.text_columns) == 1 else 5
     if args.max_len < shortest:
         raise UsageError(f'--max_len {args.max_len} leaves no room for text: {shortest} at least')
@@ -193,13 +230,30 @@ def check_own_data(args):
         raise UsageError('own data needs --text_columns with one or two names')
     if not args.label_column and (args.train_file or args.dev_file):
         raise UsageError('--train_file and --dev_file need --label_column')
-    if args.label_column in args.text_columns:
-        raise UsageError(f'--label_column {args.label_column} is one of the --text_columns too')
+    check_label_column(args)
+    if args.regression and args.probabilities:
+        raise UsageError('--probabilities goes with labels, not with --regression')
+    if args.probabilities and not args.test_file:
+        raise UsageError('--probabilities needs a --test_file')
     if args.only_inference:
         return
+    if args.regression and args.class_weights:
+        raise UsageError('--class_weights goes with labels, not with --regression')
     if not args.train_file:
         raise UsageError('own data needs a --train_file, or --only_inference')
     if args.dev_share and args.dev_file:
         raise UsageError('--dev_share and --dev_file exclude each other')
     if args.early_stop and not (args.dev_file or args.dev_share):
         raise UsageError('--early_stop needs a --dev_file or a --dev_share')
+
+
+def check_label_column(args):
+    """Refuse a column with labels that is none, and several that do not go together."""
+    columns = args.label_column if isinstance(args.label_column, list) else [args.label_column]
+    for name in columns:
+        if name in args.text_columns:
+            raise UsageError(f'--label_column {name} is one of the --text_columns too')
+        if columns.count(name) > 1:
+            raise UsageError(f'--label_column names {name} twice')
+    if args.regression and len(columns) > 1:
+        raise UsageError('--regression takes one --label_column: the label is one number')

@@ -7,7 +7,7 @@ import time
 
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
-from bert.checkpoints.writing import write_description
+from bert.checkpoints.writing import describe_labels, write_description
 from bert.cli.console import log_result
 from bert.finetuning.progress import History, Position, is_saved
 from bert.model import parameters
@@ -306,7 +306,7 @@ class Output:
             self.path / FINETUNED,
             {
                 'flags': self.flags,
-                'labels': self.task.labels,
+                **describe_labels(self.task.labels, self.task.is_multilabel),
                 'epochs': history.epochs,
                 'best_epoch': history.best_epoch,
                 'parameters': self.parameters_path(history.best_epoch).name,

@@ -1,6 +1,7 @@
 """The parser of finetune_classifier.py: its flags, and the purpose of each."""
 
 from bert.cli.flags import (
+    OneOrMore,
     Parser,
     add_device_flags,
     add_quiet_flag,
@@ -12,6 +13,7 @@ from bert.cli.flags import (
     seed,
 )
 from bert.distributed.flags import add_kvstore_flag
+from bert.finetuning.weights import class_weight
 from bert.tasks.library import FORM
 from bert.tasks.metrics import METRICS
 from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
@@ -92,8 +94,10 @@ def build_flags():
         data,
         '--label_column',
         roles='own remembered',
+        action=OneOrMore,
         metavar='NAME',
-        help='the column with the label',
+        help='the column with the label; where a row may have several labels, a column of 0 and 1 '
+        'for each, or one in a .jsonl file with lists of names',
     )
     parser.flag(
         data,
@@ -109,7 +113,7 @@ def build_flags():
         nargs='+',
         choices=METRICS,
         help='metrics for own data; the first one chooses the best epoch '
-        '(default: accuracy, or pearsonr spearmanr)',
+        '(default: accuracy; pearsonr spearmanr; f1_micro where a row may have several labels)',
     )
     parser.flag(
         data,
@@ -206,6 +210,16 @@ def build_flags():
     add_bias_correction_flag(parser, training)
     parser.flag(
         training,
+        '--class_weights',
+        roles='added',
+        nargs='+',
+        type=class_weight,
+        metavar='WEIGHT',
+        help='weights of the labels in the loss: balanced, by their numbers in the training set, '
+        'or LABEL=WEIGHT ...',
+    )
+    parser.flag(
+        training,
         '--warmup_ratio',
         type=fraction,
         default=0.1,
@@ -232,6 +246,22 @@ def build_flags():
         action='store_true',
         help='no training: evaluate and predict with --model_parameters, or with a --bert_model '
         'that this script made',
+    )
+    parser.flag(
+        output,
+        '--text',
+        roles='own may_change added',
+        action='append',
+        metavar='TEXT',
+        help='with --only_inference: print the answer for one text, or with a second --text for a '
+        'pair, and write no files',
+    )
+    parser.flag(
+        output,
+        '--probabilities',
+        roles='own added',
+        action='store_true',
+        help='write the probability of each label beside the predictions for own data',
     )
     parser.flag(
         output,

@@ -1,7 +1,6 @@
 """Texts to labels with their probabilities, or to numbers, with a fine-tuned model."""
 
 import numpy as np
-from scipy.special import softmax
 
 from bert.checkpoints import reading
 from bert.checkpoints.config import check_segments
@@ -12,6 +11,7 @@ from bert.model.build import build_head, cast
 from bert.model.loading import build_located
 from bert.model.parameters import set_finetuned
 from bert.system.errors import ToolkitError, UsageError
+from bert.tasks.predictions import probabilities
 from bert.tasks.table import ALL_TASKS
 from bert.training import batches
 
@@ -26,6 +26,8 @@ class Predictor(TextModel):
     ----------
     labels : list of str or None
         In the order of the class ids; None in regression.
+    is_multilabel : bool
+        Whether a row may have several of them.
     columns : tuple of str
         The names of the columns with the text that the model was fine-tuned on.
     sizes : tuple of int
@@ -34,9 +36,10 @@ class Predictor(TextModel):
         See :class:`bert.finetuning.inference.TextModel`.
     """
 
-    def __init__(self, labels, columns, sizes, *others):
+    def __init__(self, labels, is_multilabel, columns, sizes, *others):
         super().__init__(*others)
         self.labels = labels
+        self.is_multilabel = is_multilabel
         self.columns = columns
         self.sizes = sizes
         # How many rows are sorted by length together, and answered together.
@@ -51,8 +54,10 @@ class Predictor(TextModel):
 
         Returns
         -------
-        list of dict, or of float
-            The most likely ``label`` and its probability, ``score``; in regression the numbers.
+        list of dict, of list of dict, or of float
+            The most likely ``label`` and its probability, ``score``; where a row may have several
+            labels, all of them, the most likely first, as transformers' pipeline gives them with
+            ``top_k=None``; in regression the numbers.
         """
         return list(self.stream(texts))
 
@@ -71,15 +76,17 @@ class Predictor(TextModel):
             raise UsageError(f'a row has {len(row)} texts, and the model takes {sizes}')
 
     def _answer(self, output):
-        if not np.isfinite(output).all():
-            raise ToolkitError('an output of the model is not a finite number')
         if self.labels is None:
+            if not np.isfinite(output[0]):
+                raise ToolkitError('an output of the model is not a finite number')
             return float(output[0])
-        best = output.argmax()
-        return {'label': self.labels[best], 'score': float(softmax(output)[best])}
+        (scores,) = probabilities(output[None], self.is_multilabel)
+        order = np.argsort(-output, kind='stable') if self.is_multilabel else [output.argmax()]
+        answers = [{'label': self.labels[i], 'score': float(scores[i])} for i in order]
+        return answers if self.is_multilabel else answers[0]
 
 
-def load_predictor(location, max_len, batch_size, contexts, dtype):
+def load_predictor(location, max_len, batch_size, contexts, dtype, lower=None):
     """Load a fine-tuned model that predicts.
 
     Parameters
@@ -91,6 +98,8 @@ def load_predictor(location, max_len, batch_size, contexts, dtype):
         See :class:`bert.finetuning.inference.TextModel`.
     dtype : str
         See :func:`bert.model.build.cast`.
+    lower : bool, optional
+        Whether to lower-case the text; by default what the model says.
 
     Returns
     -------
@@ -99,7 +108,7 @@ def load_predictor(location, max_len, batch_size, contexts, dtype):
     weights = reading.read_weights(location)
     if not weights.head:
         raise ToolkitError(f'{weights.path}: has no classifier: the model is not fine-tuned')
-    labels, flags = reading.read_labels(location, weights)
+    labels, flags, is_multilabel = reading.read_labels(location, weights)
     columns, sizes = read_columns(check_remembered(build_flags(), flags, location.folder))
     bert, vocab = build_located(location, contexts, weights)
     if sizes == (2,):
@@ -110,9 +119,15 @@ def load_predictor(location, max_len, batch_size, contexts, dtype):
     shortest = 2 * max(sizes) + 1
     if max_len < shortest:
         raise UsageError(f'{max_len} tokens leave no room for text: {shortest} at least')
-    lower = choose_casing(location, vocab)
+    lower = choose_casing(location, vocab, lower)
     model = add_head(bert, labels, contexts, dtype, weights)
-    return Predictor(labels, columns, sizes, model, vocab, lower, max_len, batch_size, contexts)
+    return Predictor(
+        labels,
+        is_multilabel,
+        columns,
+        sizes,
+        *(model, vocab, lower, max_len, batch_size, contexts),
+    )
 
 
 def add_head(bert, labels, contexts, dtype, weights=None, theirs=None):

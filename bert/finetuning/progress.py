@@ -22,6 +22,33 @@ class Position(NamedTuple):
     seen: Optional[dict] = None  # see EpochProgress.state; None between two epochs
 
 
+class Updates(NamedTuple):
+    """How many updates a training has."""
+
+    rows_per_update: int
+    updates_per_epoch: int
+    epochs: int  # the last one may be cut short
+    total: int
+
+
+def count_updates(rows, rows_per_update, epochs, steps=None):
+    """Count the updates of a training.
+
+    Parameters
+    ----------
+    rows : int
+        In the training set.
+    rows_per_update : int
+        Of all devices of all workers.
+    epochs : int
+    steps : int, optional
+        The updates in all, in place of ``epochs``.
+    """
+    per_epoch = math.ceil(rows / rows_per_update)
+    total = steps or epochs * per_epoch
+    return Updates(rows_per_update, per_epoch, math.ceil(total / per_epoch), total)
+
+
 class History:
     """The finished epochs of a run.
 
@@ -84,9 +111,9 @@ class EpochProgress:
         saved = position.seen or {'loss': 0.0, 'rows': 0, 'labels': [], 'predictions': []}
         self.loss, self.rows = saved['loss'], saved['rows']
         self.new_rows, self.since = 0, time.monotonic()  # read by this process
-        self.labels = [np.array(saved['labels'], dtype)]
         kind = np.float32 if task.is_regression else np.int64
-        self.predictions = [np.array(saved['predictions'], kind)]
+        self.labels = [shape_rows(saved['labels'], dtype, task)]
+        self.predictions = [shape_rows(saved['predictions'], kind, task)]
 
     def state(self):
         """Return what another process needs to go on, as JSON can hold it."""
@@ -94,11 +121,11 @@ class EpochProgress:
         return {
             'loss': self.loss,
             'rows': self.rows,
-            'labels': np.concatenate(self.labels).tolist(),
-            'predictions': np.concatenate(self.predictions).tolist(),
+            'labels': np.concatenate(self.labels).reshape(-1).tolist(),
+            'predictions': np.concatenate(self.predictions).reshape(-1).tolist(),
         }
 
-    def add(self, number, loss, outputs, labels):
+    def add(self, number, loss, outputs, labels, weight):
         """Queue a batch of an update, to be read some batches later.
 
         Parameters
@@ -107,11 +134,13 @@ class EpochProgress:
             The number of the update in this epoch, counted from 1.
         loss : mxnet.nd.NDArray of shape (1,)
         outputs : mxnet.nd.NDArray of shape (B, classes)
-        labels : (B,) array
+        labels : (B,) array, or (B, classes) where a row may have several
+        weight : float
+            What the loss is a sum over: the rows, or their weights.
         """
-        self.late.add(number, loss, outputs, labels)
+        self.late.add(number, loss, outputs, labels, weight)
 
-    def read(self, number, loss, outputs, labels):
+    def read(self, number, loss, outputs, labels, weight):
         """Wait for a batch, and add it to the sums.
 
         Raises
@@ -122,7 +151,7 @@ class EpochProgress:
         if not math.isfinite(loss):
             raise LossNotFinite(f'the loss is {loss} at epoch {self.epoch}, batch {number}')
         self.loss += loss
-        self.rows += len(labels)
+        self.rows += weight
         self.new_rows += len(labels)
         self.labels.append(labels)
         self.predictions.append(decide(outputs.asnumpy(), self.task))
@@ -137,8 +166,8 @@ class EpochProgress:
         Returns
         -------
         float, dict of str to float, float
-            The mean loss per row since the last call, the metrics of the epoch so far, and the
-            rows per second since the last call.
+            The mean loss per row since the last call, weighted as the rows are; the metrics of the
+            epoch so far; the rows per second since the last call.
         """
         self.finish()
         now = time.monotonic()
@@ -149,6 +178,36 @@ class EpochProgress:
             self.task.metrics, np.concatenate(self.labels), np.concatenate(self.predictions)
         )
         return loss, values, speed
+
+
+def shape_rows(numbers, dtype, task):
+    """Make an array (N,), or (N, labels) where a row may have several, of a list of numbers."""
+    return np.array(numbers, dtype).reshape((-1, task.num_classes) if task.is_multilabel else -1)
+
+
+def log_training(seen, number, count, rate, output):
+    """Log the training metrics, in the original's format and for programs.
+
+    Parameters
+    ----------
+    seen : EpochProgress
+    number, count : int
+        The number of the update in its epoch, and how many there are.
+    rate : float
+    output : bert.finetuning.output.Output
+    """
+    loss, values, speed = seen.take()
+    logging.info(
+        '[Epoch %d Batch %d/%d] loss=%.4f, lr=%.7f, metrics=%s',
+        seen.epoch,
+        number,
+        count,
+        loss,
+        rate,
+        metrics.describe(values),
+    )
+    line = {'epoch': seen.epoch, 'step': seen.step, 'loss': loss, 'lr': rate, **values}
+    output.write_line({**line, 'samples_per_second': speed})
 
 
 def log_training_set(lengths, updates, batch_size):
@@ -174,11 +233,11 @@ def is_saved(saved, task):
         and isinstance(saved.get('logs'), dict)
         and (epochs == [] or metrics.are_epochs(epochs, 1))
         and all(task.metrics[0] in epoch.get(s.dev_name, ()) for epoch in epochs for s in task.dev)
-        and (seen is None or _is_state(seen))
+        and (seen is None or _is_state(seen, task))
     )
 
 
-def _is_state(seen):
+def _is_state(seen, task):
     """Return whether a value is one of :meth:`EpochProgress.state`."""
     return (
         isinstance(seen, dict)
@@ -187,4 +246,6 @@ def _is_state(seen):
             isinstance(seen.get(name), list) and all(map(metrics.is_number, seen[name]))
             for name in ('labels', 'predictions')
         )
+        and not (task.is_multilabel and len(seen['labels']) % task.num_classes)
+        and not (task.is_multilabel and len(seen['predictions']) % task.num_classes)
     )

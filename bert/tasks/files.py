@@ -10,9 +10,10 @@ from typing import List, NamedTuple, Optional
 
 import numpy as np
 
-from bert.checkpoints.config import find_label_problem
+from bert.checkpoints.config import check_labels, find_label_problem
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import is_utf8
+from bert.tasks import multilabel
 from bert.tasks.rows import read_rows, read_table, tsv_rows
 
 # What GLUE_DIR means where it is not set.
@@ -24,7 +25,7 @@ class Examples(NamedTuple):
     """The rows of one file."""
 
     texts: List[tuple]  # (text,) or (first, second)
-    labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, or None
+    labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, None; or (N, labels) 0, 1
     cells: object = None  # the whole rows of a user's file to be predicted; see bert.tasks.rows
     number_labels: bool = False  # whether the labels of a user's file are numbers there, not text
 
@@ -82,8 +83,11 @@ def read_glue(folder, task, split):
 def read_own(task, split):
     """Read one of the user's own files, in the format of its extension; return Examples."""
     path, label = Path(split.path), split.label_column
-    columns = [*split.text_columns, *([] if label is None else [label])]
-    rows, original = read_table(path, columns, whole=label is None)
+    labels = label if isinstance(label, list) else [] if label is None else [label]
+    rows, original = read_table(path, [*split.text_columns, *labels], whole=label is None)
+    if task.is_multilabel and label is not None:
+        examples = _examples(path, rows, replace(split, label_column=None), None)
+        return examples._replace(labels=multilabel.encode(path, rows, label, task.labels))
     examples = _examples(path, rows, split, task.labels)
     if label is None:
         return examples._replace(cells=original)
@@ -93,24 +97,40 @@ def read_own(task, split):
 def find_labels(path, column):
     """Return the labels in a file, sorted as numbers if all are whole numbers.
 
+    Parameters
+    ----------
+    path : str or Path
+    column : str or list of str
+        A list names a column for each label, whose order is kept.
+
     Returns
     -------
-    list of str
+    list of str, bool
+        And whether a row has any number of them.
     """
+    if isinstance(column, list):
+        return check_labels(column, path), True
+    rows = read_rows(path, [column])
+    if multilabel.has_lists(rows, column):
+        return _sort_labels(multilabel.find_names(path, rows, column)), True
     found = set()
-    for row in read_rows(path, [column]):
+    for row in rows:
         label = _label(path, row, column)
         problem = find_label_problem(label)
         if problem:
             raise ToolkitError(f'{path}:{row.line}: the label {label!r} {problem}')
         found.add(label)
-    try:
-        labels = sorted(found, key=int)
-    except ValueError:
-        labels = sorted(found)
+    labels = _sort_labels(found)
     if len(labels) < 2:
         raise ToolkitError(f'{path}: every row has the label {labels[0]!r} in column {column!r}')
-    return labels
+    return labels, False
+
+
+def _sort_labels(found):
+    try:
+        return sorted(found, key=int)
+    except ValueError:
+        return sorted(found)
 
 
 def _number_columns(path, header, split):

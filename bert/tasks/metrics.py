@@ -4,7 +4,7 @@ import numpy as np
 
 
 def accuracy(labels, predictions):
-    """Return the share of correct answers."""
+    """Return the share of correct answers; where a row may have several labels, of correct rows."""
     from sklearn.metrics import accuracy_score
 
     return accuracy_score(labels, predictions)
@@ -15,6 +15,13 @@ def f1(labels, predictions):
     from sklearn.metrics import f1_score
 
     return f1_score(labels, predictions, zero_division=0)
+
+
+def f1_micro(labels, predictions):
+    """Return the F1 score of all labels of all rows, counted together."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, average='micro', zero_division=0)
 
 
 def f1_macro(labels, predictions):
@@ -53,7 +60,8 @@ def _correlation(correlation, labels, predictions):
 
 # The functions import their libraries when called: scikit-learn takes a second to import.
 METRICS = {
-    function.__name__: function for function in (accuracy, f1, f1_macro, mcc, pearsonr, spearmanr)
+    function.__name__: function
+    for function in (accuracy, f1, f1_micro, f1_macro, mcc, pearsonr, spearmanr)
 }
 
 
@@ -64,7 +72,8 @@ def compute(names, labels, predictions):
     ----------
     names : sequence of str
     labels, predictions : (N,) arrays
-        Class ids, or numbers in regression.
+        Class ids, or numbers in regression. Where a row may have several labels, (N, labels)
+        arrays of 0 and 1.
 
     Returns
     -------

@@ -47,6 +47,7 @@ class Task:
     labels: Optional[Tuple[str, ...]]  # in the order of the class ids; None in regression
     metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
     other_labels: Tuple[Tuple[str, str], ...] = ()  # other spellings, and the labels they mean
+    is_multilabel: bool = False  # a row has any number of the labels
     number_labels: bool = False  # the labels are numbers, or true and false, in the user's files
 
     @property
@@ -202,9 +203,21 @@ MORE_TASKS = {
 }
 ALL_TASKS = {**TASKS, **MORE_TASKS}
 OTHER_NAMES = {'SST': 'SST-2'}
+# Those of rows that may have several labels.
+MULTILABEL_METRICS = ('f1_micro', 'f1_macro', 'accuracy')
 
 
-def own_task(train, dev, test, text_columns, label_column, metric, labels, number_labels=False):
+def own_task(
+    train,
+    dev,
+    test,
+    text_columns,
+    label_column,
+    metric,
+    labels,
+    is_multilabel=False,
+    number_labels=False,
+):
     """Make a task from a user's own files.
 
     Parameters
@@ -213,28 +226,51 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels, numbe
         Paths; None if there is no such file.
     text_columns : sequence of str
         The names of one or two columns.
-    label_column : str
+    label_column : str, list of str or None
+        A list names a column for each label, in any order.
     metric : sequence of str or None
         Names of metrics; None means the usual ones.
     labels : sequence of str or None
         In the order of the class ids; None in regression, where the labels are numbers.
+    is_multilabel : bool
+        Whether a row has any number of the labels.
     number_labels : bool
         Whether the labels stand for numbers, or for true and false.
     """
     columns = tuple(text_columns)
     default = ['pearsonr', 'spearmanr'] if labels is None else ['accuracy']
+    if is_multilabel:
+        default = ['f1_micro']
+        if len(labels) < 2:
+            raise UsageError(
+                f'rows with any number of labels need two different ones, not {labels[0]} alone'
+            )
+    if isinstance(label_column, list):
+        check_label_columns(label_column, labels, is_multilabel)
     return Task(
         name=OWN,
         train=train and Split(train, columns, label_column),
         dev=(Split(dev, columns, label_column),) if dev else (),
         test=(Split(test, columns),) if test else (),
         labels=None if labels is None else tuple(labels),
-        metrics=check_metrics(metric or default, labels),
+        metrics=check_metrics(metric or default, labels, is_multilabel),
+        is_multilabel=is_multilabel,
         number_labels=number_labels,
     )
 
 
-def check_metrics(names, labels):
+def check_label_columns(columns, labels, is_multilabel):
+    """Raise UsageError unless several columns with labels are those of a task, in any order."""
+    if not is_multilabel:
+        kind = 'a number' if labels is None else f'one label, of {", ".join(labels)}'
+        raise UsageError(f'the label columns {", ".join(columns)}: a row has only {kind}')
+    if sorted(columns) != sorted(labels):
+        raise UsageError(
+            f'the label columns {", ".join(columns)} are not the labels {", ".join(labels)}'
+        )
+
+
+def check_metrics(names, labels, is_multilabel=False):
     """Return metric names as a tuple; raise UsageError for one that does not fit the labels.
 
     Parameters
@@ -242,8 +278,17 @@ def check_metrics(names, labels):
     names : sequence of str
     labels : sequence of str or None
         None in regression.
+    is_multilabel : bool
+        Whether a row has any number of the labels.
     """
     for name in names:
+        if is_multilabel and name not in MULTILABEL_METRICS:
+            raise UsageError(
+                f'the metric {name} does not fit: a row may have several labels; '
+                f'{", ".join(MULTILABEL_METRICS)} do'
+            )
+        if name == 'f1_micro' and not is_multilabel:
+            raise UsageError('the metric f1_micro does not fit: it is for rows with several labels')
         if (labels is None) != (name in ('pearsonr', 'spearmanr')):
             kind = 'a number is' if labels is None else 'classes are'
             raise UsageError(f'the metric {name} does not fit: {kind} predicted')

@@ -196,7 +196,8 @@ def require_same(found, identity, output):
             'without --resume'
         )
     for name, (before, now) in flags.items():
-        if before != now:
+        # A flag that is newer than the run was not given.
+        if before != now and (before or now):
             flag = name if name == 'devices' else f'--{name}'
             raise UsageError(
                 f'--resume: {flag} was {before} in the run in {output} and is {now} now; '

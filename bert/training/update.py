@@ -234,8 +234,9 @@ def update(
     trainer : mxnet.gluon.Trainer
     parameters : list of mxnet.gluon.Parameter
         See :func:`trainable`. Their gradients are sums over the samples, times the loss scale.
-    samples : int
-        Counted over all workers, devices and accumulated batches; their mean gradient is applied.
+    samples : float
+        Counted over all workers, devices and accumulated batches, or the sum of their weights;
+        their mean gradient is applied.
     learning_rate : float
     loss_scale : LossScale
     workers : bert.distributed.workers.Workers

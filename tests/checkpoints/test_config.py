@@ -127,6 +127,11 @@ def test_labels():
     assert parse({}, 'p', classes=3) == ['LABEL_0', 'LABEL_1', 'LABEL_2']
     assert parse({'id2label': {'0': 'LABEL_0'}}, 'p') is None
     assert parse({'id2label': {'0': 'a', '1': 'b'}, 'problem_type': 'regression'}, 'p') is None
+    several = {'problem_type': 'multi_label_classification'}
+    assert parse({'id2label': {'0': 'a', '1': 'b'}, **several}, 'p') == ['a', 'b']
+    assert parse({'id2label': {'0': 'a'}, **several}, 'p') == ['a']
+    sentence = failure(parse, {'id2label': {}, **several}, 'p')
+    assert sentence == 'p: id2label does not map the ids from 0 on to names'
 
 
 @pytest.mark.parametrize('table', [['a', 'b'], {'1': 'a', '2': 'b'}, {'zero': 'a'}])

@@ -39,6 +39,7 @@ def test_finetune_json(tmp_path):
     assert reading.read_finetuned(tmp_path) == {
         'flags': {'max_len': 9},
         'labels': None,
+        'is_multilabel': False,
         'parameters': tmp_path / 'a.params',
     }
 
@@ -86,7 +87,8 @@ def test_finetuned_models():
     def read(name):
         return reading.read_finetuned(GOLDEN / name)
 
-    assert read('hf_classifier') == {'flags': {}, 'labels': ['neutral', 'yes', 'no']}
+    labels = ['neutral', 'yes', 'no']
+    assert read('hf_classifier') == {'flags': {}, 'labels': labels, 'is_multilabel': False}
     assert read('hf_regressor')['labels'] is None
     for name in ('hf_encoder', 'gluon_encoder', 'google'):
         assert read(name) is None

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from bert.cli import flags
+from bert.cli import flags, spelling
 from bert.system.errors import UsageError
 
 # Beyond these a float overflows, and Python refuses to convert the digits.
@@ -99,7 +99,7 @@ def test_words_are_spelled_out():
     def spell_out(line):
         known = ['--epochs', '--epsilon', '--seeds', '--help']
         others = ['--seed', '--train_file']
-        return ' '.join(flags.spell_out(line.split(), known, others, errors.append))
+        return ' '.join(spelling.spell_out(line.split(), known, others, errors.append))
 
     assert spell_out('--epo 3 --eps=1=2 -h x') == '--epochs 3 --epsilon=1=2 -h x'
     assert spell_out('--seed 3 --see 3 --tr x') == '--seed 3 --seeds 3 --train_file x'

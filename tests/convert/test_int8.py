@@ -38,6 +38,16 @@ def test_classes_are_compared():
     assert agreement.difference == pytest.approx(0.6 - 0.4)
 
 
+def test_sets_of_labels_are_compared():
+    """A row has the labels whose outputs are above 0; the sigmoid of ln 3 is 3 / 4."""
+    expected = np.array([[np.log(3), -2.0], [0.1, 0.2], [-1.0, -1.0]])
+    found = np.array([[0.0001, -2.0], [0.1, -0.1], [-1.0, np.nan]])
+    agreement = int8.compare_answers(expected[:2], found[:2], False, is_multilabel=True)
+    assert (agreement.equal, agreement.rows) == (1, 2)
+    assert agreement.difference == pytest.approx(0.25, abs=1e-4)
+    assert int8.compare_answers(expected, found, False, is_multilabel=True).equal == 1
+
+
 def test_numbers_are_compared():
     """The range is 4, so that a difference of 0.2 counts as equal."""
     expected = np.array([[1.0], [2.0], [5.0], [3.0]])

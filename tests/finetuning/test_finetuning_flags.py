@@ -39,16 +39,17 @@ def test_every_role_is_that_of_flags_that_exist():
     assert found == {
         'remembered': {'task_name', 'max_len'} | described,
         'may_change': own
+        | {'text'}
         | source
         | run
-        | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard'},
-        'own': own | described,
+        | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard', 'quiet'},
+        'own': own | described | {'text', 'probabilities'},
         'source': source,
         'model': source | {'bert_dataset'},
         'run': run | {'task_name', 'seed'},
         'indifferent': {'log_interval', 'dev_batch_size'},
-        'unrecorded': {'tensorboard'},
-        'added': {'vocab_file', 'dev_share'},
+        'unrecorded': {'tensorboard', 'quiet'},
+        'added': {'vocab_file', 'dev_share', 'text', 'probabilities', 'class_weights'},
         'by_worker': {'gpus'},
     }
 
@@ -95,6 +96,8 @@ def test_sst_is_sst_2():
         ('text_columns', 'text', 'it is not a list'),
         ('text_columns', ['a', 5], 'it is not of the type of this flag'),
         ('label_column', ['a'], 'it is not of the type of this flag'),
+        ('label_column', [], 'it is not a list'),
+        ('label_column', ['a', 5], 'it is not of the type of this flag'),
         ('regression', 'yes', 'it is neither true nor false'),
         ('regression', 1, 'it is neither true nor false'),
         ('metric', ['accuracy', 'x'], "'x' is not one of accuracy, "),
@@ -107,6 +110,17 @@ def test_what_a_model_remembers_is_checked_like_what_is_typed(name, value, reaso
         recall(argv, parse_args(argv), {'flags': {'text_columns': ['text'], name: value}})
     start = f'folder: finetune.json says that {name} is {value!r}: {reason}'
     assert str(caught.value).startswith(start)
+
+
+def test_one_column_with_labels_is_no_list():
+    """Models and runs of earlier versions have it so."""
+    for typed, value in (('c', 'c'), ('c d', ['c', 'd'])):
+        args = parse_args(f'--train_file a.csv --text_columns a --label_column {typed}'.split())
+        assert remembered_flags(args)['label_column'] == value
+        argv = ['--only_inference', '--bert_model', 'folder', '--test_file', 'new.csv']
+        remembered = {'text_columns': ['a'], 'label_column': value}
+        recalled = recall(argv, parse_args(argv), {'flags': remembered})
+        assert recalled.label_column == value
 
 
 def test_everything_that_can_be_typed_is_remembered():

@@ -526,7 +526,7 @@ def test_extension_and_existence(tmp_path):
 )
 def test_labels_are_found_and_sorted(tmp_path, cells, labels):
     path = write(tmp_path / 'd.csv', 'label\n' + ''.join(f'{cell}\n' for cell in cells))
-    assert files.find_labels(path, 'label') == labels
+    assert files.find_labels(path, 'label') == (labels, False)
 
 
 def test_a_single_label_is_refused(tmp_path):
