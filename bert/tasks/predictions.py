@@ -69,7 +69,7 @@ def write_test_predictions(folder, split, outputs, task, cells=None):
     path = predictions_path(folder, split)
     if task.is_own:
         if path.suffix.lower() in TYPED and (task.is_regression or task.number_labels):
-            predictions = [_parse_number(path, text) for text in predictions]
+            predictions = [_parse_number(text) for text in predictions]
         write_rows(path, cells, [{'prediction': prediction} for prediction in predictions])
     else:
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(predictions)]
@@ -77,12 +77,12 @@ def write_test_predictions(folder, split, outputs, task, cells=None):
     logging.info('wrote %d predictions to %s', len(predictions), path)
 
 
-def _parse_number(path, text):
+def _parse_number(text):
     """Return the number, or true or false, that a prediction says."""
     try:
         return json.loads(text)
     except ValueError:
-        raise ToolkitError(f'{path}: a prediction is {text}, and not a finite number') from None
+        raise ToolkitError('an output of the model is not a finite number') from None
 
 
 def write_outputs(folder, outputs, labels):
