@@ -41,13 +41,13 @@ def test_every_role_is_that_of_flags_that_exist():
         'may_change': own
         | source
         | run
-        | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard'},
+        | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard', 'quiet'},
         'own': own | described,
         'source': source,
         'model': source | {'bert_dataset'},
         'run': run | {'task_name', 'seed'},
         'indifferent': {'log_interval', 'dev_batch_size'},
-        'unrecorded': {'tensorboard'},
+        'unrecorded': {'tensorboard', 'quiet'},
         'added': {'vocab_file', 'dev_share'},
         'by_worker': {'gpus'},
     }
