@@ -98,7 +98,8 @@ def test_examples_and_predictions(tmp_path, datasets, whole):
     """The predictions are a Parquet file that the library itself reads."""
     name = save(tmp_path / 'data', whole, 'parquet')
     split = Split(f'{name}:train[:2]', ('text',), 'label')
-    assert files.find_labels(split.path, 'label') == ['bad', 'good']
+    assert files.find_labels(split.path, 'label') == (['bad', 'good'], False)
+    assert files.find_labels(split.path, 'tags') == (['bad', 'good'], True)
     examples = files.read_own(Task('own', split, (), (), ['bad', 'good']), split)
     assert (examples.texts, examples.labels.tolist()) == ([('one é',), ('two',)], [1, 0])
     assert not examples.number_labels

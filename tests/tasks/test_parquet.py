@@ -12,7 +12,7 @@ pq = pytest.importorskip('pyarrow.parquet')
 
 from bert.system import npz
 from bert.system.errors import ToolkitError, UsageError
-from bert.tasks import files, parquet, rows
+from bert.tasks import files, parquet, predictions, rows
 from bert.tasks.table import Split, Task
 
 TABLE = pa.table(
@@ -110,11 +110,27 @@ def own(path, labels):
 def test_labels(tmp_path, cells, labels, are_numbers):
     path = tmp_path / 'd.parquet'
     pq.write_table(pa.table({'text': ['a', 'b', 'c'], 'label': cells}), path)
-    assert files.find_labels(path, 'label') == labels
+    assert files.find_labels(path, 'label') == (labels, False)
     examples = own(path, labels)
     assert examples.texts == [('a',), ('b',), ('c',)]
     assert examples.labels.tolist() == [1, 0, 1]
     assert examples.number_labels == are_numbers
+
+
+def test_rows_with_several_labels(tmp_path):
+    """Their answers, lists and tables, are columns of their own types."""
+    path = tmp_path / 'd.parquet'
+    pq.write_table(pa.table({'text': ['a', 'b'], 'label': [['y', 'x'], []]}), path)
+    assert files.find_labels(path, 'label') == (['x', 'y'], True)
+    split = Split(str(path), ('text',), 'label')
+    task = Task('own', split, (), (Split(str(path), ('text',)),), ('x', 'y'), is_multilabel=True)
+    assert files.read_own(task, split).labels.tolist() == [[1, 1], [0, 0]]
+    cells = files.read_own(task, task.test[0]).cells
+    outputs = np.array([[-1, 2], [0, -3]], np.float32)
+    predictions.write_test_predictions(tmp_path, task.test[0], outputs, task, cells, True)
+    written = pq.read_table(tmp_path / 'd_predictions.parquet').to_pylist()
+    assert [row['prediction'] for row in written] == [['y'], []]
+    assert written[0]['probabilities'] == {'x': 0.268941, 'y': 0.880797}  # 1 / (1 + exp(1)), ...
 
 
 def test_numbers_to_predict(tmp_path):

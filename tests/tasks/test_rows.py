@@ -66,7 +66,9 @@ def test_rows_are_those_that_were_read(tmp_path):
 
 
 def task_of(labels, number_labels):
-    return own_task(None, None, 'd.jsonl', ['text'], None, None, labels, number_labels)
+    return own_task(
+        None, None, 'd.jsonl', ['text'], None, None, labels, number_labels=number_labels
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,5 @@ def test_an_output_that_is_no_number(tmp_path):
     sentence = failure(
         predictions.write_test_predictions, tmp_path, task.test[0], outputs, task, ['{}']
     )
-    path = tmp_path / 'd_predictions.jsonl'
-    assert sentence == f'{path}: a prediction is nan, and not a finite number'
-    assert not path.exists()
+    assert sentence == 'an output of the model is not a finite number'
+    assert not (tmp_path / 'd_predictions.jsonl').exists()

@@ -401,7 +401,7 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
 def test_whether_labels_are_numbers_or_text(tmp_path, cells, are_numbers):
     lines = [f'{{"text": "a", "label": {cell}}}\n' for cell in cells.split()]
     path = write(tmp_path / 'd.jsonl', ''.join(lines))
-    assert own(path, labels=files.find_labels(path, 'label')).number_labels == are_numbers
+    assert own(path, labels=files.find_labels(path, 'label')[0]).number_labels == are_numbers
     assert not own(write(tmp_path / 'd.csv', 'text,label\na,1\n'), labels=['1']).number_labels
 
 
