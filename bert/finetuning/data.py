@@ -21,7 +21,7 @@ class Dataset(NamedTuple):
     split: Split
     encoded: Encoded
     labels: Optional[np.ndarray]  # (N,)
-    cells: Optional[list] = None  # see bert.tasks.files.Examples
+    cells: object = None  # see bert.tasks.files.Examples
 
     @property
     def test_name(self):

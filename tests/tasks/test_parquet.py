@@ -182,8 +182,27 @@ def test_one_byte_changed(path, place):
         assert str(error).startswith(f'{path}: ') and '\n' not in str(error)
 
 
+def change(monkeypatch, statement):
+    """Change something in the process that reads."""
+    code = parquet.CODE.replace('parquet.send()', f'{statement}; parquet.send()')
+    monkeypatch.setattr(parquet, 'CODE', code)
+
+
 def test_the_process_that_reads_ends_by_a_signal(path, monkeypatch):
     monkeypatch.setattr(parquet, 'CODE', 'import os; os.abort()')
+    assert failure(rows.read_rows, path) == (
+        f'{path}: not a Parquet file, or a damaged one (SIGABRT)'
+    )
+
+
+def test_the_process_that_reads_ends_half_way(tmp_path, monkeypatch):
+    change(
+        monkeypatch,
+        'import os; whole = parquet.unpack; parquet.unpack = lambda *args: '
+        '(part if number < 9 else os.abort() for number, part in enumerate(whole(*args)))',
+    )
+    path = tmp_path / 'd.parquet'
+    pq.write_table(pa.table({'text': [str(number) for number in range(20000)]}), path)
     assert failure(rows.read_rows, path) == (
         f'{path}: not a Parquet file, or a damaged one (SIGABRT)'
     )
@@ -233,12 +252,6 @@ def test_a_file_that_unpacks_to_too_much(tmp_path, name, with_types):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert failure(rows.read_rows, path) == f'{path}: would unpack to more than {limit} bytes'
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # 1 GB
-
-
-def change(monkeypatch, statement):
-    """Change something in the process that reads."""
-    code = parquet.CODE.replace('parquet.send()', f'{statement}; parquet.send()')
-    monkeypatch.setattr(parquet, 'CODE', code)
 
 
 @pytest.mark.parametrize(
