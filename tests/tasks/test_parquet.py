@@ -161,7 +161,7 @@ def test_no_file(tmp_path):
         rows.read_rows(tmp_path / 'd.parquet')
 
 
-@pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize('share', [0, 0.5, 0.9])
 def test_a_part_of_a_file(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
@@ -170,7 +170,7 @@ def test_a_part_of_a_file(path, share):
     )
 
 
-@pytest.mark.parametrize('place', [8, 200, 900, 3000, -3000, -1500, -700, -300, -100, -20])
+@pytest.mark.parametrize('place', [200, 3000, -3000, -1500, -300, -20])
 def test_one_byte_changed(path, place):
     """The file is read or refused in a sentence, whatever becomes of the process that reads it."""
     data = bytearray(path.read_bytes())
@@ -240,8 +240,9 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize('name', BOMBS)
-@pytest.mark.parametrize('with_types', [True, False])
+@pytest.mark.parametrize(
+    ('name', 'with_types'), [(name, False) for name in BOMBS] + [('a long text on many rows', True)]
+)
 def test_a_file_that_unpacks_to_too_much(tmp_path, name, with_types):
     import resource
 
