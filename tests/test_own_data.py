@@ -176,7 +176,10 @@ def test_a_share_for_the_dev_set(tiny_bert, tmp_path, monkeypatch):
         stop_at(patch, 11)  # in the second epoch
         finetune(output, *shared, '0.25')
     sentence = failure(finetune, output, *shared, '0.3', '--resume')
-    assert sentence.startswith('--resume: ') and 'dev 0' in sentence or 'train 0' in sentence
+    assert sentence == (
+        f'--resume: --dev_share was 0.25 in the run in {output} and is 0.3 now; use the same, or '
+        'start over without --resume'
+    )
     finetune(output, *shared, '0.25', '--resume')
     assert_same(tmp_path / 'share', output)
 

@@ -21,7 +21,7 @@ class Dataset(NamedTuple):
     split: Split
     encoded: Encoded
     labels: Optional[np.ndarray]  # (N,), or (N, labels) where a row may have several
-    cells: Optional[list] = None  # see bert.tasks.files.Examples
+    cells: object = None  # see bert.tasks.files.Examples
     label_weights: Optional[np.ndarray] = None  # (labels,) float32, in the loss; None: all equal
 
     def weigh(self, rows):

@@ -74,7 +74,7 @@ def build_flags():
     parser.flag(
         data,
         '--dev_share',
-        roles='own may_change added',
+        roles='own added',
         type=part,
         metavar='SHARE',
         help='evaluate on this share of the rows of --train_file instead, which are not trained on',

@@ -83,8 +83,8 @@ def read(path, columns=None, whole=False):
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environ) as process:
         try:
             table = arrow.ipc.open_stream(process.stdout).read_all().unify_dictionaries()
-        except arrow.ArrowException:
-            table = None  # it has ended
+        except (arrow.ArrowException, OSError):
+            table = None  # it has ended too early
         said = process.stderr.read().decode('utf8', 'replace').strip()
     if process.returncode == REFUSED:
         raise ToolkitError(said)

@@ -32,7 +32,7 @@ def test_every_role_is_that_of_flags_that_exist():
     flags = vars(parser.parse_args([])).keys()
     assert parser.roles.keys() == flags
     found = {role: set(parser.with_role(role)) for roles in parser.roles.values() for role in roles}
-    own = {'train_file', 'dev_file', 'dev_share', 'test_file'}
+    own = {'train_file', 'dev_file', 'test_file'}
     described = {'text_columns', 'label_column', 'regression', 'metric'}
     source = {'bert_model', 'vocab_file', 'pretrained_bert_parameters', 'model_parameters'}
     run = {'output_dir', 'resume', 'gpu', 'gpus'}
@@ -43,7 +43,7 @@ def test_every_role_is_that_of_flags_that_exist():
         | source
         | run
         | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard', 'quiet'},
-        'own': own | described | {'text', 'probabilities'},
+        'own': own | described | {'dev_share', 'text', 'probabilities'},
         'source': source,
         'model': source | {'bert_dataset'},
         'run': run | {'task_name', 'seed'},

@@ -177,7 +177,7 @@ def test_no_file(tmp_path):
         rows.read_rows(tmp_path / 'd.parquet')
 
 
-@pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize('share', [0, 0.5, 0.9])
 def test_a_part_of_a_file(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
@@ -186,7 +186,7 @@ def test_a_part_of_a_file(path, share):
     )
 
 
-@pytest.mark.parametrize('place', [8, 200, 900, 3000, -3000, -1500, -700, -300, -100, -20])
+@pytest.mark.parametrize('place', [200, 3000, -3000, -1500, -300, -20])
 def test_one_byte_changed(path, place):
     """The file is read or refused in a sentence, whatever becomes of the process that reads it."""
     data = bytearray(path.read_bytes())
@@ -198,8 +198,27 @@ def test_one_byte_changed(path, place):
         assert str(error).startswith(f'{path}: ') and '\n' not in str(error)
 
 
+def change(monkeypatch, statement):
+    """Change something in the process that reads."""
+    code = parquet.CODE.replace('parquet.send()', f'{statement}; parquet.send()')
+    monkeypatch.setattr(parquet, 'CODE', code)
+
+
 def test_the_process_that_reads_ends_by_a_signal(path, monkeypatch):
     monkeypatch.setattr(parquet, 'CODE', 'import os; os.abort()')
+    assert failure(rows.read_rows, path) == (
+        f'{path}: not a Parquet file, or a damaged one (SIGABRT)'
+    )
+
+
+def test_the_process_that_reads_ends_half_way(tmp_path, monkeypatch):
+    change(
+        monkeypatch,
+        'import os; whole = parquet.unpack; parquet.unpack = lambda *args: '
+        '(part if number < 9 else os.abort() for number, part in enumerate(whole(*args)))',
+    )
+    path = tmp_path / 'd.parquet'
+    pq.write_table(pa.table({'text': [str(number) for number in range(20000)]}), path)
     assert failure(rows.read_rows, path) == (
         f'{path}: not a Parquet file, or a damaged one (SIGABRT)'
     )
@@ -237,8 +256,9 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize('name', BOMBS)
-@pytest.mark.parametrize('with_types', [True, False])
+@pytest.mark.parametrize(
+    ('name', 'with_types'), [(name, False) for name in BOMBS] + [('a long text on many rows', True)]
+)
 def test_a_file_that_unpacks_to_too_much(tmp_path, name, with_types):
     import resource
 
@@ -246,15 +266,9 @@ def test_a_file_that_unpacks_to_too_much(tmp_path, name, with_types):
     # Without pyarrow's own schema in it, the file does not say that the column was a dictionary.
     pq.write_table(pa.table(BOMBS[name]), path, store_schema=with_types, compression='zstd')
     limit = max(npz.ALWAYS_ALLOWED, npz.LARGEST_RATIO * path.stat().st_size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert failure(rows.read_rows, path) == f'{path}: would unpack to more than {limit} bytes'
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # 1 GB
-
-
-def change(monkeypatch, statement):
-    """Change something in the process that reads."""
-    code = parquet.CODE.replace('parquet.send()', f'{statement}; parquet.send()')
-    monkeypatch.setattr(parquet, 'CODE', code)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before < 2**20  # 1 GB
 
 
 @pytest.mark.parametrize(
