@@ -155,6 +155,43 @@ def test_losses_and_gradients(
     np.testing.assert_allclose(summed, 2 * gradient.sum(axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('is_multilabel', [False, True])
+def test_workers_divide_by_the_same_number(tiny_bert_without_dropout, is_multilabel):
+    """Two workers, one after the other, have the gradients of one and the weights of all rows."""
+    bert, vocab = load_bert(str(tiny_bert_without_dropout))
+    model = build_head(bert, 3, mx.cpu(), dropout=0.0)
+    model.collect_params().setattr('grad_req', 'add')
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, (ROWS, 3)).astype(np.float32) if is_multilabel else LABELS
+    dataset = make_dataset(rng, vocab, labels, WEIGHTS)
+    loss_function = step.loss_of(3, is_multilabel, WEIGHTS if is_multilabel else None)
+
+    def run(*workers):
+        model.collect_params().zero_grad()
+        found = [
+            step.gradients(
+                model, loss_function, dataset, np.arange(ROWS), 2, [mx.cpu()], 1.0, workers=worker
+            )
+            for worker in workers
+        ]
+        totals = [sum(weight for *_, weight in each) for each in found]
+        return totals, model.bert.word_embed[0].weight.grad().asnumpy()
+
+    pair = [
+        SimpleNamespace(
+            share=lambda parts, rank=rank: parts[rank::2],
+            gather=lambda own, count, shape: [np.zeros(shape)] * count,
+        )
+        for rank in range(2)
+    ]
+    (total,), gradient = run(ALONE)
+    totals, summed = run(*pair)
+    assert total == pytest.approx(ROWS if is_multilabel else WEIGHTS[LABELS].sum())
+    assert totals == [total, total]
+    np.testing.assert_allclose(summed, gradient, rtol=1e-4, atol=1e-6)
+    assert np.abs(gradient).max() > 1e-4
+
+
 def test_losses_of_large_outputs_are_finite():
     outputs = mx.nd.array([[200.0, -200.0], [-200.0, 200.0]])
     labels = mx.nd.array([[1.0, 0.0], [1.0, 0.0]])
