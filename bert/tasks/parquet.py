@@ -145,9 +145,11 @@ def unpack(arrow, path, file, limit, columns):
     target = arrow.schema([schema.field(name) for name in names], schema.metadata)
     yield target.empty_table()
     # A text that is repeated a million times takes some bytes in the file. Read as a dictionary it
-    # takes no more in memory, so that its size can be counted first.
+    # takes no more in memory, so that its size can be counted first. pyarrow cannot do so inside of
+    # lists and structures; there, the memory of this process is the limit.
     leaves = [described.schema.column(number) for number in range(len(described.schema))]
-    repeated = [leaf.path for leaf in leaves if leaf.physical_type == 'BYTE_ARRAY']
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == 'BYTE_ARRAY']
+    repeated = [name for name in texts if name in schema.names]
     reader = arrow.parquet.ParquetFile(file, read_dictionary=repeated, pre_buffer=False)
     count, left = 0, limit
     for batch in reader.iter_batches(BATCH, columns=names, use_threads=False):
@@ -171,12 +173,8 @@ def unpacked_size(arrow, array):
         lengths = arrow.compute.binary_length(words).cast(arrow.int64())
         total = arrow.compute.sum(lengths.take(array.indices)).as_py() or 0
         return total + VALUE * len(array)
-    if arrow.types.is_map(kind):
-        return sum(unpacked_size(arrow, part) for part in (array.keys, array.items))
     if arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
         return VALUE * len(array) + unpacked_size(arrow, array.flatten())
-    if arrow.types.is_struct(kind):
-        return sum(unpacked_size(arrow, part) for part in array.flatten())
     return max(array.nbytes, VALUE * len(array))
 
 
