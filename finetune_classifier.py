@@ -11,6 +11,7 @@ if __name__ == '__main__':
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -22,6 +23,7 @@ from bert.checkpoints.contents import Location
 from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
+from bert.finetuning.card import format_run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.finetuning.weights import with_weights
@@ -80,7 +82,8 @@ def answer_text(args):
 def finetune(argv, args, memory, workers):
     """Do the work of :func:`main` on each worker."""
     from bert.finetuning.inference import choose_casing
-    from bert.finetuning.output import LOG, choose_start, finished_result
+    from bert.finetuning.output import LOG
+    from bert.finetuning.start import choose_start, finished_result
     from bert.training.update import contexts as find_contexts
 
     files = finetuned = None
@@ -115,7 +118,9 @@ def finetune(argv, args, memory, workers):
                 log_to_file(memory, folder / 'inference.log')
             predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
             return {'epochs': [], 'best_epoch': None, 'test': predicted}
-        output = open_output(folder, task, model, vocab, lower, contexts, data, workers, args)
+        rows = {name: [len(each.labels) for each in datasets[name]] for name in ('train', 'dev')}
+        card = partial(format_run, args, task, rows, files.weights)
+        output = open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args)
         finished, saved = workers.from_first(
             lambda: choose_start(folder, task, output.identity, args.resume)
         )
@@ -231,7 +236,7 @@ def build_model(files, task, contexts, args):
     return add_head(bert, task.labels, contexts, args.dtype, weights, theirs), vocab
 
 
-def open_output(folder, task, model, vocab, lower, contexts, data, workers, args):
+def open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args):
     """Return the :class:`Output` of a training run; ``data`` is from :func:`hash_data`."""
     from bert.finetuning.output import Output
     from bert.model.parameters import digest
@@ -247,6 +252,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, args
         workers=workers,
         task_name=args.task_name or task.name,
         tensorboard=args.tensorboard,
+        card=card,
     )
 
 

@@ -18,7 +18,7 @@ from bert.cli.console import start_logging
 from bert.cli.flags import Parser, add_quiet_flag, process_count, seed
 from bert.cli.program import run
 from bert.cli.spelling import spell_out
-from bert.experiments import curves, logs, plans, recipes, report, results, runs, sections
+from bert.experiments import cards, curves, logs, plans, recipes, report, results, runs, sections
 from bert.finetuning.flags import check_args, complete
 from bert.finetuning.parser import build_flags as build_run_flags
 from bert.system import machine, packages
@@ -248,6 +248,7 @@ def run_tasks(args, passed, command):
         tables = results.tabulate_tasks(records, published)
         for style, extension in STYLES.items():
             write_text(output / f'results.{extension}', results.format_document(tables, style))
+        cards.write_cards(records, folders)
         shown = sections.make_sections(tables, records, folders, published, data)
         typed = format_command(data, command)
         report.write_report(output, typed, tables, shown, records, has_pictures)

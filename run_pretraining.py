@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 
 from bert.checkpoints import reading
+from bert.checkpoints.cards import write_card
 from bert.checkpoints.config import check_segments
 from bert.checkpoints.source import is_zoo_model, locate, locate_configuration
 from bert.cli.console import log_result, log_to_file, progress
 from bert.cli.program import run
 from bert.pretraining import batches as streams
+from bert.pretraining.card import format_run
 from bert.pretraining.flags import parse_args
 from bert.pretraining.instance_flags import layout_of, recipe_of
 from bert.pretraining.parser import PROFILED_STEPS, build_flags
@@ -120,6 +122,9 @@ def pretrain(args, memory, workers):
             )
             if args.do_training and workers.is_first:
                 add_line(folder, {'step': result['step'], 'eval': result['eval']}, events)
+        if args.do_training and workers.is_first:
+            weights = location if has_weights(args) else None
+            write_card(folder / 'model', format_run(args, weights, result['eval']))
     return result
 
 

@@ -18,7 +18,6 @@ html_theme = 'furo'
 html_title = project
 highlight_language = 'none'
 smartquotes = False  # they would make a dash of the two hyphens of a flag
-templates_path, html_static_path = [], []
 
 autodoc_member_order = 'groupwise'
 napoleon_google_docstring = False

@@ -17,7 +17,6 @@ ASSIGNMENT = re.compile(r'([A-Z_]+)=(.*)', re.S)
 RUNS = {
     'own data': [
         '--dev_file dev.csv --text_columns question answer',
-        '--dev_file dev.csv --test_file test.csv --text_columns question answer',
         '--only_inference --bert_model output_dir --test_file new.csv --output_dir answers',
         '-m bert.predict output_dir < rows.jsonl > answers.jsonl',
     ],
@@ -25,8 +24,11 @@ RUNS = {
     'converting': [
         '-m bert.convert minilm minilm_gluon --to gluon',
         '-m bert.convert minilm_gluon minilm_hf --to hf',
-        '-m bert.convert minilm_gluon minilm_onnx --to onnx',
         '-m bert.convert --compare minilm minilm_gluon',
+    ],
+    'ONNX': [
+        '-m bert.convert minilm minilm_gluon --to gluon',
+        '-m bert.convert minilm_gluon minilm_onnx --to onnx',
     ],
     'a program': ['loop.py minilm'],
     'GLUE': [

@@ -21,7 +21,7 @@ import numpy as np
 from conftest import ROOT
 
 import bert  # noqa: F401 (prepares for MXNet)
-from bert.checkpoints import config, download, gluon, huggingface, reading, sentences
+from bert.checkpoints import cards, config, download, gluon, huggingface, reading, sentences
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
 from bert.experiments import logs
@@ -572,6 +572,27 @@ def of_file(path, names):
     return [(path / name).read_bytes() for name in names]
 
 
+def model_cards():
+    """Make the card of a model with all that there can be, and that of a stranger."""
+    from huggingface_hub import EvalResult
+
+    result = EvalResult('a', 'b/c', 'd', 'accuracy', 0.5, dataset_config='e', dataset_split='f')
+    facts = {'Flags': {'lr': 5e-05, 'labels': ['a', 'b'], 'regression': True}}
+    card = cards.Card('x', 'own/bert', ('own/data',), ('en',), 'mit', (result,), facts)
+    theirs = '---\nlicense: [mit, 1]\nlanguage:\n  en: 0x1f\ndate: 2020-01-01\n---\n# A model\n'
+    return [cards.format_card(card, cards.CLASSIFICATION, 'hf').encode(), theirs.encode()]
+
+
+def read_model_card(path):
+    card = cards.read_card(path.parent)
+    if card:
+        text = cards.format_card(card, cards.MASKED, 'gluon')
+        path.write_text(text, encoding='utf8')
+        again = cards.read_card(path.parent)
+        assert cards.format_card(again, cards.MASKED, 'gluon') == text
+        assert '\x1b' not in text
+
+
 TARGETS = {
     'GLUE MRPC': glue_target('MRPC'),
     'GLUE CoLA': glue_target('CoLA'),
@@ -674,6 +695,7 @@ TARGETS = {
         mutations.json_tree,
         read_finetuned,
     ),
+    'README.md': Target('README.md', model_cards, mutations.text, read_model_card),
     'modules.json': Target(
         'modules.json',
         lambda: [json.dumps(MODULES).encode(), json.dumps(MODULES[:2]).encode()],

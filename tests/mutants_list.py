@@ -548,7 +548,7 @@ TRAINING = [
     (
         '--resume with other flags',
         'bert/training/folder.py',
-        'if before != now:',
+        'if before != now and (before or now):',
         "if before != now and name == 'devices':",
         f'{FINETUNE}another_run_is_not_resumed',
     ),
@@ -992,6 +992,37 @@ CHECKPOINTS = [
         "('word_embed.0.weight', 'decoder.3.weight', 'decoder.3.bias')",
         "('word_embed.0.weight', 'decoder.3.weight')",
         'tests/convert/test_comparison.py::test_other_ids_of_the_same_tokens',
+    ),
+]
+
+CARDS = [
+    (
+        "somebody else's README.md is overwritten",
+        'bert/checkpoints/cards.py',
+        'if path.exists() and not is_ours(folder):',
+        'if False:',
+        'tests/checkpoints/test_cards.py::test_the_readme_of_somebody_else_stays',
+    ),
+    (
+        'a label ends its code',
+        'bert/checkpoints/cards.py',
+        "fence = '`' * (1 + max(map(len, re.findall('`+', text)), default=0))",
+        "fence = '`'",
+        'tests/checkpoints/test_cards.py::test_nothing_that_was_said_is_markdown',
+    ),
+    (
+        'a private model is added to a public one',
+        'bert/checkpoints/upload.py',
+        'if private and not api.model_info(repository).private:',
+        'if False:',
+        'tests/checkpoints/test_upload.py::test_a_public_model_is_not_taken_for_a_private_one',
+    ),
+    (
+        'a name comes before a folder',
+        'bert/checkpoints/source.py',
+        'if path.is_dir():\n        if',
+        'if path.is_dir() and source not in installed.INSTALLED:\n        if',
+        'tests/checkpoints/test_installed.py::test_a_folder_of_the_same_name_comes_first',
     ),
 ]
 
@@ -1505,6 +1536,20 @@ CLI = [
         'tests/cli/test_cli_flags.py',
     ),
     (
+        'other libraries may log what they like',
+        'bert/cli/console.py',
+        "return record.name == 'root' or record.levelno >= logging.WARNING",
+        'return True',
+        'tests/cli/test_console.py::test_other_libraries_are_heard_only_if_they_warn',
+    ),
+    (
+        '--quiet hides the results',
+        'bert/cli/console.py',
+        "return hasattr(record, 'is_result') or",
+        'return',
+        'tests/cli/test_console.py::test_quiet',
+    ),
+    (
         'the log of a resumed run begins anew',
         'bert/cli/console.py',
         "mode='a' if append else 'w'",
@@ -1521,6 +1566,7 @@ MUTANTS = [
     *MODEL,
     *OPERATORS,
     *CHECKPOINTS,
+    *CARDS,
     *CONVERT,
     *TASKS,
     *FINETUNING,

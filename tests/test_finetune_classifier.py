@@ -9,15 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, WORDS, approximately, need_bfloat16, read_events, spoil_array, stop_at
+from huggingface_hub import ModelCard
 
 import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert import embed, ops
-from bert.checkpoints import reading
+from bert.checkpoints import cards, reading
 from bert.experiments import logs
 from bert.finetuning import evaluation
 from bert.finetuning import flags as finetuning_flags
@@ -163,6 +165,7 @@ def test_exactly_these_files(mrpc):
     output, result = mrpc
     assert sorted(os.listdir(output)) == [
         'MRPC.tsv',
+        'README.md',
         'config.json',
         'finetune.json',
         'finetune.log',
@@ -197,6 +200,74 @@ def test_a_quiet_run(mrpc, glue_dir, tiny_bert, tmp_path, capsys):
     printed = capsys.readouterr().err
     assert found['test'] == ['MRPC.tsv']
     assert re.fullmatch(r'INFO:root:validation metrics:accuracy:\S+,f1:\S+\n', printed)
+
+
+def test_the_card(mrpc, tiny_bert):
+    output, result = mrpc
+    data = ModelCard.load(output / 'README.md').data
+    best = result['epochs'][result['best_epoch'] - 1]['dev']
+    found = {each.metric_type: each.metric_value for each in data.eval_results}
+    assert found == {name: round(value, 4) for name, value in best.items()}
+    # 22 rows are not those of GLUE's MRPC.
+    assert (data.datasets, data.language, data.license) == (None, ['en'], 'unknown')
+    facts = data.mxnet_bert_toolkit
+    assert facts['Training'] == {
+        'weights': str(tiny_bert),
+        'task': 'MRPC',
+        'training rows': 22,
+        'rows of the published training set': 3668,
+        'dev rows': 9,
+        'labels': ['0', '1'],
+        'epochs': 3,
+        'best epoch': result['best_epoch'],
+    }
+    flags = facts['Flags']
+    assert (flags['batch_size'], flags['lr'], flags['seed']) == (4, 5e-3, 2)
+    assert not {'output_dir', 'log_interval', 'bias_correction'} & set(flags)
+    assert str(output.parent) not in (output / 'README.md').read_text()
+
+
+def test_cards_of_folders_with_a_readme(glue_dir, tiny_bert, tmp_path, capsys):
+    """That of an earlier run is replaced, anybody else's stays."""
+    flags = ['--bert_model', tiny_bert, *SMALL, '--epochs', '1']
+    (tmp_path / 'README.md').write_text('# My project\n')
+    finetune(tmp_path, *flags)
+    assert (tmp_path / 'README.md').read_text() == '# My project\n'
+    sentence = f'{tmp_path}/README.md is not a model card of this program: it stays'
+    assert capsys.readouterr().err.count(sentence) == 1
+    (tmp_path / 'README.md').unlink()
+    for batch_size in (4, 8):
+        finetune(tmp_path, *flags, '--batch_size', batch_size)
+        card = ModelCard.load(tmp_path / 'README.md')
+        assert card.data.mxnet_bert_toolkit['Flags']['batch_size'] == batch_size
+
+
+def test_the_card_of_a_model_of_own_data(tiny_bert, tmp_path, monkeypatch):
+    """Names of files are as they were typed; the fine-tuned base passes on its own base."""
+    monkeypatch.chdir(tmp_path)
+    rows = ''.join(f'{text},{label}\n' for text, label in [('a film', 'b|ad'), ('plot', '`')] * 2)
+    (tmp_path / 'x.csv').write_text(f'text,label\n{rows}')
+    shutil.copytree(tiny_bert, 'base')
+    made = cards.Card('tiny', base='own/tiny', languages=('de',), license='mit')
+    cards.write_card('base', cards.format_card(made, cards.ENCODER, 'hf'))
+    own = '--train_file x.csv --dev_file ./x.csv --text_columns text --label_column label'.split()
+    finetune('out', '--bert_model', 'base', *own, '--epochs', '1')
+    data = ModelCard.load('out/README.md').data
+    assert (data.base_model, data.language, data.license) == ('own/tiny', ['de'], 'mit')
+    assert data.datasets is None
+    (result,) = data.eval_results
+    assert (result.dataset_name, result.metric_type) == ('./x.csv', 'accuracy')
+    assert data.mxnet_bert_toolkit['Training'] == {
+        'weights': 'base',
+        'training file': 'x.csv',
+        'dev file': './x.csv',
+        'training rows': 4,
+        'dev rows': 4,
+        'labels': ['`', 'b|ad'],
+        'epochs': 1,
+        'best epoch': 1,
+    }
+    assert '- labels: `` ` ``, `b|ad`\n' in Path('out/README.md').read_text()
 
 
 def test_log_lines_in_the_form_of_the_original(mrpc):
@@ -1186,7 +1257,7 @@ def assert_same_bits(one, other):
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
     for name in names:
-        if name.endswith(('.params', '.tsv', '.npz')):
+        if name.endswith(('.params', '.tsv', '.npz', '.md')):
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert without_times(one) == without_times(other)
     epochs = [json.loads((folder / 'finetune.json').read_text()) for folder in (one, other)]

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import ROOT
+from huggingface_hub import ModelCard
 
 import bert
 import glue
@@ -140,6 +141,28 @@ def test_each_epoch_of_a_run_is_told_once(finished):
         begin = f'INFO:root:MRPC seed {seed}, epoch {number}: {dev}, {values["seconds"]:.1f} s'
         assert line.startswith(begin)
         assert bool(re.fullmatch(r', \d\d:\d\d left', line[len(begin) :])) == (number == 1)
+
+
+def test_the_card_of_the_best_run_has_all_seeds(finished):
+    """By hand: of two numbers, the mean and the interval of 12.706 standard errors around it."""
+    output, _ = finished
+    runs = {seed: ModelCard.load(folder_of(output, seed) / 'README.md').data for seed in (1, 2)}
+    records = {
+        seed: json.loads((folder_of(output, seed) / 'result.json').read_text()) for seed in (1, 2)
+    }
+    best = {seed: r['epochs'][r['best_epoch'] - 1]['dev'] for seed, r in records.items()}
+    for seed, data in runs.items():
+        found = {each.metric_type: each.metric_value for each in data.eval_results}
+        assert found == {name: round(value, 4) for name, value in best[seed].items()}
+        assert data.mxnet_bert_toolkit['Flags']['seed'] == seed
+    winner = 2 if best[2]['accuracy'] > best[1]['accuracy'] else 1
+    assert 'Several seeds' not in runs[3 - winner].mxnet_bert_toolkit
+    table = runs[winner].mxnet_bert_toolkit['Several seeds']
+    assert table['seeds'] == [1, 2] and table['this model'] == f'seed {winner}, the best'
+    one, two = (best[seed]['f1'] for seed in (1, 2))
+    mean, half = (one + two) / 2, 12.7062 * abs(one - two) / 2
+    numbers = [float(word) for word in re.findall(r'-?\d+\.\d+', table['best f1'])]
+    assert numbers == pytest.approx([mean, mean - half, mean + half], abs=2e-4)
 
 
 def test_quiet_runs_are_the_same_runs(finished, command, environment, tmp_path):

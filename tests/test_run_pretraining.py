@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import ROOT, approximately, need_bfloat16, read_events, spoil_array, stop_at
+from huggingface_hub import ModelCard
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
@@ -189,13 +190,26 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r'Eval cost=\d+\.\ds', messages[-1])
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
     tokenizer = {'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'}
-    model = {'config.json', 'model.safetensors', *tokenizer}
+    model = {'README.md', 'config.json', 'model.safetensors', *tokenizer}
     assert written == {
         'out.npz',
         *(f'ckpt_dir/0000020.{kind}' for kind in ('params', 'states')),
         *(f'ckpt_dir/{name}' for name in ('metrics.jsonl', 'pretraining.log')),
         *(f'ckpt_dir/model/{name}' for name in model),
     }
+    card = ModelCard.load(tmp_path / 'ckpt_dir' / 'model' / 'README.md').data
+    assert (card.pipeline_tag, card.library_name) == ('fill-mask', 'transformers')
+    shares = {each.metric_name: each.metric_value for each in card.eval_results}
+    assert shares['mlm_acc'] == round(result['eval']['mlm_acc'] / 100, 4)
+    assert shares['nsp_loss'] == round(result['eval']['nsp_loss'], 4)
+    facts = card.mxnet_bert_toolkit
+    assert facts['Training'] == {
+        'weights': f'random, in the sizes of {folder}/tiny/config.json',
+        'data': 'out.npz',
+        'held-out data': 'out.npz',
+        'steps': 20,
+    }
+    assert facts['Flags']['batch_size'] == 32 and 'ckpt_dir' not in facts['Flags']
     logged = lines(tmp_path / 'ckpt_dir')
     assert [line['step'] for line in logged] == [*range(1, 21), 20]
     assert logged[-1]['eval'] == result['eval']
@@ -436,7 +450,7 @@ def test_resumed_run_has_the_same_bits(train, tmp_path, monkeypatch):
     assert lines(whole) == lines(parts)
     assert training_states.saved_steps(whole) == [5, 10, 14]
     assert training_states.saved_steps(parts) == [7, 10, 14]
-    for name in ('model.safetensors', 'config.json'):
+    for name in ('model.safetensors', 'config.json', 'README.md'):
         assert (whole / 'model' / name).read_bytes() == (parts / 'model' / name).read_bytes()
     # The last step has been reached already.
     result = train(**flags, name='parts', start_step='auto')

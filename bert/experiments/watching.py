@@ -1,12 +1,12 @@
 """What is shown of a run while it goes on: a progress bar, or a log line for each epoch."""
 
 import logging
-import time
 
 from bert.cli.console import make_bar
 from bert.experiments.logs import TRAINING
 from bert.experiments.results import flatten, format_cell
 from bert.system.files import parse_json
+from bert.tasks.metrics import is_number
 from bert.training.folder import METRICS_FILE
 
 
@@ -31,39 +31,50 @@ class Watch:
         self.run, self.log = run, log
         self.epochs, self.total = settings.get('epochs'), settings.get('training_steps')
         self.path = run.folder / METRICS_FILE
-        self.offset = 0
-        # What an earlier process has written is not shown again.
-        self.begun = max((values.get('step', 0) for values in self._new_lines()), default=0)
-        self.since = time.monotonic()
         self.dev = ''
         self.bar = make_bar(None, str(run), 'step', position=line)
-        self.bar.initial = self.begun
+        self._begin()
+
+    def _begin(self):
+        """Pass over what an earlier process has written."""
+        self.offset = self.step = self.epoch_end = 0
+        for values in self._new_lines():
+            self._count(values)
+        self.bar.initial = self.step
+
+    def _count(self, values):
+        self.step = values['step']
+        if 'seconds' in values:
+            self.epoch_end = self.step
 
     def look(self):
         """Show what the run has written since the last call."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self.offset:  # a run that goes on has cut the file, and a new one emptied it
+            self._begin()
         for values in self._new_lines():
-            if 'seconds' in values:
+            if is_number(values.get('seconds')):
                 self._end_epoch(values)
-            elif {'epoch', 'step', 'loss'} <= values.keys():
+            elif is_number(values.get('loss')):
                 self._move(values)
+            self._count(values)
 
     def _new_lines(self):
-        """Yield the values of each complete new line of ``metrics.jsonl``."""
-        size = self.path.stat().st_size if self.path.is_file() else 0
-        if size < self.offset:  # a run that goes on cuts the file first, and a new one empties it
-            self.offset, self.begun = size, self.begun if size else 0
-        if size == self.offset:
+        """Yield the values of each complete new line of ``metrics.jsonl``, which have a step."""
+        if not self.path.is_file():
             return
         with open(self.path, 'rb') as file:
             file.seek(self.offset)
-            lines, _, rest = file.read(size - self.offset).rpartition(b'\n')
-        self.offset = size - len(rest)
+            lines, newline, _ = file.read().rpartition(b'\n')
+        self.offset += len(lines + newline)
         for line in lines.splitlines():
             try:
                 values = parse_json(line.decode('utf8'))
             except ValueError:
-                continue  # the end of a line whose beginning has been cut
-            if isinstance(values, dict):
+                continue  # such as the end of a line whose beginning has been cut
+            if isinstance(values, dict) and all(
+                is_number(values.get(n)) for n in ('epoch', 'step')
+            ):
                 yield values
 
     def _move(self, values):
@@ -85,9 +96,10 @@ class Watch:
         if not self.bar.disable:
             return
         left = ''
-        if self.total and values['step'] < self.total:
-            pace = (time.monotonic() - self.since) / max(values['step'] - self.begun, 1)
-            left = f', {self.bar.format_interval((self.total - values["step"]) * pace)} left'
+        updates = values['step'] - self.epoch_end
+        if self.total and values['step'] < self.total and updates > 0:
+            seconds = (self.total - values['step']) * values['seconds'] / updates
+            left = f', {self.bar.format_interval(seconds)} left'
         logging.info(
             '%s, epoch %s: %s%.1f s%s',
             self.run,

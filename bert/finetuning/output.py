@@ -5,16 +5,16 @@ import logging
 import shutil
 import time
 
+from bert.checkpoints import cards
 from bert.checkpoints.contents import FINETUNED
 from bert.checkpoints.gluon import read_gluon
 from bert.checkpoints.writing import describe_labels, write_description
 from bert.cli.console import log_result
-from bert.finetuning.progress import History, Position, is_saved
+from bert.finetuning.progress import History, Position
 from bert.model import parameters
 from bert.system.errors import Stopped, ToolkitError
-from bert.system.files import read_json, write_json, write_text
+from bert.system.files import write_json, write_text
 from bert.tasks import metrics
-from bert.tasks.predictions import predictions_path
 from bert.tasks.table import OTHER_NAMES
 from bert.training import folder, states
 from bert.training.events import EventFile
@@ -25,77 +25,6 @@ LOG = 'finetune.log'
 LOGS = (LOG, folder.METRICS_FILE)
 # The second is for the case that the first gets damaged.
 KEPT_STATES = 2
-
-
-def choose_start(output, task, identity, resume):
-    """Find out where to begin, and log what the folder holds from an earlier run.
-
-    Parameters
-    ----------
-    output : Path
-    task : bert.tasks.table.Task
-    identity : dict
-        See :func:`bert.training.folder.identify`.
-    resume : bool
-        Whether to go on with the earlier run.
-
-    Returns
-    -------
-    bool, dict or None
-        Whether the run is already finished, and what :meth:`Output.save_state` saved if it is to
-        go on.
-
-    Raises
-    ------
-    UsageError
-        If ``resume`` is set but the run there is a different one.
-    """
-    description = output / FINETUNED
-    earlier = read_json(description) if description.is_file() else {}
-    if 'run' in earlier:
-        if resume:
-            folder.require_same(earlier['run'], identity, output)
-            logging.info('the run in %s is finished: nothing is left to do', output)
-        else:
-            logging.info('the finished run in %s is replaced', output)
-        return resume, None
-    step, saved = states.newest(output / STATES)
-    if step and not is_saved(saved, task):
-        path = states.states_path(output / STATES, step)
-        raise ToolkitError(f'{path}: not a checkpoint of this program')
-    if not step:
-        if resume:
-            logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
-        elif earlier.get('epochs'):
-            logging.info('the fine-tuned model in %s is replaced', output)
-        return False, None
-    if resume:
-        folder.require_same(saved['run'], identity, output)
-    epochs = len(saved['epochs'])
-    where = f'step {step}, in epoch {epochs + 1},' if saved['seen'] else f'epoch {epochs}'
-    logging.info(
-        '%s of an earlier run is complete; --resume goes on from there%s',
-        where,
-        '' if resume else ', but without it this run starts anew',
-    )
-    return False, saved if resume else None
-
-
-def finished_result(output, test):
-    """Return the result of a finished run.
-
-    Parameters
-    ----------
-    output : Path
-    test : list of bert.finetuning.data.Dataset
-    """
-    description = read_json(output / FINETUNED)
-    if not metrics.are_epochs(description.get('epochs'), description.get('best_epoch')):
-        raise ToolkitError(f'{output / FINETUNED}: not the results of a run')
-    return {
-        **{name: description[name] for name in ('epochs', 'best_epoch')},
-        'test': [predictions_path(output, dataset.split).name for dataset in test],
-    }
 
 
 def parameters_name(task_name, epoch):
@@ -109,7 +38,8 @@ class Output:
     It holds ``model_bert_TASK_EPOCH.params`` (TASK as it was called when the run began, SST or
     SST-2, and epochs from 0), ``config.json``, ``vocab.txt`` and
     ``tokenizer_config.json`` in Hugging Face's layout, ``finetune.json`` with the task, the labels
-    and the best epoch, both logs, and until the run is finished a folder ``resume``.
+    and the best epoch, ``README.md`` for readers, both logs, and until the run is finished a folder
+    ``resume``.
 
     Parameters
     ----------
@@ -129,10 +59,22 @@ class Output:
         What the user calls the task.
     tensorboard : bool
         Whether to write event files.
+    card : function
+        Makes the model's card from a history.
     """
 
     def __init__(
-        self, path, task, description, flags, identity, can_resume, workers, task_name, tensorboard
+        self,
+        path,
+        task,
+        description,
+        flags,
+        identity,
+        can_resume,
+        workers,
+        task_name,
+        tensorboard,
+        card,
     ):
         self.path = path
         self.task = task
@@ -143,6 +85,7 @@ class Output:
         self.can_resume = can_resume
         self.workers = workers
         self.tensorboard = tensorboard
+        self.card = card
         self.events = None
         self.is_new = True  # nothing of this run is saved yet
 
@@ -290,6 +233,7 @@ class Output:
         self.is_new = False
         with contextlib.suppress(FileNotFoundError):
             (self.path / FINETUNED).unlink()
+        cards.remove_card(self.path)
         shutil.rmtree(self.path / STATES, ignore_errors=True)
         later = []
         for name in self.task_names():
@@ -301,7 +245,7 @@ class Output:
             logging.info('moved the later epochs of an earlier run to %s', earlier)
 
     def _write_finetuned(self, history, **more):
-        """Write ``finetune.json``."""
+        """Write ``finetune.json`` and the card."""
         write_json(
             self.path / FINETUNED,
             {
@@ -313,3 +257,6 @@ class Output:
                 **more,
             },
         )
+        written = cards.write_card(self.path, self.card(history))
+        if not written and len(history.epochs) == 1:
+            logging.info('%s is not a model card of this program: it stays', self.path / cards.CARD)

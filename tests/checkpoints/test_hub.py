@@ -20,7 +20,8 @@ FILES = {
     'vocab.txt': b'[PAD]\n',
     '1_Pooling/config.json': b'{"word": 1}',
     'model.safetensors': os.urandom(100000),
-    'README.md': b'not fetched',
+    'README.md': b'---\nlicense: mit\n---\n',
+    'notes.txt': b'not fetched',
 }
 
 
@@ -96,7 +97,7 @@ def test_the_cache_is_that_of_huggingface_hub(served, zoo_server, tmp_path):
     assert huggingface_hub.try_to_load_from_cache('own/bert', 'config.json') == str(
         folder / 'config.json'
     )
-    fetched = {name: content for name, content in FILES.items() if name != 'README.md'}
+    fetched = {name: content for name, content in FILES.items() if name != 'notes.txt'}
     found = huggingface_hub.scan_cache_dir(cache)
     (repository,) = found.repos
     (revision,) = repository.revisions

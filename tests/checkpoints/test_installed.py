@@ -20,7 +20,9 @@ def package(tmp_path, monkeypatch):
     write_tiny_bert(folder / 'model')
     (folder / '__init__.py').write_text('raise RuntimeError("imported")')
     monkeypatch.syspath_prepend(str(folder.parent))
-    monkeypatch.setitem(installed.INSTALLED, 'tiny', Package('a-tiny==1', 'a_tiny_model', 'model'))
+    monkeypatch.setitem(
+        installed.INSTALLED, 'tiny', Package('a-tiny==1', 'a_tiny_model', 'model', 'own/tiny')
+    )
     monkeypatch.chdir(tmp_path)
     return folder / 'model'
 

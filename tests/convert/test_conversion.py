@@ -1,6 +1,8 @@
 """Golden models converted to each kind and back, and conversions that must fail."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +11,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 from conftest import failure, parameters_of, write_tiny_bert
+from huggingface_hub import ModelCard
 
-from bert.checkpoints import writing
+from bert.checkpoints import cards, writing
 from bert.convert import comparison, conversion, witnesses
 from bert.convert.__main__ import main
 from bert.model import load_bert, save_huggingface
@@ -50,18 +53,45 @@ def test_a_round_trip_changes_no_byte(name, kinds, converted):
         assert max(differences.values()) < 1e-5
         results.append(contents_of(folder))
     assert results[0] == results[2]
+    both = {'config.json', 'tokenizer_config.json', 'README.md'}
     names = {
-        'gluon': {'model.params', 'vocab.vocab', 'config.json', 'tokenizer_config.json'},
+        'gluon': {'model.params', 'vocab.vocab', *both},
         'hf': {
             'model.safetensors',
-            'config.json',
             'vocab.txt',
             'tokenizer.json',
-            'tokenizer_config.json',
+            *both,
         },
     }
     for kind, files in zip(kinds, results):
         assert set(files) == names[kind]
+
+
+def test_a_card_goes_with_the_model(tmp_path, capsys):
+    """What it says of the training stays; the library and the examples are those of the kind."""
+    folder = tmp_path / 'finetuned'
+    shutil.copytree(golden.find('hf_classifier'), folder)
+    facts = {'Flags': {'lr': 1e-3}}
+    made = cards.Card('a', 'own/bert', ('own/data',), ('de',), 'mit', facts=facts)
+    cards.write_card(folder, cards.format_card(made, cards.CLASSIFICATION, 'output'))
+    for kind, library in [('hf', 'transformers'), ('gluon', 'gluonnlp')]:
+        main([str(folder), str(tmp_path / kind), '--to', kind])
+        assert cards.read_card(tmp_path / kind) == made
+        data = ModelCard.load(tmp_path / kind / 'README.md').data
+        assert (data.library_name, data.pipeline_tag) == (library, 'text-classification')
+        folder = tmp_path / kind
+
+
+@pytest.mark.parametrize(
+    ('name', 'use'),
+    [('hf_encoder', 'feature-extraction'), ('hf_pretraining', 'fill-mask')],
+)
+def test_the_card_of_a_model_without_one(name, use, tmp_path, capsys):
+    main([str(golden.find(name)), str(tmp_path / 'x'), '--to', 'hf'])
+    data = ModelCard.load(tmp_path / 'x' / 'README.md').data
+    assert (data.pipeline_tag, data.license, data.model_name) == (use, 'unknown', name)
+    # No path of this machine is in it.
+    assert not re.search(r'/(?!huggingface|www)\w+/', (tmp_path / 'x' / 'README.md').read_text())
 
 
 PLAIN = """

@@ -137,6 +137,7 @@ def test_its_weights_are_integers_and_its_outputs_near(name, tmp_path, capsys):
     assert lines[2].startswith('model.onnx: ')
     assert lines[3].startswith('float32 and int8: ')
     assert sorted(path.name for path in target.iterdir()) == [
+        'README.md',
         'config.json',
         'model.onnx',
         'tokenizer.json',

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import failure
 
-from bert.finetuning import output, progress
+from bert.finetuning import output, progress, start
 from bert.tasks.table import TASKS
 from bert.training.folder import require_same
 
@@ -27,14 +27,14 @@ def test_a_run_that_does_not_say_how_it_was_made(tmp_path, run):
     sentence = f'{tmp_path}: the run there does not say how it was made'
     assert failure(require_same, run, IDENTITY, tmp_path) == sentence
     (tmp_path / 'finetune.json').write_text(json.dumps({'run': run}))
-    assert failure(output.choose_start, tmp_path, MRPC, IDENTITY, True) == sentence
-    assert output.choose_start(tmp_path, MRPC, IDENTITY, False) == (False, None)
+    assert failure(start.choose_start, tmp_path, MRPC, IDENTITY, True) == sentence
+    assert start.choose_start(tmp_path, MRPC, IDENTITY, False) == (False, None)
 
 
 @pytest.mark.parametrize('content', [{}, {'epochs': 5, 'best_epoch': 1}, {'epochs': [5]}])
 def test_results_of_another_shape(tmp_path, content):
     (tmp_path / 'finetune.json').write_text(json.dumps(content))
-    sentence = failure(output.finished_result, tmp_path, [])
+    sentence = failure(start.finished_result, tmp_path, [])
     assert sentence == f'{tmp_path}/finetune.json: not the results of a run'
 
 
@@ -67,5 +67,5 @@ def test_what_is_a_saved_run():
 
 def test_a_saved_run_of_another_shape(tmp_path, monkeypatch):
     monkeypatch.setattr(output.states, 'newest', lambda folder: (3, {'step': 3}))
-    sentence = failure(output.choose_start, tmp_path, MRPC, IDENTITY, True)
+    sentence = failure(start.choose_start, tmp_path, MRPC, IDENTITY, True)
     assert sentence == f'{tmp_path}/resume/0000003.states: not a checkpoint of this program'
