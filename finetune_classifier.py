@@ -23,7 +23,7 @@ from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, loc
 from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
 from bert.finetuning.card import card_of_run
-from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
+from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.finetuning.summary import write_page
 from bert.finetuning.weights import with_weights
@@ -37,7 +37,7 @@ from bert.tasks.predictions import (
     write_outputs,
     write_test_predictions,
 )
-from bert.tasks.table import ALL_TASKS, own_task
+from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, own_task
 from bert.training import schedule
 from bert.training.batches import training_batches
 from bert.training.failures import naming_step
@@ -97,7 +97,7 @@ def finetune(argv, args, memory, workers):
     if args.resume:
         labels = workers.from_first(lambda: labels_of_run(args.output_dir, task))
         task = replace(task, labels=labels and tuple(labels))
-    examples = read_examples(task, with_training=not args.only_inference)
+    task, examples = read_task(task, not args.only_inference, args.dev_share)
     files = files or find_model(args)
     model, vocab = build_model(files, task, contexts, args)
     by_flag = args.do_lower_case or args.cased
@@ -192,6 +192,7 @@ def choose_task(args, finetuned):
         metric=args.metric,
         labels=labels,
         is_multilabel=is_multilabel,
+        number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
     )
 
 
@@ -243,7 +244,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, card
         folder,
         task,
         {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
-        remembered_flags(args),
+        {**remembered_flags(args), **({NUMBER_LABELS: True} if task.number_labels else {})},
         identify(fixed_flags(args), contexts, data, digest(model), workers.count),
         # The states of MXNet's own optimizers differ in form; some hold more than arrays.
         can_resume=is_resumable(args.optimizer),

@@ -1096,7 +1096,7 @@ TASKS = [
     ),
     (
         'quotes in GLUE files are special',
-        'bert/tasks/files.py',
+        'bert/tasks/rows.py',
         "line.rstrip('\\r').split('\\t')) for number",
         "line.rstrip('\\r').replace('\"', '').split('\\t')) for number",
         'tests/tasks/test_task_files.py::test_quotes_and_odd_line_ends_are_text',
@@ -1114,6 +1114,27 @@ TASKS = [
         'return sorted(found, key=int)',
         'return sorted(found)',
         'tests/tasks/test_task_files.py::test_labels_are_found_and_sorted',
+    ),
+    (
+        'numbers in predicted rows written in another way',
+        'bert/tasks/rows.py',
+        'members[name] = line[start:end]',
+        'members[name] = _to_json(json.loads(line[start:end]))',
+        'tests/tasks/test_rows.py::test_json_values_stay_as_they_are_written',
+    ),
+    (
+        'numbers predicted as text',
+        'bert/tasks/predictions.py',
+        '(task.is_regression or task.number_labels)',
+        'task.is_regression',
+        'tests/tasks/test_rows.py::test_numbers_are_predicted_as_numbers',
+    ),
+    (
+        'an empty label is a label',
+        'bert/tasks/files.py',
+        'if not label.strip():',
+        'if not label:',
+        'tests/tasks/test_task_files.py::test_bad_files',
     ),
     (
         'the mean of the outputs before the softmax',
@@ -1160,6 +1181,20 @@ TASKS = [
 ]
 
 FINETUNING = [
+    (
+        'a dev set with other shares of the labels',
+        'bert/finetuning/holdout.py',
+        'stratify=classes',
+        'stratify=None',
+        'tests/finetuning/test_holdout.py::test_the_rows_are_those_of_scikit_learn',
+    ),
+    (
+        'a text in the training set and in the dev set',
+        'bert/finetuning/holdout.py',
+        'ids.setdefault(texts, len(ids)) for texts in examples.texts',
+        'number for number, texts in enumerate(examples.texts)',
+        'tests/finetuning/test_holdout.py::test_rows_with_the_same_text_stay_together',
+    ),
     (
         'several threads call a model at once',
         'bert/finetuning/inference.py',
