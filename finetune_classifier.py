@@ -12,19 +12,17 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert.checkpoints import reading
-from bert.checkpoints.config import check_segments
-from bert.checkpoints.contents import Location
-from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
+from bert.checkpoints.source import locate
 from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
+from bert.finetuning.base import build_model, find_finetuned, find_model
 from bert.finetuning.card import card_of_run
-from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_examples
+from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
+from bert.finetuning.summary import write_page
 from bert.finetuning.weights import with_weights
 from bert.system import machine
 from bert.system.errors import UsageError
@@ -36,14 +34,13 @@ from bert.tasks.predictions import (
     write_outputs,
     write_test_predictions,
 )
-from bert.tasks.table import ALL_TASKS, own_task
+from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, own_task
 from bert.training import schedule
 from bert.training.batches import training_batches
 from bert.training.failures import naming_step
 from bert.training.flags import is_resumable
 from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
-from bert.training.scratch import FROM_SCRATCH, is_from_scratch
 
 
 def main(argv=None):
@@ -96,7 +93,7 @@ def finetune(argv, args, memory, workers):
     if args.resume:
         labels = workers.from_first(lambda: labels_of_run(args.output_dir, task))
         task = replace(task, labels=labels and tuple(labels))
-    examples = read_examples(task, with_training=not args.only_inference)
+    task, examples = read_task(task, not args.only_inference, args.dev_share)
     files = files or find_model(args)
     model, vocab = build_model(files, task, contexts, args)
     by_flag = args.do_lower_case or args.cased
@@ -128,40 +125,9 @@ def finetune(argv, args, memory, workers):
             log_to_file(memory, folder / LOG, append=bool(saved))
         train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        output.close(history)
+        finished = workers.from_first(lambda: write_page(folder, task, examples, args, history))
+        output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
-
-
-class ModelFiles(NamedTuple):
-    """The locations of the model's parts."""
-
-    model: Location  # sizes, vocabulary and casing
-    weights: Optional[Location]  # the same, or that of a file of weights alone; None: from scratch
-
-
-def find_model(args):
-    """Find the model that the flags name, and fetch it if need be.
-
-    Sizes, vocabulary and casing come with the weights, except with a file of weights alone: then
-    they are those of --bert_model.
-    """
-    if is_from_scratch(args.bert_model, args.vocab_file):
-        return ModelFiles(locate_configuration(args.bert_model, args.vocab_file), None)
-    parameters = args.pretrained_bert_parameters or args.model_parameters
-    if parameters and is_parameter_file(parameters):
-        model = locate(args.bert_model, args.bert_dataset, with_weights=False)
-        return ModelFiles(model, locate(parameters))
-    location = locate(parameters or args.bert_model, args.bert_dataset)
-    return ModelFiles(location, location)
-
-
-def find_finetuned(files, args):
-    """Return what the model of --bert_model says of itself if it is fine-tuned, or None."""
-    if is_zoo_model(args.bert_model) or is_parameter_file(args.bert_model):
-        return None
-    parameters = args.model_parameters
-    is_model = not parameters or is_parameter_file(parameters)
-    return reading.read_finetuned(files.model.folder if is_model else Path(args.bert_model))
 
 
 def choose_task(args, finetuned):
@@ -190,46 +156,8 @@ def choose_task(args, finetuned):
         metric=args.metric,
         labels=labels,
         is_multilabel=is_multilabel,
+        number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
     )
-
-
-def build_model(files, task, contexts, args):
-    """Build BERT with a head for the task, and load its weights.
-
-    Returns
-    -------
-    gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
-    """
-    from bert.finetuning.prediction import add_head
-    from bert.model.build import finish_initialization
-    from bert.model.loading import build_located
-    from bert.model.parameters import set_encoder
-    from bert.training import update
-
-    update.seed_step(args.seed, 0)
-    weights = None
-    if files.weights is files.model:
-        weights = reading.read_weights(files.weights)
-    bert, vocab = build_located(files.model, contexts, weights)
-    if args.max_len > bert.settings['max_length']:
-        raise UsageError(
-            f'--max_len {args.max_len} is more than the {bert.settings["max_length"]} positions '
-            'of this model'
-        )
-    if task.has_pairs:
-        check_segments(bert.settings, files.model.config or files.model.folder)
-    if files.weights is None:
-        logging.info(FROM_SCRATCH)
-        finish_initialization(bert, contexts[0])
-        return add_head(bert, task.labels, contexts, args.dtype), vocab
-    if weights is None:
-        reading.check_vocab(files.weights, vocab)
-        weights = reading.read_weights(files.weights)
-    if not args.only_inference and not args.model_parameters:
-        set_encoder(bert, weights)
-        return add_head(bert, task.labels, contexts, args.dtype), vocab
-    theirs = reading.read_labels(files.weights, weights)[0] if weights.head else None
-    return add_head(bert, task.labels, contexts, args.dtype, weights, theirs), vocab
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args):
@@ -241,7 +169,7 @@ def open_output(folder, task, model, vocab, lower, contexts, data, workers, card
         folder,
         task,
         {'settings': model.bert.settings, 'vocab': vocab, 'lower': lower},
-        remembered_flags(args),
+        {**remembered_flags(args), **({NUMBER_LABELS: True} if task.number_labels else {})},
         identify(fixed_flags(args), contexts, data, digest(model), workers.count),
         # The states of MXNet's own optimizers differ in form; some hold more than arrays.
         can_resume=is_resumable(args.optimizer),

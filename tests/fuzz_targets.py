@@ -24,13 +24,13 @@ import bert  # noqa: F401 (prepares for MXNet)
 from bert.checkpoints import cards, config, download, gluon, huggingface, reading, sentences
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
-from bert.experiments import logs
 from bert.pretraining import batches, corpus, sources
 from bert.pretraining import files as text_files
 from bert.pretraining.shards import write_npz
+from bert.report import logs
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
-from bert.tasks import files, predictions, submission
+from bert.tasks import files, rows, submission
 from bert.tasks.table import TASKS, Split, Task
 from bert.text import sentencepiece
 from bert.text.tokenizer import build_tokenizer, tokenize
@@ -163,13 +163,11 @@ def own_target(suffix):
             task = Task('own', split, (), (), known, is_multilabel=is_multilabel)
             with numbers_may_be_missing(known):
                 check_examples(files.read_own(task, split), task)
-        rows = files.read_rows(path)
+        table = rows.read_table(path, whole=True)
         out = path.parent / f'out{suffix}'
-        predictions.write_predictions(
-            out, [row.cells for row in rows], [{'prediction': 'yes'}] * len(rows)
-        )
-        written = files.read_rows(out)
-        assert [row.cells['prediction'] for row in written] == ['yes'] * len(rows)
+        rows.write_rows(out, table.original, [{'prediction': 'yes'}] * len(table.rows))
+        written = [row.cells for row in rows.read_rows(out)]
+        assert written == [{**row.cells, 'prediction': 'yes'} for row in table.rows]
 
     @contextlib.contextmanager
     def numbers_may_be_missing(known):

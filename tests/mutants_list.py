@@ -1096,7 +1096,7 @@ TASKS = [
     ),
     (
         'quotes in GLUE files are special',
-        'bert/tasks/files.py',
+        'bert/tasks/rows.py',
         "line.rstrip('\\r').split('\\t')) for number",
         "line.rstrip('\\r').replace('\"', '').split('\\t')) for number",
         'tests/tasks/test_task_files.py::test_quotes_and_odd_line_ends_are_text',
@@ -1114,6 +1114,27 @@ TASKS = [
         'return sorted(found, key=int)',
         'return sorted(found)',
         'tests/tasks/test_task_files.py::test_labels_are_found_and_sorted',
+    ),
+    (
+        'numbers in predicted rows written in another way',
+        'bert/tasks/rows.py',
+        'members[name] = line[start:end]',
+        'members[name] = _to_json(json.loads(line[start:end]))',
+        'tests/tasks/test_rows.py::test_json_values_stay_as_they_are_written',
+    ),
+    (
+        'numbers predicted as text',
+        'bert/tasks/predictions.py',
+        '(task.is_regression or task.number_labels)',
+        'task.is_regression',
+        'tests/tasks/test_rows.py::test_numbers_are_predicted_as_numbers',
+    ),
+    (
+        'an empty label is a label',
+        'bert/tasks/files.py',
+        'if not label.strip():',
+        'if not label:',
+        'tests/tasks/test_task_files.py::test_bad_files',
     ),
     (
         'the mean of the outputs before the softmax',
@@ -1160,6 +1181,20 @@ TASKS = [
 ]
 
 FINETUNING = [
+    (
+        'a dev set with other shares of the labels',
+        'bert/finetuning/holdout.py',
+        'stratify=classes',
+        'stratify=None',
+        'tests/finetuning/test_holdout.py::test_the_rows_are_those_of_scikit_learn',
+    ),
+    (
+        'a text in the training set and in the dev set',
+        'bert/finetuning/holdout.py',
+        'ids.setdefault(texts, len(ids)) for texts in examples.texts',
+        'number for number, texts in enumerate(examples.texts)',
+        'tests/finetuning/test_holdout.py::test_rows_with_the_same_text_stay_together',
+    ),
     (
         'several threads call a model at once',
         'bert/finetuning/inference.py',
@@ -1312,6 +1347,63 @@ EXPERIMENTS = [
         't.ppf(0.975, count - 1)',
         't.ppf(0.95, count - 1)',
         'tests/experiments/test_results.py::test_statistics_by_hand',
+    ),
+    (
+        'intervals beyond the range',
+        'bert/experiments/results.py',
+        "min(summary['mean'] + half, highest)",
+        "summary['mean'] + half",
+        'tests/experiments/test_results.py::test_intervals_stay_within_the_range '
+        'tests/experiments/test_results.py::test_the_range_is_that_of_the_metric',
+    ),
+    (
+        'intervals of two runs',
+        'bert/experiments/results.py',
+        'if count >= FEWEST:',
+        'if count > 1:',
+        'tests/experiments/test_results.py::test_two_runs_have_a_deviation_and_no_interval',
+    ),
+    (
+        'a gain within chance counts',
+        'bert/report/verdict.py',
+        "    if low > share:\n        return GOOD, f'{clause} ({interval}).'",
+        "    if right > share:\n        return GOOD, f'{clause} ({interval}).'",
+        'tests/report/test_verdict.py::test_a_gain_within_chance',
+    ),
+    (
+        'a run with a single other answer has not collapsed',
+        'bert/report/verdict.py',
+        'ONE_ANSWER, MOST_VARIED = 0.99, 0.97',
+        'ONE_ANSWER, MOST_VARIED = 1.0, 0.97',
+        'tests/report/test_verdict.py::test_a_run_that_gives_one_answer',
+    ),
+    (
+        'a calibration error that does not count the answers',
+        'bert/report/quality.py',
+        'sum(b.count * abs(b.confidence - b.share) for b in bins) / len(chances)',
+        'sum(abs(b.confidence - b.share) for b in bins) / len(bins)',
+        'tests/report/test_quality.py::test_calibration_by_hand',
+    ),
+    (
+        'pictures share their ids',
+        'bert/report/svg.py',
+        "element.set('id', prefix + value)",
+        "element.set('id', value)",
+        'tests/report/test_svg.py::test_ids_are_of_the_picture_only',
+    ),
+    (
+        'control characters in the page',
+        'bert/report/markup.py',
+        "return UNWANTED.sub('\\ufffd', str(text))",
+        'return str(text)',
+        'tests/report/test_page.py::test_hostile_text_is_shown_and_obeyed_by_nobody',
+    ),
+    (
+        'published curves of another model',
+        'bert/experiments/report.py',
+        '        if not reason\n    }',
+        '    }',
+        'tests/experiments/test_report.py::test_others_are_left_out_and_a_line_says_why',
     ),
     (
         'runs compared whatever their data',

@@ -179,6 +179,7 @@ process_count = _whole(1, MOST_PROCESSES)
 positive_float = number_type(float, lambda x: 0 < x < math.inf, 'a number above 0')
 non_negative_float = number_type(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
 fraction = number_type(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+part = number_type(float, lambda x: 0 < x < 1, 'a number above 0 and below 1')
 share = number_type(float, lambda x: 0 <= x <= 1, 'a number from 0 to 1')
 
 

@@ -1,12 +1,14 @@
 """The examples of a task, as arrays for BERT."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from bert.checkpoints.reading import read_finetuned
+from bert.finetuning.holdout import hold_out
 from bert.tasks import files
 from bert.tasks.table import Split
 from bert.text.encoding import Encoded, encode
@@ -19,7 +21,7 @@ class Dataset(NamedTuple):
     split: Split
     encoded: Encoded
     labels: Optional[np.ndarray]  # (N,), or (N, labels) where a row may have several
-    cells: Optional[list] = None  # see bert.tasks.files.Examples
+    cells: object = None  # see bert.tasks.files.Examples
     label_weights: Optional[np.ndarray] = None  # (labels,) float32, in the loss; None: all equal
 
     def weigh(self, rows):
@@ -55,6 +57,31 @@ def labels_of_run(folder, task):
     finetuned = read_finetuned(Path(folder))
     labels = finetuned and finetuned['labels']
     return labels if labels and sorted(labels) == sorted(task.labels or ()) else task.labels
+
+
+def read_task(task, with_training, dev_share=None):
+    """Read all files of a task, and complete it by what they say.
+
+    Parameters
+    ----------
+    task, with_training
+        See :func:`read_examples`.
+    dev_share : float, optional
+        The share of the training set that becomes the dev set of the user's own task.
+
+    Returns
+    -------
+    bert.tasks.table.Task, dict of str to list of (Split, Examples)
+    """
+    examples = read_examples(task, with_training)
+    if task.is_own and with_training:
+        ((split, rows),) = examples['train']
+        task = replace(task, number_labels=rows.number_labels)
+        if dev_share:
+            task = replace(task, dev=(split,))
+            train, dev = hold_out(rows, task, dev_share)
+            examples.update(train=[(split, train)], dev=[(split, dev)])
+    return task, examples
 
 
 def read_examples(task, with_training):

@@ -7,6 +7,7 @@ from bert.distributed.flags import check_kvstore
 from bert.finetuning.parser import build_flags
 from bert.finetuning.weights import parse_weights
 from bert.system.errors import ToolkitError, UsageError
+from bert.tasks import library
 from bert.tasks.table import ALL_TASKS, OTHER_NAMES
 from bert.training.events import require_tensorboard
 from bert.training.flags import check_bias_correction, is_resumable
@@ -130,6 +131,9 @@ def own_files(args):
 def check_args(args):
     """Refuse flags that contradict each other."""
     own = own_files(args)
+    for name in own:
+        if library.is_name(getattr(args, name)):
+            library.parse(getattr(args, name))
     if own and args.task_name:
         raise UsageError(f'--task_name and --{own[0]} exclude each other')
     if args.only_inference and args.train_file:
@@ -151,6 +155,8 @@ def check_args(args):
         for name in ('only_inference', 'pretrained_bert_parameters', 'model_parameters'):
             if getattr(args, name):
                 raise UsageError(f'{cause} is for training from scratch, without --{name}')
+    if args.dev_share and args.only_inference:
+        raise UsageError('--dev_share goes with training, not with --only_inference')
     if args.resume and args.only_inference:
         raise UsageError('--resume goes with training, not with --only_inference')
     if args.text:
@@ -235,8 +241,10 @@ def check_own_data(args):
         raise UsageError('--class_weights goes with labels, not with --regression')
     if not args.train_file:
         raise UsageError('own data needs a --train_file, or --only_inference')
-    if args.early_stop and not args.dev_file:
-        raise UsageError('--early_stop needs a --dev_file')
+    if args.dev_share and args.dev_file:
+        raise UsageError('--dev_share and --dev_file exclude each other')
+    if args.early_stop and not (args.dev_file or args.dev_share):
+        raise UsageError('--early_stop needs a --dev_file or a --dev_share')
 
 
 def check_label_column(args):

@@ -7,12 +7,14 @@ from bert.cli.flags import (
     add_quiet_flag,
     add_tensorboard_flag,
     fraction,
+    part,
     positive_float,
     positive_int,
     seed,
 )
 from bert.distributed.flags import add_kvstore_flag
 from bert.finetuning.weights import class_weight
+from bert.tasks.library import FORM
 from bert.tasks.metrics import METRICS
 from bert.tasks.table import ALL_TASKS, LANGUAGES, OTHER_NAMES, TASKS
 from bert.training.flags import add_bias_correction_flag
@@ -63,10 +65,19 @@ def build_flags():
         data,
         '--train_file',
         roles='own may_change',
-        help='own data in place of a GLUE task: .tsv, .csv or .jsonl',
+        help='own data in place of a GLUE task: a .tsv, .csv, .jsonl or .parquet file; or '
+        f'{FORM}, a data set of the Hugging Face Hub or a folder, as its library datasets loads it',
     )
     parser.flag(
         data, '--dev_file', roles='own may_change', help='own data to evaluate on after each epoch'
+    )
+    parser.flag(
+        data,
+        '--dev_share',
+        roles='own added',
+        type=part,
+        metavar='SHARE',
+        help='evaluate on this share of the rows of --train_file instead, which are not trained on',
     )
     parser.flag(
         data, '--test_file', roles='own may_change', help='own data to predict; needs no labels'

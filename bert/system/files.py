@@ -151,8 +151,15 @@ def read_json(path):
     return value
 
 
-def parse_json(text):
+def parse_json(text, parse_constant=None):
     """Return the value of a JSON text from an untrusted source.
+
+    Parameters
+    ----------
+    text : str
+    parse_constant : function, optional
+        What becomes of ``NaN``, ``Infinity`` and ``-Infinity``, which are not JSON; see
+        :func:`json.loads`.
 
     Raises
     ------
@@ -161,7 +168,7 @@ def parse_json(text):
         contains half of a surrogate pair, which cannot be written as UTF-8.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=parse_constant)
         if '\\u' in text:
             json.dumps(value, ensure_ascii=False).encode('utf8')
     except RecursionError:

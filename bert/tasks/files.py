@@ -1,7 +1,5 @@
-"""Reading labelled text: GLUE's TSV files, and a user's own TSV, CSV and JSON-lines files."""
+"""Labelled text as examples: GLUE's TSV files, and a user's own files and data sets."""
 
-import csv
-import io
 import json
 import logging
 import math
@@ -14,13 +12,12 @@ import numpy as np
 
 from bert.checkpoints.config import check_labels, find_label_problem
 from bert.system.errors import ToolkitError, UsageError
-from bert.system.files import is_utf8, parse_json, read_text
+from bert.system.files import is_utf8
 from bert.tasks import multilabel
+from bert.tasks.rows import read_rows, read_table, tsv_rows
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
-# The csv module's own limit is too short for a document in a cell; this is that of a C long.
-LONGEST_CELL = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -29,14 +26,8 @@ class Examples(NamedTuple):
 
     texts: List[tuple]  # (text,) or (first, second)
     labels: Optional[np.ndarray]  # (N,) int32 class ids, float32 numbers, None; or (N, labels) 0, 1
-    cells: Optional[List[dict]] = None  # the whole rows of a user's file that is to be predicted
-
-
-class Row(NamedTuple):
-    """One row of a file: a list of cells, or a dict if the columns have names."""
-
-    line: int  # counted from 1
-    cells: object
+    cells: object = None  # the whole rows of a user's file to be predicted; see bert.tasks.rows
+    number_labels: bool = False  # whether the labels of a user's file are numbers there, not text
 
 
 def glue_folder():
@@ -77,7 +68,7 @@ def read_glue(folder, task, split):
             f'{path} is not there: download_glue_data.py --data_dir {folder} '
             f'--tasks {Path(split.path).parts[0]} fetches it'
         )
-    rows = _tsv_rows(path)
+    rows = tsv_rows(path)
     if split.has_header:
         split = _number_columns(path, rows[0], split)
         rows = rows[1:]
@@ -91,17 +82,16 @@ def read_glue(folder, task, split):
 
 def read_own(task, split):
     """Read one of the user's own files, in the format of its extension; return Examples."""
-    path = Path(split.path)
-    rows = read_rows(path)
-    if task.is_multilabel and split.label_column is not None:
-        unlabelled = replace(split, label_column=None)
-        examples = _examples(path, rows, unlabelled, None)
-        labels = multilabel.encode(path, rows, split.label_column, task.labels)
-        return examples._replace(labels=labels)
+    path, label = Path(split.path), split.label_column
+    labels = label if isinstance(label, list) else [] if label is None else [label]
+    rows, original = read_table(path, [*split.text_columns, *labels], whole=label is None)
+    if task.is_multilabel and label is not None:
+        examples = _examples(path, rows, replace(split, label_column=None), None)
+        return examples._replace(labels=multilabel.encode(path, rows, label, task.labels))
     examples = _examples(path, rows, split, task.labels)
-    if split.label_column is None:
-        return examples._replace(cells=[row.cells for row in rows])
-    return examples
+    if label is None:
+        return examples._replace(cells=original)
+    return examples._replace(number_labels=_are_numbers(row.cells[label] for row in rows))
 
 
 def find_labels(path, column):
@@ -120,12 +110,12 @@ def find_labels(path, column):
     """
     if isinstance(column, list):
         return check_labels(column, path), True
-    rows = read_rows(path)
+    rows = read_rows(path, [column])
     if multilabel.has_lists(rows, column):
         return _sort_labels(multilabel.find_names(path, rows, column)), True
     found = set()
     for row in rows:
-        label = _cell(path, row, column)
+        label = _label(path, row, column)
         problem = find_label_problem(label)
         if problem:
             raise ToolkitError(f'{path}:{row.line}: the label {label!r} {problem}')
@@ -141,27 +131,6 @@ def _sort_labels(found):
         return sorted(found, key=int)
     except ValueError:
         return sorted(found)
-
-
-def read_rows(path):
-    """Read the rows of a TSV, CSV or JSON-lines file whose columns have names.
-
-    Returns
-    -------
-    list of Row
-        Their cells are a dict of str to str, or to any value in a JSON-lines file.
-    """
-    path = Path(path)
-    readers = {'.tsv': _named_tsv_rows, '.csv': _csv_rows, '.jsonl': _json_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(f'{path}: the extension is not one of {", ".join(readers)}')
-    if not path.is_file():
-        raise UsageError(f'there is no file {path}')
-    rows = reader(path)
-    if not rows:
-        raise ToolkitError(f'{path}: has no rows')
-    return rows
 
 
 def _number_columns(path, header, split):
@@ -193,73 +162,8 @@ def _leave_out_short(path, rows, last_column):
     return whole
 
 
-def _tsv_rows(path):
-    """Return the rows of a TSV file as lists. GLUE never quotes; only a newline ends a row."""
-    lines = read_text(path).split('\n')
-    if lines[-1] == '':
-        lines.pop()
-    if not lines:
-        raise ToolkitError(f'{path}: is empty')
-    return [Row(number, line.rstrip('\r').split('\t')) for number, line in enumerate(lines, 1)]
-
-
-def _named_tsv_rows(path):
-    header, *rows = _tsv_rows(path)
-    _check_header(path, header.cells)
-    for row in rows:
-        if len(row.cells) != len(header.cells):
-            raise ToolkitError(
-                f'{path}:{row.line}: {len(row.cells)} columns, and the header has '
-                f'{len(header.cells)}'
-            )
-    return [Row(row.line, dict(zip(header.cells, row.cells))) for row in rows]
-
-
-def _csv_rows(path):
-    csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
-    rows = []
-    try:
-        header = next(reader, None)
-        if not header:
-            raise ToolkitError(f'{path}: is empty')
-        _check_header(path, header)
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise ToolkitError(
-                    f'{path}:{line}: {len(cells)} columns, and the header has {len(header)}'
-                )
-            if cells:
-                rows.append(Row(line, dict(zip(header, cells))))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ToolkitError(f'{path}:{reader.line_num}: not CSV ({error})') from None
-    return rows
-
-
-def _json_rows(path):
-    rows = []
-    for number, line in enumerate(read_text(path).split('\n'), 1):
-        if not line.strip():
-            continue
-        try:
-            cells = parse_json(line)
-        except ValueError:
-            cells = None
-        if not isinstance(cells, dict):
-            raise ToolkitError(f'{path}:{number}: not a JSON object')
-        rows.append(Row(number, cells))
-    return rows
-
-
-def _check_header(path, names):
-    if len(set(names)) < len(names):
-        raise ToolkitError(f'{path}:1: two columns have the same name')
-
-
-def _cell(path, row, column):
-    """Return the text in one column of a row."""
+def _cell(path, row, column, null=None):
+    """Return the text in one column of a row; ``null`` stands for what JSON calls that."""
     try:
         cell = row.cells[column]
     except IndexError:
@@ -270,6 +174,7 @@ def _cell(path, row, column):
         raise ToolkitError(
             f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
         ) from None
+    cell = null if cell is None else cell
     if isinstance(cell, str):
         return cell
     # JSON has other types: a number may be a label, but a list or an object is a mistake.
@@ -278,13 +183,28 @@ def _cell(path, row, column):
     raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
 
 
+def _label(path, row, column):
+    """Return the label in one column of a row, as text."""
+    label = _cell(path, row, column, null='')
+    if not label.strip():
+        raise ToolkitError(f'{path}:{row.line}: the label is empty')
+    return label
+
+
+def _are_numbers(cells):
+    """Return whether all cells are numbers that any format can hold, or all are true or false."""
+    cells = list(cells)
+    kinds = set(map(type, cells))
+    return kinds == {bool} or (kinds <= {int, float} and all(abs(cell) < 2**63 for cell in cells))
+
+
 def _examples(path, rows, split, labels, other_labels=()):
     if not rows:
         raise ToolkitError(f'{path}: has no rows')
     texts = [tuple(_cell(path, row, column) for column in split.text_columns) for row in rows]
     if split.label_column is None:
         return Examples(texts, None)
-    cells = [_cell(path, row, split.label_column) for row in rows]
+    cells = [_label(path, row, split.label_column) for row in rows]
     if labels is None:
         return Examples(texts, _numbers(path, rows, cells))
     ids = {label: i for i, label in enumerate(labels)}

@@ -1,8 +1,6 @@
 """A fine-tuned model's answers: outputs, predictions, and the files that hold them."""
 
 import contextlib
-import csv
-import io
 import json
 import logging
 from pathlib import Path
@@ -13,7 +11,8 @@ from bert.checkpoints.contents import FINETUNED
 from bert.system import npz
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, replacing, write_text
-from bert.tasks import metrics
+from bert.tasks import library, metrics
+from bert.tasks.rows import TYPED, write_rows
 
 # The outputs for each row of the dev and test sets, by the name of the set (dev, matched, MRPC,
 # MNLI-m): glue.py makes its reports and submissions from them.
@@ -75,6 +74,8 @@ def label_names(outputs, task):
 def predictions_path(folder, split):
     """Return the file for the predictions of a test set, GLUE's or the user's own."""
     source = Path(split.path)
+    if library.is_name(split.path):
+        source = Path(f'{library.file_stem(split.path)}.parquet')
     return folder / (split.submission or f'{source.stem}_predictions{source.suffix}')
 
 
@@ -89,16 +90,15 @@ def write_test_predictions(folder, split, outputs, task, cells=None, with_probab
     split : bert.tasks.table.Split
     outputs : (N, classes) array
     task : bert.tasks.table.Task
-    cells : list of dict, optional
-        The rows of the user's own file.
+    cells : object, optional
+        The rows of the user's own file; see :class:`bert.tasks.rows.Table`.
     with_probabilities : bool
         Whether to write the probability of each label too, beside these rows.
     """
     path = predictions_path(folder, split)
     if task.is_own:
-        can_nest = path.suffix.lower() == '.jsonl'
-        answers = describe_answers(outputs, task, can_nest, with_probabilities)
-        write_predictions(path, cells, answers)
+        can_nest = path.suffix.lower() in TYPED
+        write_rows(path, cells, describe_answers(outputs, task, can_nest, with_probabilities))
     else:
         names = label_names(outputs, task)
         lines = [f'{index}\t{prediction}\n' for index, prediction in enumerate(names)]
@@ -114,8 +114,8 @@ def describe_answers(outputs, task, can_nest, with_probabilities=False):
     outputs : (N, classes) array
     task : bert.tasks.table.Task
     can_nest : bool
-        Whether a cell may be a list or a table; otherwise each label has its own column, whose
-        cells are text.
+        Whether a cell may be a number, a list or a table; otherwise each label has its own column,
+        whose cells are text.
     with_probabilities : bool
 
     Returns
@@ -128,7 +128,10 @@ def describe_answers(outputs, task, can_nest, with_probabilities=False):
         names = [f'prediction_{label}' for label in task.labels]
         answers = [dict(zip(names, map(str, row))) for row in decide(outputs, task)]
     else:
-        answers = [{'prediction': prediction} for prediction in label_names(outputs, task)]
+        found = label_names(outputs, task)
+        if can_nest and (task.is_regression or task.number_labels):
+            found = [_parse_number(text) for text in found]
+        answers = [{'prediction': prediction} for prediction in found]
     if not with_probabilities:
         return answers
     for answer, row in zip(answers, probabilities(outputs, task.is_multilabel).tolist()):
@@ -142,39 +145,12 @@ def describe_answers(outputs, task, can_nest, with_probabilities=False):
     return answers
 
 
-def write_predictions(path, cells, answers):
-    """Write rows with added columns, in the format of the path's extension.
-
-    Parameters
-    ----------
-    path : path-like
-    cells : list of dict
-        The rows as they were read, which need not be what the file holds now.
-    answers : list of dict
-        The columns to add to each row; see :func:`describe_answers`.
-    """
-    rows = [{**row, **answer} for row, answer in zip(cells, answers)]
-    suffix = Path(path).suffix.lower()
-    if suffix == '.jsonl':
-        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    elif suffix == '.tsv':
-        # Without the csv module, which refuses some characters when it may not quote.
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        text = ''.join('\t'.join(cells) + '\n' for cells in lines)
-    else:
-        # The csv module does not quote a lone carriage return, but reads it as the end of a row.
-        has_return = any('\r' in cell for row in rows for cell in row.values())
-        buffer = io.StringIO()
-        writer = csv.DictWriter(
-            buffer,
-            fieldnames=list(rows[0]),
-            lineterminator='\n',
-            quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    write_text(path, text)
+def _parse_number(text):
+    """Return the number, or true or false, that a prediction says."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ToolkitError('an output of the model is not a finite number') from None
 
 
 def format_answer(answer):

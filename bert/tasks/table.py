@@ -7,6 +7,8 @@ from bert.system.errors import UsageError
 
 # The name of a task made from the user's own files.
 OWN = 'own'
+# What a fine-tuned model remembers beside its flags: see Task.number_labels.
+NUMBER_LABELS = 'number_labels'
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Task:
     metrics: Tuple[str, ...] = ('accuracy',)  # the best epoch is chosen by the first
     other_labels: Tuple[Tuple[str, str], ...] = ()  # other spellings, and the labels they mean
     is_multilabel: bool = False  # a row has any number of the labels
+    number_labels: bool = False  # the labels are numbers, or true and false, in the user's files
 
     @property
     def is_regression(self):
@@ -204,7 +207,17 @@ OTHER_NAMES = {'SST': 'SST-2'}
 MULTILABEL_METRICS = ('f1_micro', 'f1_macro', 'accuracy')
 
 
-def own_task(train, dev, test, text_columns, label_column, metric, labels, is_multilabel=False):
+def own_task(
+    train,
+    dev,
+    test,
+    text_columns,
+    label_column,
+    metric,
+    labels,
+    is_multilabel=False,
+    number_labels=False,
+):
     """Make a task from a user's own files.
 
     Parameters
@@ -221,6 +234,8 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels, is_mu
         In the order of the class ids; None in regression, where the labels are numbers.
     is_multilabel : bool
         Whether a row has any number of the labels.
+    number_labels : bool
+        Whether the labels stand for numbers, or for true and false.
     """
     columns = tuple(text_columns)
     default = ['pearsonr', 'spearmanr'] if labels is None else ['accuracy']
@@ -240,6 +255,7 @@ def own_task(train, dev, test, text_columns, label_column, metric, labels, is_mu
         labels=None if labels is None else tuple(labels),
         metrics=check_metrics(metric or default, labels, is_multilabel),
         is_multilabel=is_multilabel,
+        number_labels=number_labels,
     )
 
 

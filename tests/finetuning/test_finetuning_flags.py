@@ -43,13 +43,13 @@ def test_every_role_is_that_of_flags_that_exist():
         | source
         | run
         | {'bert_dataset', 'cased', 'do_lower_case', 'kvstore', 'tensorboard', 'quiet'},
-        'own': own | described | {'text', 'probabilities'},
+        'own': own | described | {'dev_share', 'text', 'probabilities'},
         'source': source,
         'model': source | {'bert_dataset'},
         'run': run | {'task_name', 'seed'},
         'indifferent': {'log_interval', 'dev_batch_size'},
         'unrecorded': {'tensorboard', 'quiet'},
-        'added': {'vocab_file', 'text', 'probabilities', 'class_weights'},
+        'added': {'vocab_file', 'dev_share', 'text', 'probabilities', 'class_weights'},
         'by_worker': {'gpus'},
     }
 
@@ -143,3 +143,47 @@ def test_other_flags_are_not_taken_from_a_model():
 def test_a_label_is_not_read_as_text():
     with pytest.raises(UsageError, match='^--label_column a is one of the --text_columns too$'):
         parse_args(['--train_file', 'a.csv', '--text_columns', 'b', 'a', '--label_column', 'a'])
+
+
+OWN = '--train_file a.csv --text_columns a --label_column b'
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (
+            f'{OWN} --dev_share 0.1 --dev_file b.csv',
+            '--dev_share and --dev_file exclude each other',
+        ),
+        (f'{OWN} --early_stop 1', '--early_stop needs a --dev_file or a --dev_share'),
+        ('--dev_share 0.1', '--dev_share goes with own data, such as --train_file'),
+        (
+            '--only_inference --bert_model m --test_file a.csv --dev_share 0.1',
+            '--dev_share goes with training, not with --only_inference',
+        ),
+        (
+            '--train_file hf:imdb --text_columns a --label_column b',
+            'hf:imdb is not hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT',
+        ),
+        (
+            '--only_inference --bert_model m --test_file hf:imdb',
+            'hf:imdb is not hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT',
+        ),
+    ],
+)
+def test_a_dev_share_and_names_of_data_sets(words, sentence):
+    with pytest.raises(UsageError) as caught:
+        parse_args(words.split())
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize('share', ['0', '1', '-0.1', 'nan', 'x'])
+def test_a_share_that_is_none(share, capsys):
+    with pytest.raises(SystemExit):
+        parse_args([*OWN.split(), '--dev_share', share])
+    sentence = f'argument --dev_share: {share!r} is not a number above 0 and below 1\n'
+    assert capsys.readouterr().err.endswith(sentence)
+
+
+def test_a_dev_share_is_enough_for_an_early_stop():
+    assert parse_args([*OWN.split(), '--dev_share', '0.1', '--early_stop', '1']).dev_share == 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bert.system.errors import ToolkitError, UsageError
-from bert.tasks import files, predictions
+from bert.tasks import files, rows
 from bert.tasks.table import ALL_TASKS, TASKS, Split, Task
 
 MRPC = TASKS['MRPC']
@@ -63,7 +63,7 @@ def test_more_columns_than_needed_are_allowed(tmp_path):
         (HEADER + '1\t1\t2\tone\ttwo\n1\t1\t2\tone\n', ':3: 4 columns, and column 5 is wanted'),
         (HEADER + '1\t1\t2\tone\ttwo\n\n', ':3: 1 columns, and column 4 is wanted'),
         (HEADER + '2\t1\t2\tone\ttwo\n', ":2: the label '2' is not one of 0, 1"),
-        (HEADER + '\t1\t2\tone\ttwo\n', ":2: the label '' is not one of 0, 1"),
+        (HEADER + '\t1\t2\tone\ttwo\n', ':2: the label is empty'),
         (HEADER.encode() + b'1\t1\t2\tone\tt\xe9o\n', ':2: not valid UTF-8'),
         ('', ': is empty'),
         (HEADER, ': has no rows'),
@@ -76,7 +76,7 @@ def test_bad_glue_files(tmp_path, content, sentence):
     assert caught.value.status == 1
 
 
-@pytest.mark.parametrize('label', ['x', '', 'nan', 'inf', '1,5'])
+@pytest.mark.parametrize('label', ['x', 'nan', 'inf', '1,5'])
 def test_a_score_that_is_not_a_number(tmp_path, label):
     task = TASKS['STS-B']
     row = '\t'.join(['0'] * 7 + ['one', 'two', label])
@@ -296,7 +296,7 @@ def test_chinese_tasks_in_the_layout_of_gluonnlp(tmp_path):
         assert examples.texts == [('他说', '妈妈')[: 1 + pair], ('嗯', '我')[: 1 + pair]]
         labels = [task.labels[number] for number in examples.labels]
         assert labels == (['contradiction', 'entailment'] if name == 'XNLI' else ['1', '0'])
-        assert files.read_glue(tmp_path, task, task.test[0]) == (examples.texts, None, None)
+        assert files.read_glue(tmp_path, task, task.test[0]) == files.Examples(examples.texts, None)
 
 
 XNLI_HEADER = (
@@ -387,6 +387,25 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('cells', 'are_numbers'),
+    [
+        ('1 2.5 -3', True),
+        ('true false', True),
+        ('"1" "2"', False),
+        ('1 "2"', False),
+        ('1 true', False),  # no column of a table has both
+        (f'1 {2**63 - 1}', True),
+        (f'1 {2**63}', False),
+    ],
+)
+def test_whether_labels_are_numbers_or_text(tmp_path, cells, are_numbers):
+    lines = [f'{{"text": "a", "label": {cell}}}\n' for cell in cells.split()]
+    path = write(tmp_path / 'd.jsonl', ''.join(lines))
+    assert own(path, labels=files.find_labels(path, 'label')[0]).number_labels == are_numbers
+    assert not own(write(tmp_path / 'd.csv', 'text,label\na,1\n'), labels=['1']).number_labels
+
+
+@pytest.mark.parametrize(
     ('name', 'content', 'sentence'),
     [
         ('d.tsv', '', ': is empty'),
@@ -412,7 +431,12 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
         ('d.jsonl', '[' * 100000, ':1: not a JSON object'),
         ('d.jsonl', '{"text": ["a"], "label": "a"}\n', ":1: 'text' is neither text nor a number"),
         ('d.jsonl', '{"text": null, "label": "a"}\n', ":1: 'text' is neither text nor a number"),
-        ('d.jsonl', '{"text": "a", "label": NaN}\n', ":1: 'label' is neither text nor a number"),
+        ('d.jsonl', '{"text": "a", "label": NaN}\n', ':1: NaN is not JSON'),
+        ('d.jsonl', '{"text": "a", "label": "a", "n": [-Infinity]}\n', ':1: -Infinity is not JSON'),
+        ('d.jsonl', '{"text": "a", "label": null}\n', ':1: the label is empty'),
+        ('d.jsonl', '{"text": "a", "label": " "}\n', ':1: the label is empty'),
+        ('d.csv', 'text,label\none,a\ntwo,""\n', ':3: the label is empty'),
+        ('d.tsv', 'text\tlabel\none\t \n', ':2: the label is empty'),
         ('d.jsonl', '{"text": 1e999, "label": "a"}\n', ":1: 'text' is neither text nor a number"),
         ('d.tsv', 'text\tlabel\none\tc\n', ":2: the label 'c' is not one of a, b"),
         ('d.csv', b'text,label\n\xff,a\n', ':2: not valid UTF-8'),
@@ -441,9 +465,7 @@ def test_a_file_that_is_not_csv(tmp_path, content, line):
     assert str(caught.value).startswith(f'{path}:{line}: not CSV (')
 
 
-@pytest.mark.parametrize(
-    ('label', 'bad'), [('nan', True), ('x', True), ('', True), ('-2.5', False)]
-)
+@pytest.mark.parametrize(('label', 'bad'), [('nan', True), ('x', True), ('-2.5', False)])
 def test_numbers_in_a_label_column(tmp_path, label, bad):
     path = write(tmp_path / 'd.tsv', f'text\tlabel\none\t{label}\n')
     if bad:
@@ -458,14 +480,15 @@ def test_numbers_in_a_label_column(tmp_path, label, bad):
 
 def test_a_file_without_labels(tmp_path):
     path = write(tmp_path / 'd.csv', 'text\none\n')
-    assert own(path, label=None) == ([('one',)], None, [{'text': 'one'}])
+    assert own(path, label=None) == files.Examples([('one',)], None, [{'text': 'one'}])
 
 
 @pytest.mark.parametrize(
     ('name', 'content', 'sentence'),
     [
-        ('d.csv', 'text,label\none,a\ntwo,\n', ":3: the label '' is empty"),
-        ('d.tsv', 'text\tlabel\none\t \n', ":2: the label ' ' is empty"),
+        ('d.csv', 'text,label\none,a\ntwo,\n', ':3: the label is empty'),
+        ('d.tsv', 'text\tlabel\none\t \n', ':2: the label is empty'),
+        ('d.jsonl', '{"label": 1}\n{"label": null}\n', ':2: the label is empty'),
         ('d.csv', 'text,label\none,"a\nb"\n', ":2: the label 'a\\nb' has a line end, "),
         ('d.csv', 'text,label\none,a\ttab\n', ":2: the label 'a\\ttab' has a line end, a tab"),
         (
@@ -485,7 +508,7 @@ def test_cells_that_cannot_be_labels(tmp_path, name, content, sentence):
 def test_extension_and_existence(tmp_path):
     with pytest.raises(UsageError) as caught:
         files.read_rows(tmp_path / 'd.txt')
-    expected = f'{tmp_path}/d.txt: the extension is not one of .tsv, .csv, .jsonl'
+    expected = f'{tmp_path}/d.txt: the extension is not one of .tsv, .csv, .jsonl, .parquet'
     assert str(caught.value) == expected
     with pytest.raises(UsageError) as caught:
         files.read_rows(tmp_path / 'd.csv')
@@ -520,8 +543,10 @@ ROWS = [
 ]
 
 
-def answers(*names):
-    return [{'prediction': name} for name in names]
+def write_beside(source, path, answers):
+    """Write the rows of a file with a column ``prediction``."""
+    original = rows.read_table(source, whole=True).original
+    rows.write_rows(path, original, [{'prediction': answer} for answer in answers])
 
 
 @pytest.mark.parametrize('extension', ['tsv', 'csv', 'jsonl'])
@@ -536,8 +561,7 @@ def test_predictions_beside_the_rows(tmp_path, extension):
             writer.writerows(ROWS)
         else:
             file.write('id\ttext\n' + ''.join(f'{row["id"]}\t{row["text"]}\n' for row in ROWS))
-    cells = [row.cells for row in files.read_rows(source)]
-    predictions.write_predictions(path, cells, answers('a', 'b', 'c,"'))
+    write_beside(source, path, ['a', 'b', 'c,"'])
     expected = [{**row, 'prediction': label} for row, label in zip(ROWS, ['a', 'b', 'c,"'])]
     assert [row.cells for row in files.read_rows(path)] == expected
     if extension == 'csv':
@@ -559,8 +583,7 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
     source = write(tmp_path / name, f'text\n{cell}\nlast\n')
     assert files.read_rows(source)[0].cells == {'text': text}
     path = tmp_path / f'done_{name}'
-    cells = [row.cells for row in files.read_rows(source)]
-    predictions.write_predictions(path, cells, answers('x', 'y'))
+    write_beside(source, path, ['x', 'y'])
     assert [row.cells for row in files.read_rows(path)] == [
         {'text': text, 'prediction': 'x'},
         {'text': 'last', 'prediction': 'y'},
@@ -568,8 +591,8 @@ def test_odd_characters_in_predicted_rows(tmp_path, name):
 
 
 def test_a_column_named_prediction_is_replaced(tmp_path):
-    row = {'prediction': 'old', 'text': 'one'}
-    predictions.write_predictions(tmp_path / 'done.csv', [row], answers('new'))
+    write(tmp_path / 'd.csv', 'prediction,text\nold,one\n')
+    write_beside(tmp_path / 'd.csv', tmp_path / 'done.csv', ['new'])
     assert (tmp_path / 'done.csv').read_text() == 'prediction,text\nnew,one\n'
 
 
@@ -578,8 +601,7 @@ def test_a_csv_cell_may_hold_a_whole_document(tmp_path):
     document = 'word ' * 30000
     path = write(tmp_path / 'd.csv', f'text,label\n"{document}",a\nshort,b\n')
     assert [row.cells['text'] for row in files.read_rows(path)] == [document, 'short']
-    cells = [row.cells for row in files.read_rows(path)]
-    predictions.write_predictions(tmp_path / 'p.csv', cells, answers('a', 'b'))
+    write_beside(path, tmp_path / 'p.csv', ['a', 'b'])
     assert files.read_rows(tmp_path / 'p.csv')[0].cells['text'] == document
 
 
