@@ -26,6 +26,7 @@ from bert.cli.program import run
 from bert.finetuning.card import format_run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
+from bert.finetuning.summary import write_page
 from bert.finetuning.weights import with_weights
 from bert.system import machine
 from bert.system.errors import UsageError
@@ -131,7 +132,8 @@ def finetune(argv, args, memory, workers):
             log_to_file(memory, folder / LOG, append=bool(saved))
         train(model, datasets, task, contexts, workers, output, history, position, args)
         predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
-        output.close(history)
+        finished = workers.from_first(lambda: write_page(folder, task, examples, args, history))
+        output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
 
 

@@ -18,9 +18,10 @@ from bert.cli.console import start_logging
 from bert.cli.flags import Parser, add_quiet_flag, process_count, seed
 from bert.cli.program import run
 from bert.cli.spelling import spell_out
-from bert.experiments import cards, curves, logs, plans, recipes, report, results, runs, sections
+from bert.experiments import cards, plans, recipes, report, results, runs
 from bert.finetuning.flags import check_args, complete
 from bert.finetuning.parser import build_flags as build_run_flags
+from bert.report import curves, logs
 from bert.system import machine, packages
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
@@ -249,9 +250,10 @@ def run_tasks(args, passed, command):
         for style, extension in STYLES.items():
             write_text(output / f'results.{extension}', results.format_document(tables, style))
         cards.write_cards(records, folders)
-        shown = sections.make_sections(tables, records, folders, published, data)
+        settings = {task: plan.settings for task, plan in planned.items()}
+        shown = report.make_sections(tables, records, folders, published, settings, data)
         typed = format_command(data, command)
-        report.write_report(output, typed, tables, shown, records, has_pictures)
+        report.write_report(output, typed, tables, shown, settings, records, data, has_pictures)
         show('', *results.format_document(tables, 'text').rstrip('\n').split('\n'))
     if args.submission:
         without = [task for task in args.tasks if task not in records]
@@ -353,7 +355,7 @@ def compare_logs(first, second, output):
     Returns
     -------
     list of dict
-        See :func:`bert.experiments.logs.compare_lines`.
+        See :func:`bert.report.logs.compare_lines`.
     """
     named = {f'A: {first}': logs.read_log(first), f'B: {second}': logs.read_log(second)}
     pair = named.values()

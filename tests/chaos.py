@@ -186,6 +186,8 @@ def check_finetuning(folder):
         gluon.read_gluon(path)
     if (folder / 'finetune.json').exists():
         reading.read(locate(str(folder)))
+    if (folder / 'report.html').exists():
+        assert (folder / 'report.html').read_text(encoding='utf8').endswith('</html>\n')
     if (folder / 'outputs.npz').exists():
         import numpy as np
 

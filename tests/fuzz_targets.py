@@ -24,10 +24,10 @@ import bert  # noqa: F401 (prepares for MXNet)
 from bert.checkpoints import cards, config, download, gluon, huggingface, reading, sentences
 from bert.checkpoints.contents import Location
 from bert.checkpoints.source import locate
-from bert.experiments import logs
 from bert.pretraining import batches, corpus, sources
 from bert.pretraining import files as text_files
 from bert.pretraining.shards import write_npz
+from bert.report import logs
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json
 from bert.tasks import files, rows, submission

@@ -78,7 +78,7 @@ def run(folder, line):
         },
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,  # for a busy machine
     )
     assert ran.returncode == 0, f'{line}\n{ran.stdout}\n{ran.stderr}'
     return ran.stdout

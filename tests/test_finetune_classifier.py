@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,12 +22,12 @@ import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert import embed, ops
 from bert.checkpoints import cards, reading
-from bert.experiments import logs
-from bert.finetuning import evaluation
+from bert.finetuning import evaluation, summary
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
 from bert.finetuning.progress import History
 from bert.model import build, loading
+from bert.report import logs
 from bert.system import machine
 from bert.system.errors import Stopped, ToolkitError, UsageError
 from bert.tasks import files as tasks_files
@@ -90,6 +92,12 @@ def glue(tmp_path_factory):
     for name in ('MRPC', 'STS-B', 'MNLI', 'CoLA'):
         write_task(folder, name)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_pages(monkeypatch):
+    """Draw no pictures, except of the run of MRPC below: drawing takes longest."""
+    monkeypatch.setattr(summary, 'can_draw', lambda: False)
 
 
 @pytest.fixture
@@ -174,6 +182,7 @@ def test_exactly_these_files(mrpc):
         'model_bert_MRPC_1.params',
         'model_bert_MRPC_2.params',
         'outputs.npz',
+        'report.html',
         'tokenizer_config.json',
         'vocab.txt',
     ]
@@ -268,6 +277,29 @@ def test_the_card_of_a_model_of_own_data(tiny_bert, tmp_path, monkeypatch):
         'best epoch': 1,
     }
     assert '- labels: `` ` ``, `b|ad`\n' in Path('out/README.md').read_text()
+def test_the_report_of_a_run(mrpc, glue):
+    """It judges the best epoch's answers to the dev set, and has the metrics of all epochs."""
+    output, result = mrpc
+    page = (output / 'report.html').read_text(encoding='utf8')
+    root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
+    text = ''.join(root.itertext())
+    assert len(root.findall('.//p[@class]')) > 1 and 'verdict' in root.find('.//p').get('class')
+    labels = [row[2] for row in sentences(9, 2)]
+    pairs = list(zip(labels, read_outputs(output)['dev'].argmax(axis=1)))
+    matrix = root.findall('.//table[@class="matrix"]/tbody/tr')
+    counts = [[int(cell.text) for cell in row.findall('td')] for row in matrix]
+    assert counts == [[pairs.count((label, answer)) for answer in (0, 1)] for label in (0, 1)]
+    rows = [[cell.text for cell in row] for row in root.find('.//table/tbody')]
+    assert rows == [
+        [str(number), f'{epoch["dev"]["accuracy"]:.4f}', f'{epoch["dev"]["f1"]:.4f}']
+        for number, epoch in enumerate(result['epochs'], 1)
+    ]
+    assert '22 train rows, 9 dev rows, 5 test rows' in text and '18 updates in ' in text
+    assert f'GLUE_DIR={glue} finetune_classifier.py \\\n    --task_name MRPC' in text
+    finished = json.loads((output / 'finetune.json').read_text())['finished']
+    assert re.fullmatch(DATE, finished) and finished in text
+    if importlib.util.find_spec('matplotlib'):
+        assert len(list(root.iter('svg'))) == 5  # loss, training and dev metrics, reliability
 
 
 def test_log_lines_in_the_form_of_the_original(mrpc):
@@ -1252,15 +1284,21 @@ def without_times(output):
     return shown, lines
 
 
+DATE = r'\d{4}-\d\d-\d\d \d\d:\d\d UTC'
+
+
 def assert_same_bits(one, other):
-    """Compare every file that a run leaves, except for the seconds."""
+    """Compare every file that a run leaves, except for dates and seconds."""
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
     for name in names:
         if name.endswith(('.params', '.tsv', '.npz', '.md')):
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert without_times(one) == without_times(other)
+    pages = [(folder / 'report.html').read_text() for folder in (one, other)]
+    assert len(set(re.sub('<time>.*?</time>', '', page) for page in pages)) == 1
     epochs = [json.loads((folder / 'finetune.json').read_text()) for folder in (one, other)]
+    assert all(re.fullmatch(DATE, description.pop('finished')) for description in epochs)
     assert without_seconds(epochs[0].pop('epochs')) == without_seconds(epochs[1].pop('epochs'))
     assert epochs[0] == epochs[1]
 

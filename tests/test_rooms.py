@@ -17,7 +17,7 @@ FLOORS = [
     ['bert.text', 'bert.distributed', 'bert.cli'],
     ['bert.checkpoints', 'bert.ops', 'bert.cluster'],
     ['bert.tasks', 'bert.model'],
-    ['bert.training', 'bert.convert'],
+    ['bert.training', 'bert.convert', 'bert.report'],
     ['bert.finetuning', 'bert.pretraining'],
     [
         'bert.experiments',

@@ -57,7 +57,7 @@ def published(task):
     dict of str to dict
         By recipe, the content of its JSON file: ``source``, ``seed``, ``note``, the dev metrics
         by dev set at the ``last`` and the ``best`` epoch if known, and the curves, which
-        :func:`bert.experiments.logs.read_log` can read too.
+        :func:`bert.report.logs.read_log` can read too.
     """
     files = {name: PUBLISHED / name / f'{task}.json' for name in RECIPES}
     return {name: read_json(path) for name, path in files.items() if path.is_file()}

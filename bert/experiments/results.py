@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from bert.tasks.table import ALL_TASKS, TASKS
 HEAD = 'seed'  # the head of the first column, which also has the names of the statistics
 MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
 RUN_INTERVAL = ('95 % of a run from', '95 % of a run to')
+FEWEST = 3  # runs that have an interval
 STATISTICS = ('mean', 'deviation', *MEAN_INTERVAL, *RUN_INTERVAL)
 
 
@@ -133,7 +135,10 @@ def tabulate(done, published=()):
         missing value is None.
     """
     rows = [{HEAD: number, **values} for number, values in done.items()]
-    summaries = {name: summarize([row[name] for row in rows]) for name in list(rows[0])[1:]}
+    summaries = {
+        name: summarize([row[name] for row in rows], *metrics.bounds(name.split()[-1]))
+        for name in list(rows[0])[1:]
+    }
     # A mean of epoch numbers says nothing, nor does an interval for times on one machine.
     if 'best epoch' in summaries:
         summaries['best epoch'] = {}
@@ -148,12 +153,14 @@ def tabulate(done, published=()):
     return table
 
 
-def summarize(values):
+def summarize(values, lowest=-math.inf, highest=math.inf):
     """Compute mean, standard deviation of the sample, and two 95 % intervals by Student's t.
 
     The interval of the mean, mean +- t s / sqrt(n), says how well the mean is known; that of a
     run, mean +- t s sqrt(1 + 1/n), where one more run with another seed would fall (the prediction
-    interval of a normal sample). For a single value all but the mean are None.
+    interval of a normal sample). Neither goes beyond the lowest and the highest possible value.
+    Two values have no intervals, which would hardly leave anything out; a single one has no
+    deviation either. What there is not is None.
 
     Returns
     -------
@@ -162,13 +169,15 @@ def summarize(values):
     count = len(values)
     summary = {**dict.fromkeys(STATISTICS), 'mean': float(np.mean(values))}
     if count > 1:
+        summary['deviation'] = float(np.std(values, ddof=1))
+    if count >= FEWEST:
         from scipy.stats import t
 
-        deviation = summary['deviation'] = float(np.std(values, ddof=1))
         quantile = float(t.ppf(0.975, count - 1))
         for names, factor in [(MEAN_INTERVAL, 1 / count), (RUN_INTERVAL, 1 + 1 / count)]:
-            half = quantile * deviation * factor**0.5
-            summary.update(zip(names, (summary['mean'] - half, summary['mean'] + half)))
+            half = quantile * summary['deviation'] * factor**0.5
+            ends = max(summary['mean'] - half, lowest), min(summary['mean'] + half, highest)
+            summary.update(zip(names, ends))
     return summary
 
 

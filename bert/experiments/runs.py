@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import bert
 from bert.checkpoints.contents import FINETUNED
 from bert.cli.console import progress
 from bert.experiments.results import format_cell, is_record, measures
 from bert.experiments.watching import Watch
+from bert.finetuning.summary import describe_machine
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
-from bert.system.machine import describe
 from bert.system.processes import POLL, child_environment, kill_with_parent, lock
 
 RECORD = 'result.json'  # in the folder of a finished run: its results
@@ -95,7 +94,7 @@ def each_outcome(runs, plans, jobs):
     Run, dict or Exception, str
         A run, its record or the reason for its failure, and a remark, as soon as it has ended.
     """
-    machine = {'toolkit': bert.__version__, **describe()}
+    machine = describe_machine()
     waiting, active, slots = list(runs), [], list(range(jobs))
     elsewhere = set()  # runs that another process is doing
     try:
@@ -193,9 +192,9 @@ def finish(started, plan, machine):
     Returns
     -------
     dict or Exception
-        ``epochs`` and ``best_epoch`` as finetune_classifier.py returns them, the ``task``,
-        ``seed`` and ``settings``, the ``seconds`` of the whole run, and the ``machine``; or the
-        reason for its failure.
+        ``epochs`` and ``best_epoch`` as finetune_classifier.py returns them, when it
+        ``finished``, the ``task``, ``seed`` and ``settings``, the ``seconds`` of the whole run, and
+        the ``machine``; or the reason for its failure.
     """
     folder = started.run.folder
     seconds = time.monotonic() - started.since
@@ -210,6 +209,7 @@ def finish(started, plan, machine):
             'contents': plan.contents,
             'epochs': finetuned.get('epochs'),
             'best_epoch': finetuned.get('best_epoch'),
+            'finished': finetuned.get('finished'),
             'seconds': seconds,
             'machine': {**machine, 'threads of a run': started.threads},
         }

@@ -3,8 +3,8 @@
 import logging
 
 from bert.cli.console import make_bar
-from bert.experiments.logs import TRAINING
 from bert.experiments.results import flatten, format_cell
+from bert.report.logs import TRAINING
 from bert.system.files import parse_json
 from bert.tasks.metrics import is_number
 from bert.training.folder import METRICS_FILE

@@ -12,6 +12,7 @@ from bert.checkpoints.writing import describe_labels, write_description
 from bert.cli.console import log_result
 from bert.finetuning.progress import History, Position
 from bert.model import parameters
+from bert.report.logs import LOG
 from bert.system.errors import Stopped, ToolkitError
 from bert.system.files import write_json, write_text
 from bert.tasks import metrics
@@ -21,7 +22,6 @@ from bert.training.events import EventFile
 
 # The folder for the training state, until a run is finished.
 STATES = 'resume'
-LOG = 'finetune.log'
 LOGS = (LOG, folder.METRICS_FILE)
 # The second is for the case that the first gets damaged.
 KEPT_STATES = 2
@@ -217,10 +217,10 @@ class Output:
             )
             self.workers.broadcast_parameters(model)
 
-    def close(self, history):
-        """Mark the run as finished, and remove its training state."""
+    def close(self, history, finished):
+        """Mark the run as finished at a time, and remove its training state."""
         if self.can_resume and self.workers.is_first:
-            self._write_finetuned(history, run=self.identity)
+            self._write_finetuned(history, run=self.identity, finished=finished)
             shutil.rmtree(self.path / STATES, ignore_errors=True)
 
     def _replace_earlier_run(self):

@@ -1,5 +1,7 @@
 """The metrics of GLUE, computed over a whole data set at once."""
 
+import math
+
 import numpy as np
 
 
@@ -63,6 +65,17 @@ METRICS = {
     function.__name__: function
     for function in (accuracy, f1, f1_micro, f1_macro, mcc, pearsonr, spearmanr)
 }
+
+
+def bounds(name):
+    """Return the lowest and the highest value of a metric, or of GLUE's score.
+
+    >>> bounds('f1'), bounds('mcc'), bounds('seconds')
+    ((0.0, 1.0), (-1.0, 1.0), (-inf, inf))
+    """
+    if name in ('mcc', 'pearsonr', 'spearmanr', 'score'):
+        return -1.0, 1.0
+    return (0.0, 1.0) if name in METRICS else (-math.inf, math.inf)
 
 
 def compute(names, labels, predictions):

@@ -73,6 +73,41 @@ def test_statistics_by_hand():
     )
 
 
+def test_intervals_stay_within_the_range():
+    """Of .8, .9 and 1.0 the mean is .9 and the deviation .1; half of the interval of the mean is
+    4.302653 * .1 / sqrt(3) = .248414, which leads beyond 1, and half of the other .496828.
+    """
+    summary = results.summarize([0.8, 0.9, 1.0], 0.0, 1.0)
+    assert summary['95 % of the mean from'] == pytest.approx(0.651586, abs=1e-6)
+    assert summary['95 % of a run from'] == pytest.approx(0.403172, abs=1e-6)
+    assert summary['95 % of the mean to'] == summary['95 % of a run to'] == 1
+    low = results.summarize([-0.8, -0.9, -1.0], -1.0, 1.0)
+    assert low['95 % of the mean from'] == low['95 % of a run from'] == -1
+    assert low['95 % of the mean to'] == pytest.approx(-0.651586, abs=1e-6)
+
+
+def test_the_range_is_that_of_the_metric():
+    """An accuracy is between 0 and 1, a correlation between -1 and 1, and seconds have no end."""
+    done = {
+        seed: {'last matched accuracy': value, 'best mcc': value, 'last score': value}
+        for seed, value in enumerate([0.1, 0.5, 0.9], 1)
+    }
+    rows = {row['seed']: row for row in results.tabulate(done)}
+    low, high = rows['95 % of a run from'], rows['95 % of a run to']
+    assert low['last matched accuracy'] == 0 and low['best mcc'] == low['last score'] == -1
+    assert set(high.values()) == {'95 % of a run to', 1}
+    assert rows['95 % of the mean from']['best mcc'] == pytest.approx(0.5 - 0.993655, abs=1e-6)
+
+
+def test_two_runs_have_a_deviation_and_no_interval():
+    summary = results.summarize([0.5, 0.7])
+    assert summary['mean'] == pytest.approx(0.6)
+    assert summary['deviation'] == pytest.approx(0.02**0.5)
+    assert {summary[name] for name in results.STATISTICS[2:]} == {None}
+    rows = published_rows({'last': {'dev': {'accuracy': 0.8}}}, values=[0.7, 0.9])
+    assert [row['last accuracy'] for row in rows] == [0.8, '1 of 2', None]
+
+
 def test_one_more_run_falls_within_its_interval():
     """In 95 % of 4000 samples of six normal numbers (standard error 0.34 %) the sixth is within
     the interval of the first five, but much less often within that of their mean."""

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bert.experiments import logs, recipes
+from bert.experiments import recipes
+from bert.report import logs
 from bert.system.errors import ToolkitError
 
 # As the script of 2019 wrote them; the first line is shortened.

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from bert.experiments import curves
-from bert.experiments.logs import Log, parse_log
+from bert.report import curves
+from bert.report.logs import Log, parse_log
 from bert.system.errors import ToolkitError
 
 OWN = """\

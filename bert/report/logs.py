@@ -18,6 +18,7 @@ VALUES = rf'(\w+:{NUMBER}(?:,\w+:{NUMBER})*)'
 FLAGS = 'Namespace('
 # No command line is longer, and Python's parser has crashed on deeply nested text.
 LONGEST_FLAGS = 10000
+LOG = 'finetune.log'  # in the folder of a run
 TRAINING = re.compile(
     rf'\[Epoch {COUNT} Batch {COUNT}/{COUNT}\] loss=({NUMBER}), lr=({NUMBER}), metrics[=:]{VALUES}'
 )
