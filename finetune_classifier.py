@@ -11,19 +11,15 @@ if __name__ == '__main__':
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert.checkpoints import reading
-from bert.checkpoints.config import check_segments
-from bert.checkpoints.contents import Location
-from bert.checkpoints.source import is_parameter_file, is_zoo_model, locate, locate_configuration
+from bert.checkpoints.source import locate
 from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
-from bert.finetuning.card import format_run
+from bert.finetuning.base import build_model, find_finetuned, find_model
+from bert.finetuning.card import card_of_run
 from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
 from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
 from bert.finetuning.summary import write_page
@@ -45,7 +41,6 @@ from bert.training.failures import naming_step
 from bert.training.flags import is_resumable
 from bert.training.folder import held, identify
 from bert.training.run import started, stop_signal
-from bert.training.scratch import FROM_SCRATCH, is_from_scratch
 
 
 def main(argv=None):
@@ -111,7 +106,6 @@ def finetune(argv, args, memory, workers):
     workers.check_same('sizes', model.bert.settings)
     workers.check_same('data', data)
     workers.broadcast_parameters(model)
-
     folder = Path(args.output_dir)
     with held(folder, workers):
         if args.only_inference:
@@ -119,8 +113,7 @@ def finetune(argv, args, memory, workers):
                 log_to_file(memory, folder / 'inference.log')
             predicted = predict_sets(model, datasets, task, contexts, workers, folder, args)
             return {'epochs': [], 'best_epoch': None, 'test': predicted}
-        rows = {name: [len(each.labels) for each in datasets[name]] for name in ('train', 'dev')}
-        card = partial(format_run, args, task, rows, files.weights)
+        card = card_of_run(args, task, datasets, files.weights)
         output = open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args)
         finished, saved = workers.from_first(
             lambda: choose_start(folder, task, output.identity, args.resume)
@@ -135,38 +128,6 @@ def finetune(argv, args, memory, workers):
         finished = workers.from_first(lambda: write_page(folder, task, examples, args, history))
         output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
-
-
-class ModelFiles(NamedTuple):
-    """The locations of the model's parts."""
-
-    model: Location  # sizes, vocabulary and casing
-    weights: Optional[Location]  # the same, or that of a file of weights alone; None: from scratch
-
-
-def find_model(args):
-    """Find the model that the flags name, and fetch it if need be.
-
-    Sizes, vocabulary and casing come with the weights, except with a file of weights alone: then
-    they are those of --bert_model.
-    """
-    if is_from_scratch(args.bert_model, args.vocab_file):
-        return ModelFiles(locate_configuration(args.bert_model, args.vocab_file), None)
-    parameters = args.pretrained_bert_parameters or args.model_parameters
-    if parameters and is_parameter_file(parameters):
-        model = locate(args.bert_model, args.bert_dataset, with_weights=False)
-        return ModelFiles(model, locate(parameters))
-    location = locate(parameters or args.bert_model, args.bert_dataset)
-    return ModelFiles(location, location)
-
-
-def find_finetuned(files, args):
-    """Return what the model of --bert_model says of itself if it is fine-tuned, or None."""
-    if is_zoo_model(args.bert_model) or is_parameter_file(args.bert_model):
-        return None
-    parameters = args.model_parameters
-    is_model = not parameters or is_parameter_file(parameters)
-    return reading.read_finetuned(files.model.folder if is_model else Path(args.bert_model))
 
 
 def choose_task(args, finetuned):
@@ -197,45 +158,6 @@ def choose_task(args, finetuned):
         is_multilabel=is_multilabel,
         number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
     )
-
-
-def build_model(files, task, contexts, args):
-    """Build BERT with a head for the task, and load its weights.
-
-    Returns
-    -------
-    gluonnlp.model.BERTClassifier or bert.model.build.BERTRegression, gluonnlp.vocab.BERTVocab
-    """
-    from bert.finetuning.prediction import add_head
-    from bert.model.build import finish_initialization
-    from bert.model.loading import build_located
-    from bert.model.parameters import set_encoder
-    from bert.training import update
-
-    update.seed_step(args.seed, 0)
-    weights = None
-    if files.weights is files.model:
-        weights = reading.read_weights(files.weights)
-    bert, vocab = build_located(files.model, contexts, weights)
-    if args.max_len > bert.settings['max_length']:
-        raise UsageError(
-            f'--max_len {args.max_len} is more than the {bert.settings["max_length"]} positions '
-            'of this model'
-        )
-    if task.has_pairs:
-        check_segments(bert.settings, files.model.config or files.model.folder)
-    if files.weights is None:
-        logging.info(FROM_SCRATCH)
-        finish_initialization(bert, contexts[0])
-        return add_head(bert, task.labels, contexts, args.dtype), vocab
-    if weights is None:
-        reading.check_vocab(files.weights, vocab)
-        weights = reading.read_weights(files.weights)
-    if not args.only_inference and not args.model_parameters:
-        set_encoder(bert, weights)
-        return add_head(bert, task.labels, contexts, args.dtype), vocab
-    theirs = reading.read_labels(files.weights, weights)[0] if weights.head else None
-    return add_head(bert, task.labels, contexts, args.dtype, weights, theirs), vocab
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args):

@@ -277,6 +277,8 @@ def test_the_card_of_a_model_of_own_data(tiny_bert, tmp_path, monkeypatch):
         'best epoch': 1,
     }
     assert '- labels: `` ` ``, `b|ad`\n' in Path('out/README.md').read_text()
+
+
 def test_the_report_of_a_run(mrpc, glue):
     """It judges the best epoch's answers to the dev set, and has the metrics of all epochs."""
     output, result = mrpc

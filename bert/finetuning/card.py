@@ -1,5 +1,7 @@
 """The card of a fine-tuned model: what it was made from, how, and how well it does."""
 
+import functools
+
 from bert.checkpoints.cards import (
     CLASSIFICATION,
     MOST_LABELS,
@@ -18,6 +20,17 @@ GLUE = 'nyu-mll/glue'
 OTHERS = {'SNLI': 'stanfordnlp/snli', 'XNLI': 'facebook/xnli'}
 # The Hub's names of metrics that have another one here.
 METRICS = {'mcc': 'matthews_correlation', 'f1_macro': 'f1'}
+
+
+def card_of_run(args, task, datasets, weights):
+    """Return a function that makes the card of a run from its history; see :func:`format_run`.
+
+    Parameters
+    ----------
+    datasets : dict of str to list of bert.finetuning.data.Dataset
+    """
+    rows = {name: [len(each.labels) for each in datasets[name]] for name in ('train', 'dev')}
+    return functools.partial(format_run, args, task, rows, weights)
 
 
 def format_run(args, task, rows, weights, history):
