@@ -22,7 +22,10 @@ from bert.tasks.predictions import read_outputs
 from bert.training.folder import METRICS_FILE
 
 PAGE = 'report.html'
-NO_DEV = 'There is no dev set, so nothing here says how good the answers are: give a --dev_file.'
+NO_DEV = (
+    'There is no dev set, so nothing here says how good the answers are: give a --dev_file or a '
+    '--dev_share.'
+)
 # The flags that a recipe consists of, those below only if they are given.
 RECIPE = ('batch_size', 'lr', 'epochs', 'warmup_ratio', 'optimizer', 'max_len')
 RECIPE_IF_GIVEN = (

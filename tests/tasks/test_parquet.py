@@ -156,7 +156,10 @@ NOT_UTF8 = pa.StringArray.from_buffers(
         ({'text': ['a', None], 'label': ['a'] * 2}, ":2: 'text' is neither text nor a number"),
         ({'text': [['a']], 'label': ['a']}, ":1: 'text' is neither text nor a number"),
         ({'text': [b'a'], 'label': ['a']}, ":1: 'text' is neither text nor a number"),
-        ({'text': ['a', 'b'], 'label': [0.5, float('nan')]}, ":1: the label '0.5' is not one of"),
+        (
+            {'text': ['a', 'b'], 'label': [0.5, float('nan')]},
+            ":2: 'label' is neither text nor a number",
+        ),
         ({'text': NOT_UTF8, 'label': ['a', 'b']}, ':2: not valid UTF-8'),
     ],
 )
