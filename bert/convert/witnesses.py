@@ -4,8 +4,6 @@ Each library, MXNet too, is imported inside the function that needs it: the comm
 usage errors do without them.
 """
 
-import sys
-
 import numpy as np
 
 from bert import ops
@@ -165,7 +163,8 @@ def run_transformers(folder, contents, batch):
 def check_tokenizer(tokenizer, contents):
     """Refuse a tokenizer that splits one of :data:`PAIRS` differently from this project."""
     ours = build_tokenizer(contents.vocab, contents.lower)
-    encoded = encode(PAIRS, ours, contents.vocab, sys.maxsize)
+    # No limit, in the type of lengths, which numpy 2 does not widen.
+    encoded = encode(PAIRS, ours, contents.vocab, np.iinfo(np.int32).max)
     for pair, ids in zip(PAIRS, encoded.ids):
         if tokenizer(*pair)['input_ids'] != ids.tolist():
             raise ToolkitError(f'transformers splits {" ".join(pair)!r} into other tokens')
