@@ -22,7 +22,7 @@ import bert  # noqa: F401 (prepares for MXNet)
 import finetune_classifier
 from bert import embed, ops
 from bert.checkpoints import cards, reading
-from bert.finetuning import evaluation, summary
+from bert.finetuning import base, evaluation, summary
 from bert.finetuning import flags as finetuning_flags
 from bert.finetuning.flags import parse_args
 from bert.finetuning.progress import History
@@ -338,7 +338,10 @@ def test_log_lines_in_the_form_of_the_original(mrpc):
         f'INFO:root:Best epoch {result["best_epoch"]}: accuracy:{best["accuracy"]:.4f},'
         f'f1:{best["f1"]:.4f}' in lines
     )
-    assert lines[-1] == f'INFO:root:wrote 5 predictions to {output}/MRPC.tsv'
+    assert lines[-2:] == [
+        f'INFO:root:wrote 5 predictions to {output}/MRPC.tsv',
+        f'INFO:root:wrote {output}/report.html',
+    ]
 
 
 def test_metrics_for_programs(mrpc):
@@ -1267,7 +1270,7 @@ def test_a_source_is_resolved_and_its_weights_are_read_once(mrpc, glue_dir, tmp_
 
         monkeypatch.setattr(module, name, counted)
 
-    count(finetune_classifier, 'locate')
+    count(base, 'locate')
     count(reading, 'read_weights')
     count(reading, 'read_finetuned')
     finetune(tmp_path, '--only_inference', '--bert_model', output)

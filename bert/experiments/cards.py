@@ -31,7 +31,7 @@ def write_cards(records, folders):
 
 
 def describe_seeds(done):
-    """Return the mean of each metric and its 95 % interval, by name, and the seeds.
+    """Return the seeds and, by name, the mean of each metric with its 95 % interval, if it has one.
 
     Parameters
     ----------
@@ -43,5 +43,7 @@ def describe_seeds(done):
     for name in measured[0]:
         if name not in ('best epoch', 'seconds'):
             mean, _, low, high, *_ = summarize([row[name] for row in measured]).values()
-            facts[name] = f'{mean:.4f}, 95 % interval of the mean {low:.4f} to {high:.4f}'
+            facts[name] = f'{mean:.4f}'
+            if low is not None:
+                facts[name] += f', 95 % interval of the mean {low:.4f} to {high:.4f}'
     return facts
