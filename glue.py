@@ -294,12 +294,10 @@ def check_needs(args, planned, data):
 
 def can_draw():
     """Return whether matplotlib is installed, and log a warning if not."""
-    try:
-        curves.check_matplotlib()
-    except ToolkitError as error:
-        logging.warning('%s', error)
-        return False
-    return True
+    found = curves.can_draw()
+    if not found:
+        logging.warning('%s', curves.NEEDED)
+    return found
 
 
 def format_command(data, words):

@@ -11,6 +11,7 @@ import bert
 from bert.checkpoints.source import is_zoo_model
 from bert.finetuning.parser import build_flags
 from bert.report import curves, logs
+from bert.report.curves import can_draw
 from bert.report.markup import clean, format_lines, mark_flags, timed
 from bert.report.page import Page, Section, format_page
 from bert.report.quality import Evaluation
@@ -108,15 +109,6 @@ def last_step(folder):
     lines = read_text(folder / METRICS_FILE).split('\n')
     steps = [parse_json(line).get('step') for line in lines if line.strip()]
     return max((step for step in steps if isinstance(step, int)), default=0)
-
-
-def can_draw():
-    """Return whether the page can have pictures."""
-    try:
-        curves.check_matplotlib()
-    except ToolkitError:
-        return False
-    return True
 
 
 def collect_evaluation(folders, task, split, rows, source):

@@ -36,12 +36,19 @@ class Panel(NamedTuple):
     curves: list
 
 
-def check_matplotlib():
-    """Refuse to go on without matplotlib."""
+def can_draw():
+    """Return whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ToolkitError(NEEDED) from None
+        return False
+    return True
+
+
+def check_matplotlib():
+    """Refuse to go on without matplotlib."""
+    if not can_draw():
+        raise ToolkitError(NEEDED)
 
 
 def collect_panels(own, published, metric):
