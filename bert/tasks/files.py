@@ -14,7 +14,7 @@ from bert.checkpoints.config import check_labels, find_label_problem
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import is_utf8
 from bert.tasks import multilabel
-from bert.tasks.rows import read_rows, read_table, tsv_rows
+from bert.tasks.rows import find_cell, read_rows, read_table, tsv_rows
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
@@ -164,16 +164,7 @@ def _leave_out_short(path, rows, last_column):
 
 def _cell(path, row, column, null=None):
     """Return the text in one column of a row; ``null`` stands for what JSON calls that."""
-    try:
-        cell = row.cells[column]
-    except IndexError:
-        raise ToolkitError(
-            f'{path}:{row.line}: {len(row.cells)} columns, and column {column + 1} is wanted'
-        ) from None
-    except KeyError:
-        raise ToolkitError(
-            f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
-        ) from None
+    cell = find_cell(path, row, column)
     cell = null if cell is None else cell
     if isinstance(cell, str):
         return cell

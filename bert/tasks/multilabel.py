@@ -10,6 +10,7 @@ import numpy as np
 
 from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError
+from bert.tasks.rows import find_cell
 
 # What a cell of a label's own column may say; pandas writes the longer ones.
 YES_OR_NO = {'1': 1, '1.0': 1, 'true': 1, '0': 0, '0.0': 0, 'false': 0}
@@ -20,7 +21,7 @@ def has_lists(rows, column):
 
     Parameters
     ----------
-    rows : list of bert.tasks.files.Row
+    rows : list of bert.tasks.rows.Row
     column : str
     """
     return isinstance(rows[0].cells.get(column), list)
@@ -48,7 +49,7 @@ def encode(path, rows, column, labels):
     ----------
     path : Path
         For the errors.
-    rows : list of bert.tasks.files.Row
+    rows : list of bert.tasks.rows.Row
     column : str or list of str
         That of the lists; or a column for each label, which has its name, in any order.
     labels : sequence of str
@@ -78,18 +79,9 @@ def encode(path, rows, column, labels):
     return values
 
 
-def _cell(path, row, column):
-    try:
-        return row.cells[column]
-    except KeyError:
-        raise ToolkitError(
-            f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
-        ) from None
-
-
 def _value(path, row, column):
     """Return the 0 or 1 in a label's own column."""
-    cell = _cell(path, row, column)
+    cell = find_cell(path, row, column)
     # A string form of JSON's other types: 1, 1.0 and true.
     value = YES_OR_NO.get(str(cell).strip().lower())
     if value is None:
@@ -101,7 +93,7 @@ def _value(path, row, column):
 
 def _names(path, row, column):
     """Return the labels in a list, as text."""
-    cell = _cell(path, row, column)
+    cell = find_cell(path, row, column)
     if not isinstance(cell, list):
         raise ToolkitError(f'{path}:{row.line}: {column!r} is not a list of labels')
     for label in cell:

@@ -32,6 +32,20 @@ class Table(NamedTuple):
     original: object  # a list of dict; of str, the lines, of JSON lines; a pyarrow.Table of Parquet
 
 
+def find_cell(path, row, column):
+    """Return what one column of a row holds; raise ToolkitError if the row has no such column."""
+    try:
+        return row.cells[column]
+    except IndexError:
+        raise ToolkitError(
+            f'{path}:{row.line}: {len(row.cells)} columns, and column {column + 1} is wanted'
+        ) from None
+    except KeyError:
+        raise ToolkitError(
+            f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
+        ) from None
+
+
 def read_rows(path, columns=None):
     """Return the rows of a file; see :func:`read_table`."""
     return read_table(path, columns).rows
