@@ -16,6 +16,7 @@ LARGEST = 1e100
 NEEDED = "curves need matplotlib, which is not installed: pip install 'matplotlib'"
 WIDTH, HEIGHT, LEGEND_LINE = 4.6, 3.0, 0.22  # of a panel and of a legend's lines, in inches
 FEW = 20  # points are marked
+LEAST_SPAN = 0.02  # of a vertical axis, as a share of its largest number
 MOST_POINTS, MOST_MARKS = 60, 2000  # that say their numbers, of a curve and of a scatter plot
 
 
@@ -135,6 +136,12 @@ def plot(axes, panel):
     if min(ends) < 1:  # within the first epoch
         axes.set_xlim(0, math.ceil(max(ends)) + 0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    # Noise should not look like a fall, nor ticks need more digits than there is space for.
+    low, high = axes.get_ylim()
+    missing = LEAST_SPAN * max(abs(low), abs(high)) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
+    axes.ticklabel_format(axis='y', scilimits=(-4, 5), useOffset=False)
     return lines
 
 

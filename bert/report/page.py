@@ -178,7 +178,7 @@ def format_evaluation(section, evaluation, start, draw):
 def format_classes(evaluation, task, several):
     """Return a table of precision, recall and F1."""
     found = per_class(evaluation, task)
-    head = ['label', 'precision', 'recall', 'F1', 'rows with it', 'answers with it']
+    head = ['label', 'precision', 'recall', 'F1', 'rows', 'answers']
     lines = [
         [
             one.label,

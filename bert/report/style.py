@@ -120,6 +120,7 @@ ol.rows p { margin: .1rem 0; overflow-wrap: anywhere; }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; }
   .wide { overflow: visible; }
+  .pictures { grid-template-columns: 1fr 1fr; }
   .verdict, .pictures svg, tr, li { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .verdict, table.matrix td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

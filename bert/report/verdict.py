@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert.report.quality import answer, name_labels
+from bert.report.quality import answer, name_labels, per_class
 
 GOOD, PART, UNSURE, BAD = 'good', 'part', 'unsure', 'bad'
 Z = 1.96  # 95 % of a normal distribution are within so many deviations of its mean
 # A run has collapsed if it gives nearly one answer only, and the labels are more varied than that.
 ONE_ANSWER, MOST_VARIED = 0.99, 0.97
 ONE_NUMBER = 0.05  # the deviation of its numbers over that of the labels
+MOST_MISSED = 5  # labels that a verdict names
 
 
 class Verdict(NamedTuple):
@@ -57,6 +58,8 @@ def judge(evaluation, task, names, advice):
             start += f' in {len(sound)} of {len(names)} runs'
         if len(sound) > 1:
             clause = f'on average over {len(sound)} runs, {clause}'
+        if level in (GOOD, PART):
+            clause += describe_missed(evaluation, task)
         found.append(Verdict(level, f'{start}: {clause}' + (f' {advice}' if level == BAD else '')))
     collapsed = {name: value for name, value in zip(names, constants) if value is not None}
     if collapsed:
@@ -118,6 +121,19 @@ def describe_collapse(collapsed, names):
     )
 
 
+def describe_missed(evaluation, task):
+    """Return a sentence about the labels that no run finds, with a space before it, or nothing."""
+    if task.is_regression:
+        return ''
+    missed = [one for one in per_class(evaluation, task) if one.rows and not one.recall]
+    if not missed:
+        return ''
+    listed = ', '.join(f"'{one.label}' ({one.rows:,})" for one in missed[:MOST_MISSED])
+    if len(missed) > MOST_MISSED:
+        listed += f' and {len(missed) - MOST_MISSED} more'
+    return f' But none of the rows with these labels are found: {listed}.'
+
+
 def judge_classes(evaluation, task, given, rows):
     """Judge class ids (runs, N) by the share of right answers.
 
@@ -136,7 +152,7 @@ def judge_classes(evaluation, task, given, rows):
         f'{percent(right)} of the {rows} are right, '
         f'{compare(right - share)} always answering {quote(majority, task)}'
     )
-    interval = f'95 % interval on so many rows: {percent(low)} to {percent(high)}'
+    interval = f'95 % interval on so many rows: {100 * low:.1f} to {100 * high:.1f} %'
     if low > share:
         return GOOD, f'{clause} ({interval}).'
     ids = np.unique(labels)

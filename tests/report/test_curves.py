@@ -66,6 +66,22 @@ def test_figure(panels):
     assert names == ['seed 3', 'seed 4', 'published 2020-01']
 
 
+@pytest.mark.parametrize(
+    'values', [(0.181, 0.1794), (-0.0005, -0.0004), (123456.7, 123456.8), (1e7, 1)]
+)
+def test_ticks_have_space(values):
+    """The numbers beside the vertical axis are inside of the picture."""
+    pytest.importorskip('matplotlib')
+    panel = curves.Panel('dev', [curves.Curve('seed 1', [1, 2], list(values))])
+    figure = curves.draw_panel(panel).figure
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    low, high = axes.get_ylim()
+    assert high - low >= 0.0199 * max(map(abs, values))
+    assert len(boxes) > 1 and min(box.x0 for box in boxes) >= 0
+
+
 def test_names_and_numbers_of_a_file_can_be_drawn(tmp_path):
     """No name is a formula or moves a cursor, and no number is too large for matplotlib."""
     pytest.importorskip('matplotlib')

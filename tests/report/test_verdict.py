@@ -1,5 +1,7 @@
 """Verdicts: their sentences, worked by hand, and the intervals behind them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -44,7 +46,7 @@ def test_it_learned():
         (
             'good',
             'It learned: 90 % of the 200 dev rows are right, 30 points more than always answering '
-            "'1' (95 % interval on so many rows: 85 % to 93.8 %).",
+            "'1' (95 % interval on so many rows: 85.0 to 93.8 %).",
         )
     ]
 
@@ -56,7 +58,7 @@ def test_a_gain_within_chance():
         (
             'unsure',
             'Not sure that it learned: 60 % of the 20 dev rows are right, 10 points more than '
-            "always answering '0', which may be chance (95 % interval on so many rows: 36.1 % to "
+            "always answering '0', which may be chance (95 % interval on so many rows: 36.1 to "
             '80.9 %). A larger dev set would tell.',
         )
     ]
@@ -183,6 +185,25 @@ def test_several_labels():
             'than always giving each the value that it mostly has.',
         )
     ]
+
+
+def test_a_label_that_is_never_found():
+    """Ten of the 40 rows have b; none of them is answered with it."""
+    labels = [[1, 0, 0]] * 20 + [[1, 1, 0]] * 10 + [[0, 0, 0]] * 10
+    given = [[1, 0, 0]] * 30 + [[0, 0, 0]] * 10
+    ((level, text),) = judge(several(labels, 0.1 + 0.8 * np.array(given)), MANY)
+    assert level == 'good'
+    assert text.endswith(" But none of the rows with these labels are found: 'b' (10).")
+
+
+def test_classes_that_are_never_found():
+    task = dataclasses.replace(TASKS['MRPC'], labels=tuple('abcdefghi'))
+    labels, given = rows((0, 0, 50), (1, 1, 50), *((i, 0, i) for i in range(2, 9)))
+    outputs = np.eye(9)[given]
+    evaluation = Evaluation('', [('text',)] * len(labels), np.array(labels), outputs[None])
+    ((level, text),) = judge(evaluation, task)
+    assert level == 'good'
+    assert text.endswith("found: 'c' (2), 'd' (3), 'e' (4), 'f' (5), 'g' (6) and 2 more.")
 
 
 def test_several_labels_that_collapse():
