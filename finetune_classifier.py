@@ -20,21 +20,25 @@ from bert.cli.console import log_result, log_to_file, progress, start_logging
 from bert.cli.program import run
 from bert.finetuning.base import build_model, find_finetuned, find_model
 from bert.finetuning.card import card_of_run
-from bert.finetuning.data import encode_datasets, hash_data, labels_of_run, read_task
-from bert.finetuning.flags import fixed_flags, glue_name, parse_args, recall, remembered_flags
+from bert.finetuning.data import (
+    choose_task,
+    encode_datasets,
+    hash_data,
+    labels_of_run,
+    read_task,
+)
+from bert.finetuning.flags import fixed_flags, parse_args, recall, remembered_flags
 from bert.finetuning.summary import write_page
 from bert.finetuning.weights import with_weights
 from bert.system import machine
-from bert.system.errors import UsageError
 from bert.system.terminal import show
-from bert.tasks.files import find_labels
 from bert.tasks.predictions import (
     format_answer,
     predictions_path,
     write_outputs,
     write_test_predictions,
 )
-from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, own_task
+from bert.tasks.table import NUMBER_LABELS
 from bert.training import schedule
 from bert.training.batches import training_batches
 from bert.training.failures import naming_step
@@ -128,36 +132,6 @@ def finetune(argv, args, memory, workers):
         finished = workers.from_first(lambda: write_page(folder, task, examples, args, history))
         output.close(history, finished)
     return {'epochs': history.epochs, 'best_epoch': history.best_epoch, 'test': predicted}
-
-
-def choose_task(args, finetuned):
-    """Return the task: one of the table, or the user's own.
-
-    Parameters
-    ----------
-    finetuned : dict or None
-        What a model that predicts says of itself; see :func:`find_finetuned`.
-    """
-    if args.task_name:
-        return ALL_TASKS[glue_name(args.task_name)]
-    labels, is_multilabel = None, False
-    if args.only_inference:
-        labels, is_multilabel = finetuned['labels'], finetuned['is_multilabel']
-    elif not args.regression:
-        labels, is_multilabel = find_labels(args.train_file, args.label_column)
-    if labels is None and args.probabilities:
-        raise UsageError('--probabilities goes with labels, and this model predicts numbers')
-    return own_task(
-        train=args.train_file,
-        dev=args.dev_file,
-        test=args.test_file,
-        text_columns=args.text_columns,
-        label_column=args.label_column,
-        metric=args.metric,
-        labels=labels,
-        is_multilabel=is_multilabel,
-        number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
-    )
 
 
 def open_output(folder, task, model, vocab, lower, contexts, data, workers, card, args):

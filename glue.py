@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fine-tune on GLUE tasks with several seeds each, and report means, spreads and comparisons."""
+"""Fine-tune with several seeds, on GLUE tasks or your own data, and report means and spreads."""
 
 import signal
 
@@ -12,6 +12,7 @@ import logging
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from bert.cli.console import start_logging
@@ -19,14 +20,15 @@ from bert.cli.flags import Parser, add_quiet_flag, process_count, seed
 from bert.cli.program import run
 from bert.cli.spelling import spell_out
 from bert.experiments import cards, plans, recipes, report, results, runs
-from bert.finetuning.flags import check_args, complete
+from bert.finetuning.data import choose_task
+from bert.finetuning.flags import check_args, complete, own_files
 from bert.finetuning.parser import build_flags as build_run_flags
 from bert.report import curves, logs
 from bert.system import machine, packages
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import write_text
 from bert.system.terminal import show
-from bert.tasks import files, submission
+from bert.tasks import files, library, submission
 from bert.tasks.table import ALL_TASKS, OTHER_NAMES, TASKS
 
 SCRIPT = Path(__file__).resolve().with_name('finetune_classifier.py')
@@ -41,6 +43,7 @@ examples:
   GLUE_DIR=glue_data glue.py --tasks MRPC RTE --seeds 1 2 3 --lr 2e-5
   GLUE_DIR=glue_data glue.py --tasks all --bert_model DIR --submission glue.zip --ensemble
   GLUE_DIR=glue_data glue.py --recipe 2019-01 --gpu
+  glue.py --train_file train.csv --dev_share 0.1 --text_columns text --label_column label
   glue.py --check-submission glue.zip
   glue.py --compare-log published.log glue_output/MRPC/seed-1-0a1b2c3d/finetune.log
 """
@@ -49,6 +52,7 @@ REFUSED = {
     '--task_name': 'give the tasks with --tasks',
     '--seed': 'give the seeds with --seeds',
     '--only_inference': 'this script trains',
+    '--text': 'this script trains',
     '--kvstore': 'each run is one process',
     '--resume': 'a run that is not finished goes on where it stood',
 }
@@ -63,23 +67,26 @@ def parse_args(argv=None):
     Returns
     -------
     argparse.Namespace, dict of str to (list of str, argparse.Namespace)
-        By task, the words to pass on and the flag values that they give.
+        By the name of a task, the words to pass on and the flag values that they give.
     """
     parser = build_flags()
     run_parser = build_run_flags()
     run_parser.error = parser.error  # with the usage of this script
-    refused = refused_flags(run_parser)
     flags = dict.fromkeys([*parser.spellings(), *run_parser.spellings()])
-    allowed = [flag for flag in flags if flag not in refused]
-    argv = spell_out(sys.argv[1:] if argv is None else argv, allowed, list(refused), parser.error)
+    allowed = [flag for flag in flags if flag not in REFUSED]
+    argv = spell_out(sys.argv[1:] if argv is None else argv, allowed, list(REFUSED), parser.error)
     args, given = parser.parse_known_args(argv)
-    refuse_flags([word.partition('=')[0] for word in argv if word.startswith('--')], refused)
+    refuse_flags([word.partition('=')[0] for word in argv if word.startswith('--')])
     if args.ensemble and not args.submission:
         raise UsageError('--ensemble goes with --submission')
-    args.tasks = choose_tasks(args.tasks, args.recipe)
-    if args.submission and not TASKS.keys() & args.tasks:
-        raise UsageError(f'--submission goes with tasks of GLUE: {", ".join(TASKS)}')
     args.seeds = list(dict.fromkeys(args.seeds or [1, 2, 3, 4, 5]))
+    values = run_parser.parse_args(given)
+    if own_files(values):
+        args.tasks = [name_own(args, values)]
+    else:
+        args.tasks = choose_tasks(args.tasks, args.recipe)
+        if args.submission and not TASKS.keys() & args.tasks:
+            raise UsageError(f'--submission goes with tasks of GLUE: {", ".join(TASKS)}')
 
     passed = {}
     for task in args.tasks:
@@ -87,12 +94,29 @@ def parse_args(argv=None):
         values = run_parser.parse_args(words)
         check_args(values)
         complete(values)
+        if not values.task_name and not (values.dev_file or values.dev_share):
+            raise UsageError('own data needs a --dev_file or a --dev_share to compare the runs')
         if args.jobs > 1 and values.gpus and len(values.gpus) != args.jobs:
             raise UsageError(
                 f'--jobs {args.jobs} with {len(values.gpus)} --gpus: each run has a GPU of its own'
             )
         passed[task] = (words, values)
     return args, passed
+
+
+def name_own(args, values):
+    """Return the name of the user's own task in results; refuse the flags of GLUE's tasks.
+
+    Parameters
+    ----------
+    args, values : argparse.Namespace
+        The flags of this script, and those of finetune_classifier.py.
+    """
+    for name in ('tasks', 'recipe', 'submission'):
+        if getattr(args, name):
+            raise UsageError(f'--{name} is for GLUE tasks, not for own data')
+    path = values.train_file or ''
+    return library.file_stem(path) if library.is_name(path) else Path(path).stem
 
 
 def build_flags():
@@ -158,29 +182,21 @@ def build_flags():
     return parser
 
 
-def refused_flags(run_parser):
-    """Return the flags of finetune_classifier.py that runs cannot have, and the reasons."""
-    own_data = {f'--{name}' for name in run_parser.with_role('own')}
-    return {**REFUSED, **dict.fromkeys(own_data, 'this script runs GLUE tasks, not own data')}
-
-
-def refuse_flags(names, refused):
+def refuse_flags(names):
     """Refuse flags that do not go together, and those that runs cannot have.
 
     Parameters
     ----------
     names : list of str
         The flags that were given.
-    refused : dict of str to str
-        See :func:`refused_flags`.
     """
     for flag, others in STANDALONE.items():
         for name in names if flag in names else ():
             if name not in (flag, *others):
                 raise UsageError(f'{name} does not go with {flag}')
     for name in names:
-        if name in refused:
-            raise UsageError(f'{name} is not for glue.py: {refused[name]}')
+        if name in REFUSED:
+            raise UsageError(f'{name} is not for glue.py: {REFUSED[name]}')
 
 
 def choose_tasks(given, recipe):
@@ -223,11 +239,14 @@ def main(argv=None):
 def run_tasks(args, passed, command):
     """Do the missing runs, then print and write the results of all runs."""
     start = time.monotonic()
-    data = files.glue_folder()
-    planned = {
-        task: plans.make_plan(SCRIPT, task, words, vars(values), data, args.jobs)
-        for task, (words, values) in passed.items()
-    }
+    planned = {}
+    for name, (words, values) in passed.items():
+        values.task_name = None if own_files(values) else name
+        task = choose_task(values)
+        if values.dev_share:
+            task = replace(task, dev=(task.train,))
+        data = files.folder_of(task)
+        planned[name] = plans.make_plan(SCRIPT, task, words, vars(values), data, args.jobs)
     check_needs(args, planned, data)
     start_logging(args.quiet)
     has_pictures = can_draw()
@@ -244,16 +263,17 @@ def run_tasks(args, passed, command):
     tables = {}
     if records:
         published = {
-            task: plans.compare_published(task, planned[task].settings, data) for task in records
+            name: plans.compare_published(planned[name].task, planned[name].settings, data)
+            for name in records
         }
         tables = results.tabulate_tasks(records, published)
         for style, extension in STYLES.items():
             write_text(output / f'results.{extension}', results.format_document(tables, style))
-        cards.write_cards(records, folders)
-        settings = {task: plan.settings for task, plan in planned.items()}
-        shown = report.make_sections(tables, records, folders, published, settings, data)
-        typed = format_command(data, command)
-        report.write_report(output, typed, tables, shown, settings, records, data, has_pictures)
+        cards.write_cards(records, folders, planned)
+        shown = report.make_sections(tables, records, folders, published, planned, data)
+        variables, source = describe_data(records, passed, data)
+        typed = format_command(variables, command)
+        report.write_report(output, typed, tables, shown, planned, records, source, has_pictures)
         show('', *results.format_document(tables, 'text').rstrip('\n').split('\n'))
     if args.submission:
         without = [task for task in args.tasks if task not in records]
@@ -266,6 +286,30 @@ def run_tasks(args, passed, command):
     if failed:
         raise ToolkitError(f'{len(failed)} of {len(wanted)} runs failed: {", ".join(failed)}')
     return tables
+
+
+def describe_data(records, passed, data):
+    """Describe where the data are from.
+
+    Parameters
+    ----------
+    records : collection of str
+        The names of the tasks.
+    passed : dict of str to (list of str, argparse.Namespace)
+        See :func:`parse_args`.
+    data : Path
+        The folder of the tasks' files.
+
+    Returns
+    -------
+    dict of str to str, str
+        The variables that were set, and a phrase.
+    """
+    values = next(iter(passed.values()))[1]
+    if values.task_name:
+        return {'GLUE_DIR': str(data)}, f'{", ".join(records)} in {data}'
+    dev_set = values.dev_file or f'{values.dev_share:g} of its rows'
+    return {}, f'{values.train_file}, dev set: {dev_set}'
 
 
 def check_needs(args, planned, data):
@@ -281,13 +325,14 @@ def check_needs(args, planned, data):
         raise UsageError(f'--submission {args.submission} is a folder, not a file to write')
     for task in (TASKS[name] for name in args.tasks if name in TASKS):
         for split in task.test:
+            path = data / split.path
             # The diagnostic set is a separate download; a submission can do without it.
-            if split.submission == submission.DIAGNOSTIC and not (data / split.path).is_file():
+            if split.submission == submission.DIAGNOSTIC and not path.is_file():
                 continue
-            count = len(files.read_glue(data, task, split).texts)
+            count = len(files.read(data, task, split).texts)
             if count != split.rows:
                 raise ToolkitError(
-                    f"{data / split.path} has {count} rows, and GLUE's file {split.rows}: "
+                    f"{path} has {count} rows, and GLUE's file {split.rows}: "
                     '--submission needs all of them'
                 )
 
@@ -300,16 +345,17 @@ def can_draw():
     return found
 
 
-def format_command(data, words):
+def format_command(variables, words):
     """Format a command as one would type it, each flag on its own line.
 
-    >>> print(format_command('glue data', ['glue.py', '--tasks', 'RTE', '--gpu']))
+    >>> print(format_command({'GLUE_DIR': 'glue data'}, ['glue.py', '--tasks', 'RTE', '--gpu']))
     GLUE_DIR='glue data' glue.py \\
         --tasks RTE \\
         --gpu
     """
-    text = f'GLUE_DIR={shlex.quote(str(data))}'
-    for word in words:
+    text = ''.join(f'{name}={shlex.quote(value)} ' for name, value in variables.items())
+    text += shlex.quote(words[0])
+    for word in words[1:]:
         text += (' \\\n    ' if word.startswith('--') else ' ') + shlex.quote(word)
     return text
 
@@ -321,7 +367,7 @@ def write_submission(path, records, folders, ensemble):
         done = records.get(answers.task, {})
         seeds = list(done)
         if done and not ensemble:
-            seeds = [results.best_seed(answers.task, done)]
+            seeds = [results.best_seed(TASKS[answers.task], done)]
         chosen = [folders[answers.task, number] for number in seeds]
         if not submission.can_answer(name, chosen):
             predictions[name] = submission.majority(name)

@@ -297,11 +297,7 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
         (['--task_name', 'RTE'], '--task_name is not for glue.py: give the tasks with --tasks'),
         (['--seed=3'], '--seed is not for glue.py: give the seeds with --seeds'),
         (['--only_inference'], '--only_inference is not for glue.py: this script trains'),
-        *[
-            ([flag, 'x'], f'{flag} is not for glue.py: this script runs GLUE tasks, not own data')
-            for flag in ('--train_file', '--dev_file', '--test_file', '--text_columns')
-            + ('--label_column', '--regression', '--metric')
-        ],
+        (['--text', 'x'], '--text is not for glue.py: this script trains'),
         (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
         (['--ensemble'], '--ensemble goes with --submission'),
         (
@@ -311,10 +307,6 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
         (['--check-submission', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
         (['--compare-log', 'a', 'b', '--jobs=2'], '--jobs does not go with --compare-log'),
         (['--task_n', 'RTE'], '--task_name is not for glue.py: give the tasks with --tasks'),
-        (
-            ['--train_f', 'x'],
-            '--train_file is not for glue.py: this script runs GLUE tasks, not own data',
-        ),
         (['--check', 'a.zip', '--lr', '1'], '--lr does not go with --check-submission'),
         (['--comp', 'a', 'b', '--j=2'], '--jobs does not go with --compare-log'),
         (

@@ -6,7 +6,7 @@ from bert.experiments.results import best_seed, measures, summarize
 SEEDS = 'Several seeds'
 
 
-def write_cards(records, folders):
+def write_cards(records, folders, plans):
     """Write anew the cards of the runs of each task, as far as they change.
 
     Parameters
@@ -15,9 +15,11 @@ def write_cards(records, folders):
         The records of each task by seed.
     folders : dict of (str, int) to Path
         By task and seed.
+    plans : dict of str to bert.experiments.runs.Plan
+        By task.
     """
     for task, done in records.items():
-        best = best_seed(task, done)
+        best = best_seed(plans[task].task, done)
         for seed in done:
             folder = folders[task, seed]
             if not cards.is_ours(folder):

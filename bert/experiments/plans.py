@@ -11,10 +11,11 @@ from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
 from bert.finetuning.parser import build_flags
 from bert.system.files import sha256
-from bert.tasks import files
-from bert.tasks.table import ALL_TASKS
+from bert.tasks import files, library
 from bert.training.flags import is_resumable
 from bert.training.scratch import is_from_scratch
+
+OWN_FILES = ('train_file', 'dev_file', 'test_file')
 
 
 def make_plan(script, task, words, values, data, jobs):
@@ -24,13 +25,14 @@ def make_plan(script, task, words, values, data, jobs):
     ----------
     script : Path
         The path of finetune_classifier.py.
-    task : str
+    task : bert.tasks.table.Task
+        One of the table, or the user's own.
     words : list of str
         Flags for it, the same for all runs.
     values : dict
         The values of all its flags that these words give, by name.
     data : Path
-        The folder of the GLUE files.
+        The folder of the task's files.
     jobs : int
         The number of simultaneous runs.
 
@@ -46,9 +48,10 @@ def make_plan(script, task, words, values, data, jobs):
     count = min(len(devices), 1) if jobs > 1 else len(devices)
     # The state of MXNet's own optimizers is not saved.
     resume = ['--resume'] if is_resumable(values['optimizer']) else []
-    command = [sys.executable, '-u', str(script), *resume, *words]
+    name = [] if task.is_own else ['--task_name', task.name]
+    command = [sys.executable, '-u', str(script), *resume, *words, *name]
     settings = collect_settings(values, data, count)
-    return Plan(command, settings, hash_contents(values, ALL_TASKS[task], data), devices)
+    return Plan(command, settings, hash_contents(values, task, data), devices, task)
 
 
 def collect_settings(values, data, devices):
@@ -61,6 +64,7 @@ def collect_settings(values, data, devices):
     values : dict
         The flags of finetune_classifier.py.
     data : Path
+        The folder of the GLUE files, where the flags do not name the user's own.
     devices : int
         How many GPUs a run has; 0 means the CPU.
 
@@ -71,10 +75,11 @@ def collect_settings(values, data, devices):
     parser = build_flags()
     others = {*parser.with_role('run'), *parser.with_role('unrecorded')}
     settings = {name: value for name, value in values.items() if name not in others}
-    for name in parser.with_role('source'):
+    for name in (*parser.with_role('source'), *OWN_FILES):
         if settings[name] and Path(settings[name]).exists():
             settings[name] = str(Path(settings[name]).resolve())
-    return {**settings, 'GLUE_DIR': str(data.resolve()), 'devices': devices}
+    folder = {} if settings['train_file'] else {'GLUE_DIR': str(data.resolve())}
+    return {**settings, **folder, 'devices': devices}
 
 
 def hash_contents(values, task, data):
@@ -90,10 +95,13 @@ def hash_contents(values, task, data):
     Returns
     -------
     dict of str to str
-        By the name of a flag that names a model, and under ``GLUE_DIR``.
+        By the name of a flag that names a model or a file of the user's, and under ``GLUE_DIR``.
     """
-    paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
-    contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
+    if task.is_own:
+        contents = hash_own(values, task)
+    else:
+        paths = [data / split.path for split in (task.train, *task.dev, *task.test)]
+        contents = {'GLUE_DIR': hash_files([path for path in paths if path.is_file()])}
     if is_from_scratch(values['bert_model'], values['vocab_file']):
         location = locate_configuration(values['bert_model'], values['vocab_file'])
         contents['vocab_file'] = hash_files(list_files(location))
@@ -104,6 +112,23 @@ def hash_contents(values, task, data):
         # The models of the zoo never change.
         if values[name] and not is_zoo_model(values[name]):
             contents[name] = hash_model(values[name])
+    return contents
+
+
+def hash_own(values, task):
+    """Hash what the user's own files hold, by their flags, or the rows of named data sets."""
+    contents = {}
+    for split in (task.train, *task.dev, *task.test):
+        for name in OWN_FILES:
+            if values[name] != split.path or name in contents:
+                continue
+            if not library.is_name(split.path):
+                contents[name] = hash_files([Path(split.path)])
+                continue
+            rows = files.read_own(task, split)
+            labels = None if rows.labels is None else rows.labels.tolist()
+            text = json.dumps([rows.texts, labels])
+            contents[name] = hashlib.sha256(text.encode()).hexdigest()
     return contents
 
 
@@ -162,7 +187,7 @@ def compare_published(task, settings, data):
 
     Parameters
     ----------
-    task : str
+    task : bert.tasks.table.Task
     settings : dict
         The settings of the other runs.
     data : Path
@@ -175,12 +200,12 @@ def compare_published(task, settings, data):
     """
     parser = build_flags()
     found = []
-    for recipe, figures in recipes.published(task).items():
-        values = vars(parser.parse_args(recipes.flags_of(recipe, task)))
+    for recipe, figures in recipes.published(task.name).items():
+        values = vars(parser.parse_args(recipes.flags_of(recipe, task.name)))
         # With at most one device, since --batch_size is per device.
         reference = collect_settings(values, data, min(settings['devices'], 1))
         reason = find_difference(settings, reference)
-        if reason is None and not is_whole(ALL_TASKS[task], data):
+        if reason is None and not is_whole(task, data):
             reason = 'other data'
         found.append((recipe, figures, reason))
     return found
@@ -211,6 +236,6 @@ def find_difference(settings, reference):
 def is_whole(task, data):
     """Return whether the training and dev sets have as many rows as published ones."""
     return all(
-        len(files.read_glue(data, task, split).texts) in (split.rows, split.older_rows)
+        len(files.read(data, task, split).texts) in (split.rows, split.older_rows)
         for split in (task.train, *task.dev)
     )

@@ -4,15 +4,14 @@ import logging
 
 from bert.experiments.results import HEAD, MEAN_INTERVAL, format_cell, metric_name
 from bert.finetuning import summary
+from bert.finetuning.data import read_dev_sets
 from bert.report import curves, logs
 from bert.report.markup import clean, format_lines, timed
 from bert.report.page import Page, Section, format_page
 from bert.system.files import write_text
-from bert.tasks import files
-from bert.tasks.table import ALL_TASKS
 
 
-def make_sections(tables, records, folders, published, settings, data):
+def make_sections(tables, records, folders, published, plans, data):
     """Make the sections of all tasks.
 
     Parameters
@@ -25,10 +24,10 @@ def make_sections(tables, records, folders, published, settings, data):
         The folder of each run, by task and seed.
     published : dict of str to list
         The result of :func:`bert.experiments.plans.compare_published` for each task.
-    settings : dict of str to dict
-        The settings of the runs of each task.
+    plans : dict of str to bert.experiments.runs.Plan
+        By task.
     data : Path
-        The folder of the GLUE files.
+        The folder of the tasks' files.
 
     Returns
     -------
@@ -36,44 +35,51 @@ def make_sections(tables, records, folders, published, settings, data):
     """
     sections = []
     for name, done in records.items():
-        task = ALL_TASKS[name]
+        task, settings = plans[name].task, plans[name].settings
         of_task = [folders[name, number] for number in done]
         left_out = {f'published {recipe}' for recipe, _, reason in published[name] if reason}
-        evaluations = []
-        for split in task.dev:
-            rows, path = files.read_glue(data, task, split), data / split.path
-            evaluations.append(summary.collect_evaluation(of_task, task, split, rows, path))
+        evaluations = [
+            summary.collect_evaluation(of_task, task, split, rows, data / split.path)
+            for split, rows in read_dev_sets(data, task, settings['dev_share'])
+        ]
         sections.append(
             Section(
                 name=name,
                 task=task,
                 runs=[f'seed {number}' for number in done],
-                advice=summary.advise(settings[name], with_seed=False),
+                advice=summary.advise(settings, with_seed=False),
                 table=format_rows([row for row in tables[name] if row[HEAD] not in left_out]),
                 notes=describe_left_out(published[name]),
-                panels=collect_panels(task, done, folders, published[name]),
+                panels=collect_panels(name, task.metrics[0], done, folders, published[name]),
                 evaluations=evaluations,
             )
         )
     return sections
 
 
-def collect_panels(task, done, folders, published):
+def collect_panels(name, metric, done, folders, published):
     """Collect the panels of a task, with the curves of its runs and of comparable published ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the task.
+    metric : str
+        The one to show during training.
+    done, folders, published
+        See :func:`make_sections`; those of this task.
 
     Returns
     -------
     list of bert.report.curves.Panel
     """
-    own = {
-        f'seed {number}': logs.read_log(folders[task.name, number] / logs.LOG) for number in done
-    }
+    own = {f'seed {number}': logs.read_log(folders[name, number] / logs.LOG) for number in done}
     others = {
         f'published {recipe}': logs.Log({}, figures['training'], figures['validation'])
         for recipe, figures, reason in published
         if not reason
     }
-    return curves.collect_panels(own, others, task.metrics[0])
+    return curves.collect_panels(own, others, metric)
 
 
 def describe_left_out(published):
@@ -120,20 +126,20 @@ def format_overview(tables, sections):
     return format_lines(head, lines)
 
 
-def list_facts(sections, settings, records, data):
+def list_facts(sections, plans, records, source):
     """List what the runs were, as (name, HTML)."""
     facts, several = [], len(sections) > 1
     for name, describe in [('model', summary.describe_model), ('recipe', summary.describe_recipe)]:
         texts = {}
         for section in sections:
-            texts.setdefault(describe(settings[section.name]), []).append(section.name)
+            texts.setdefault(describe(plans[section.name].settings), []).append(section.name)
         for text, tasks in texts.items():
             title = f'{name} of {", ".join(tasks)}' if len(texts) > 1 else name
             facts.append((title, text))
     done = [record for of_task in records.values() for record in of_task.values()]
     seeds = dict.fromkeys(seed for of_task in records.values() for seed in of_task)
     runs = f'{len(done)}: ' + (f'{len(sections)} tasks, ' if several else '')
-    facts.insert(1, ('data', clean(f'{", ".join(records)} in {data}')))
+    facts.insert(1, ('data', clean(source)))
     facts.append(('runs', clean(f'{runs}seeds {", ".join(map(str, seeds))}')))
     finished = [record['finished'] for record in done if isinstance(record.get('finished'), str)]
     if finished:
@@ -150,7 +156,7 @@ def collect_machines(records):
     return {name: ' / '.join(values) for name, values in machines.items()}
 
 
-def write_report(output, command, tables, sections, settings, records, data, has_pictures):
+def write_report(output, command, tables, sections, plans, records, source, has_pictures):
     """Write ``report.html``, and for each task ``curves.svg`` and ``curves.png``.
 
     Parameters
@@ -159,15 +165,17 @@ def write_report(output, command, tables, sections, settings, records, data, has
         The folder for them.
     command : str
     sections : list of bert.report.page.Section
-    tables, settings, records, data
+    tables, plans, records
         See :func:`make_sections`.
+    source : str
+        Where the data are from.
     has_pictures : bool
         Whether matplotlib can be used.
     """
     for section in sections if has_pictures else ():
         curves.save(curves.draw(section.panels), output / section.name / 'curves')
     machines = collect_machines(records)
-    facts = list_facts(sections, settings, records, data)
+    facts = list_facts(sections, plans, records, source)
     page = Page(
         title=f'{", ".join(records)}: {sum(map(len, records.values()))} fine-tuning runs',
         facts=[*facts, ('versions', clean(summary.describe_versions(machines)))],

@@ -8,7 +8,7 @@ import numpy as np
 
 from bert.system.terminal import escape
 from bert.tasks import metrics
-from bert.tasks.table import ALL_TASKS, TASKS
+from bert.tasks.table import TASKS
 
 HEAD = 'seed'  # the head of the first column, which also has the names of the statistics
 MEAN_INTERVAL = ('95 % of the mean from', '95 % of the mean to')
@@ -55,7 +55,11 @@ def measures(record):
 def is_record(record, task):
     """Return whether the object of a JSON file is the record of a run of a task.
 
-    See :func:`bert.experiments.runs.finish`.
+    Parameters
+    ----------
+    record : dict
+        See :func:`bert.experiments.runs.finish`.
+    task : bert.tasks.table.Task
     """
     machine = record.get('machine')
     if not (
@@ -65,7 +69,7 @@ def is_record(record, task):
         and all(isinstance(value, str) for value in machine.values())
     ):
         return False
-    names = [(split.dev_name, {*ALL_TASKS[task].metrics}) for split in ALL_TASKS[task].dev]
+    names = [(split.dev_name, {*task.metrics}) for split in task.dev]
     measured = [
         [(name, {*values}) for name, values in epoch.items() if name != 'seconds']
         for epoch in record['epochs']
@@ -78,11 +82,11 @@ def best_seed(task, done):
 
     Parameters
     ----------
-    task : str
+    task : bert.tasks.table.Task
     done : dict of int to dict
         The record of each seed.
     """
-    dev_set, metric = ALL_TASKS[task].dev[0].dev_name, ALL_TASKS[task].metrics[0]
+    dev_set, metric = task.dev[0].dev_name, task.metrics[0]
 
     def score(seed):
         return done[seed]['epochs'][done[seed]['best_epoch'] - 1][dev_set][metric]

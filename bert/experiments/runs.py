@@ -16,6 +16,7 @@ from bert.finetuning.summary import describe_machine
 from bert.system.errors import ToolkitError
 from bert.system.files import read_json, write_json
 from bert.system.processes import POLL, child_environment, kill_with_parent, lock
+from bert.tasks.table import Task
 
 RECORD = 'result.json'  # in the folder of a finished run: its results
 LOG = 'run.log'  # beside it: everything that the run printed
@@ -24,7 +25,7 @@ LOG = 'run.log'  # beside it: everything that the run printed
 class Run(NamedTuple):
     """One training run: a task with a seed."""
 
-    task: str
+    task: str  # its name in results
     seed: int
     folder: Path
 
@@ -35,10 +36,11 @@ class Run(NamedTuple):
 class Plan(NamedTuple):
     """The way to run a task."""
 
-    command: list  # of a run, without its task, seed and folder
+    command: list  # of a run, without its seed and folder
     settings: dict  # what the results depend on besides task and seed, as it was given
     contents: dict  # hashes of the files that it names
     devices: list  # GPUs: a run alone has them all, simultaneous runs one each; [] is the CPU
+    task: Task
 
 
 class Started(NamedTuple):
@@ -150,7 +152,7 @@ def begin(current, plan, slot, jobs):
             log.close()
             return None
         if (current.folder / RECORD).is_file():
-            record = read_record(current)
+            record = read_record(current, plan.task)
             log.close()
             return record
         log.truncate(0)
@@ -158,7 +160,7 @@ def begin(current, plan, slot, jobs):
         process = subprocess.Popen(
             [
                 *plan.command,
-                *('--task_name', current.task, '--seed', str(current.seed)),
+                *('--seed', str(current.seed)),
                 # One word, as a folder's name may look like a flag.
                 f'--output_dir={current.folder}',
             ],
@@ -177,11 +179,11 @@ def begin(current, plan, slot, jobs):
     return Started(current, process, log, time.monotonic(), slot, threads, watch)
 
 
-def read_record(run):
-    """Read the record of a finished run; see :func:`finish`."""
+def read_record(run, task):
+    """Read the record of a finished run of a task; see :func:`finish`."""
     path = run.folder / RECORD
     record = read_json(path)
-    if not is_record(record, run.task):
+    if not is_record(record, task):
         raise ToolkitError(f'{path}: not the results of {run}; without this file it is run again')
     return record
 
@@ -213,7 +215,7 @@ def finish(started, plan, machine):
             'seconds': seconds,
             'machine': {**machine, 'threads of a run': started.threads},
         }
-        if not is_record(record, started.run.task):
+        if not is_record(record, plan.task):
             raise ToolkitError(f'{folder / FINETUNED}: not the results of {started.run}')
         # After a kill, the last process has done only a part of the run.
         of_epochs = sum(epoch.get('seconds', 0) for epoch in record['epochs'])

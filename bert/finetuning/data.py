@@ -1,4 +1,4 @@
-"""The examples of a task, as arrays for BERT."""
+"""The task that the flags name, and its examples as arrays for BERT."""
 
 import hashlib
 from dataclasses import replace
@@ -8,9 +8,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from bert.checkpoints.reading import read_finetuned
+from bert.finetuning.flags import glue_name
 from bert.finetuning.holdout import hold_out
+from bert.system.errors import UsageError
 from bert.tasks import files
-from bert.tasks.table import Split
+from bert.tasks.table import ALL_TASKS, NUMBER_LABELS, Split, own_task
 from bert.text.encoding import Encoded, encode
 from bert.text.tokenizer import build_tokenizer
 
@@ -37,6 +39,37 @@ class Dataset(NamedTuple):
     def test_name(self):
         """The name of a test set: the stem of its GLUE file name, or ``test``."""
         return Path(self.split.submission).stem or 'test'
+
+
+def choose_task(args, finetuned=None):
+    """Return the task that the flags name: one of the table, or the user's own.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    finetuned : dict, optional
+        What a model that predicts says of itself; see :func:`bert.finetuning.base.find_finetuned`.
+    """
+    if args.task_name:
+        return ALL_TASKS[glue_name(args.task_name)]
+    labels, is_multilabel = None, False
+    if args.only_inference:
+        labels, is_multilabel = finetuned['labels'], finetuned['is_multilabel']
+    elif not args.regression:
+        labels, is_multilabel = files.find_labels(args.train_file, args.label_column)
+    if labels is None and args.probabilities:
+        raise UsageError('--probabilities goes with labels, and this model predicts numbers')
+    return own_task(
+        train=args.train_file,
+        dev=args.dev_file,
+        test=args.test_file,
+        text_columns=args.text_columns,
+        label_column=args.label_column,
+        metric=args.metric,
+        labels=labels,
+        is_multilabel=is_multilabel,
+        number_labels=bool(finetuned and finetuned['flags'].get(NUMBER_LABELS)),
+    )
 
 
 def labels_of_run(folder, task):
@@ -99,21 +132,28 @@ def read_examples(task, with_training):
     dict of str to list of (Split, Examples)
         Under ``train``, ``dev`` and ``test``; for a GLUE task, only the test sets that exist.
     """
-    test = task.test
-    if task.is_own:
-
-        def read(split):
-            return files.read_own(task, split)
-    else:
-        folder = files.glue_folder()
+    test, folder = task.test, files.folder_of(task)
+    if not task.is_own:
         test = [split for split in test if (folder / split.path).is_file()]
-
-        def read(split):
-            return files.read_glue(folder, task, split)
-
     train = [task.train] if with_training else []
     sets = {'train': train, 'dev': task.dev, 'test': test}
-    return {name: [(split, read(split)) for split in splits] for name, splits in sets.items()}
+    return {
+        name: [(split, files.read(folder, task, split)) for split in splits]
+        for name, splits in sets.items()
+    }
+
+
+def read_dev_sets(folder, task, dev_share=None):
+    """Read the dev sets of a task, or the part of its training set that is one.
+
+    Returns
+    -------
+    list of (Split, Examples)
+    """
+    if dev_share:
+        rows = files.read(folder, task, task.train)
+        return [(task.train, hold_out(rows, task, dev_share)[1])]
+    return [(split, files.read(folder, task, split)) for split in task.dev]
 
 
 def encode_datasets(examples, vocab, lower, max_len):

@@ -49,6 +49,16 @@ def glue_folder():
     return Path(folder or DEFAULT_FOLDER)
 
 
+def folder_of(task):
+    """Return the folder that holds the files of a task, by the paths of its splits."""
+    return Path() if task.is_own else glue_folder()
+
+
+def read(folder, task, split):
+    """Read one split of a task, the user's own or another; return Examples."""
+    return read_own(task, split) if task.is_own else read_glue(folder, task, split)
+
+
 def read_glue(folder, task, split):
     """Read one split of a GLUE task, or of another task of the table.
 

@@ -11,6 +11,7 @@ from bert.checkpoints import installed, source
 from bert.checkpoints.installed import Package
 from bert.experiments import plans
 from bert.finetuning.parser import build_flags
+from bert.tasks.table import TASKS
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def test_runs_of_glue_py_with_a_name_are_those_with_its_path(package, tmp_path):
     def name(model):
         words = ['--bert_model', str(model)]
         values = vars(build_flags().parse_args(words))
-        return plans.digest(plans.make_plan(Path('script.py'), 'MRPC', words, values, tmp_path, 1))
+        task = TASKS['MRPC']
+        return plans.digest(plans.make_plan(Path('script.py'), task, words, values, tmp_path, 1))
 
     assert name('tiny') == name(package)
     assert name('tiny') != name(write_tiny_bert(tmp_path / 'other', seed=2))

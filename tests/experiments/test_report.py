@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bert.experiments import report, results
+from bert.experiments.runs import Plan
 from bert.finetuning.parser import build_flags
 from bert.report import logs
 from bert.system.errors import ToolkitError
@@ -48,20 +49,19 @@ def made(tmp_path):
         np.savez(folder / 'outputs.npz', dev=outputs, labels=np.array(['0', '1']))
     other = {**RECORD, 'finished': '2026-01-02 03:05 UTC', 'machine': {'processor': 'other'}}
     records = {'MRPC': {1: RECORD, 2: RECORD, 3: other}}
-    settings = {'MRPC': {**vars(build_flags().parse_args(['--lr', '2e-5']))}}
+    settings = vars(build_flags().parse_args(['--lr', '2e-5']))
+    plans = {'MRPC': Plan([], settings, {}, [], TASKS['MRPC'])}
 
     def make(published=()):
         tables = results.tabulate_tasks(records, {'MRPC': published})
-        args = (tables, records, folders, {'MRPC': published}, settings, tmp_path / 'data')
-        return tables, report.make_sections(*args), settings, records
+        args = (tables, records, folders, {'MRPC': published}, plans, tmp_path / 'data')
+        return tables, report.make_sections(*args), plans, records
 
     return make
 
 
-def write(output, tables, sections, settings, records):
-    report.write_report(
-        output, 'glue.py --x', tables, sections, settings, records, output / 'data', False
-    )
+def write(output, tables, sections, plans, records):
+    report.write_report(output, 'glue.py --x', tables, sections, plans, records, 'here', False)
     page = (output / 'report.html').read_text('utf8')
     return page, ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
 
@@ -83,7 +83,7 @@ def test_the_page_of_three_runs(made, tmp_path):
     assert facts['runs'] == '3: seeds 1, 2, 3'
     assert facts['finished'] == '2026-01-02 03:05 UTC'  # the last of them
     assert facts['processor'] == 'one / other'
-    assert facts['data'] == f'MRPC in {tmp_path / "data"}'
+    assert facts['data'] == 'here'
     assert 'glue.py --x' in page and 'Overview' not in page
     assert write(tmp_path, *made())[0] == page
 
@@ -110,7 +110,7 @@ def test_others_are_left_out_and_a_line_says_why(made):
 
 
 def test_the_overview_has_a_line_for_each_dev_set(made, tmp_path):
-    tables, sections, settings, records = made()
+    tables, sections, _, _ = made()
     both = [sections[0], sections[0]._replace(name='RTE')]
     overview = report.format_overview({**tables, 'RTE': tables['MRPC']}, both)
     cells = re.findall('<td>(.*?)</td>', overview)
@@ -134,10 +134,11 @@ def test_data_that_have_changed(made, tmp_path):
 
 
 def test_settings_that_differ_are_named_by_task(made):
-    _, sections, settings, records = made()
+    _, sections, plans, records = made()
     both = [sections[0], sections[0]._replace(name='RTE')]
-    settings['RTE'] = {**settings['MRPC'], 'epochs': 5}
-    facts = dict(report.list_facts(both, settings, {**records, 'RTE': records['MRPC']}, 'd'))
+    settings = {**plans['MRPC'].settings, 'epochs': 5}
+    plans['RTE'] = plans['MRPC']._replace(settings=settings)
+    facts = dict(report.list_facts(both, plans, {**records, 'RTE': records['MRPC']}, 'd'))
     assert '--epochs</span> 3' in facts['recipe of MRPC']
     assert '--epochs</span> 5' in facts['recipe of RTE']
     assert 'model' in facts and facts['runs'] == '6: 2 tasks, seeds 1, 2, 3'

@@ -25,7 +25,7 @@ WHOLE = {**RECORD, 'machine': {'memory': '1 GiB'}}
 
 
 def test_what_is_a_record():
-    assert results.is_record(WHOLE, 'CoLA')
+    assert results.is_record(WHOLE, TASKS['CoLA'])
     epochs = RECORD['epochs']
     wrong = {
         'epochs': [
@@ -40,10 +40,10 @@ def test_what_is_a_record():
     }
     for name, values in wrong.items():
         for value in values:
-            assert not results.is_record({**WHOLE, name: value}, 'CoLA'), (name, value)
-        assert not results.is_record({k: v for k, v in WHOLE.items() if k != name}, 'CoLA')
-    assert not results.is_record(WHOLE, 'RTE')  # another metric
-    assert not results.is_record({}, 'CoLA')
+            assert not results.is_record({**WHOLE, name: value}, TASKS['CoLA']), (name, value)
+        assert not results.is_record({k: v for k, v in WHOLE.items() if k != name}, TASKS['CoLA'])
+    assert not results.is_record(WHOLE, TASKS['RTE'])  # another metric
+    assert not results.is_record({}, TASKS['CoLA'])
 
 
 def test_a_cell_stays_one_line():

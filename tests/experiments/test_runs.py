@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from bert.experiments import runs
 from bert.system.errors import ToolkitError
+from bert.tasks.table import TASKS
 
 # It writes the files that glue.py reads; on request it waits for another run, or fails.
 CHILD = """\
@@ -62,7 +63,7 @@ def make(script, *flags, seeds=(1, 2), devices=()):
     folder = script.parent / 'out'
     made = [runs.Run('RTE', seed, folder / f'seed-{seed}') for seed in seeds]
     command = [sys.executable, str(script), *flags]
-    return made, {'RTE': runs.Plan(command, {'lr': 1}, {}, list(devices))}
+    return made, {'RTE': runs.Plan(command, {'lr': 1}, {}, list(devices), TASKS['RTE'])}
 
 
 def seen(run):
@@ -200,7 +201,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bert.experiments import runs
-plan = runs.Plan([sys.executable, sys.argv[2], '--wait', '/nonexistent'], {}, {}, [])
+from bert.tasks.table import TASKS
+command = [sys.executable, sys.argv[2], '--wait', '/nonexistent']
+plan = runs.Plan(command, {}, {}, [], TASKS['RTE'])
 folder = Path(sys.argv[3])
 runs.do_runs([runs.Run('RTE', n, folder / str(n)) for n in (1, 2)], {'RTE': plan}, 2)
 """

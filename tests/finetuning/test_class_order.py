@@ -6,6 +6,7 @@ go on by the names that they remember.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,9 +129,9 @@ def test_an_unfinished_run_of_an_earlier_version_is_resumed(
         flags = (*flags, '--epochs', 2, '--batch_size', 2, '--output_dir', folder)
         return finetune_classifier.main([*map(str, flags)])
 
-    earlier = {**TASKS, 'RTE': finetune_classifier.replace(TASKS['RTE'], labels=tuple(OTHER))}
+    earlier = {**TASKS, 'RTE': replace(TASKS['RTE'], labels=tuple(OTHER))}
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_classifier, 'ALL_TASKS', earlier)
+        patch.setattr('bert.finetuning.data.ALL_TASKS', earlier)
         train(tmp_path / 'whole')
         from bert.finetuning.output import Output
 

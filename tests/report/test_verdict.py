@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from test_quality import MANY, several
 
-from bert.report import verdict
+from bert.report import chance, verdict
 from bert.report.quality import Evaluation
 from bert.tasks.table import TASKS
 
@@ -226,14 +226,14 @@ def test_several_labels_at_random():
 @pytest.mark.parametrize(('hits', 'count'), [(0, 7), (3, 7), (7, 7), (368, 408)])
 def test_the_interval_is_that_of_scipy(hits, count):
     expected = binomtest(hits, count).proportion_ci(0.95, 'exact')
-    assert verdict.share_interval(hits / count, count) == pytest.approx(tuple(expected))
+    assert chance.share_interval(hits / count, count) == pytest.approx(tuple(expected))
 
 
 def test_the_interval_of_a_correlation():
     """Of .5 on 28 rows: atanh .5 = .54931, less 1.96 / 5 = .15731, whose tanh is .15602."""
-    assert verdict.correlation_from(0.5, 28) == pytest.approx(0.15602, abs=1e-5)
-    assert verdict.correlation_from(1.0, 3) == -1
-    assert 0.99 < verdict.correlation_from(1.0, 28) <= 1
+    assert chance.correlation_from(0.5, 28) == pytest.approx(0.15602, abs=1e-5)
+    assert chance.correlation_from(1.0, 3) == -1
+    assert 0.99 < chance.correlation_from(1.0, 28) <= 1
 
 
 def test_chance_is_rarely_taken_for_learning():
