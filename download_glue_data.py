@@ -825,8 +825,8 @@ def parse_args(argv=None, names=tuple(TASKS)):
     """Parse the command line, with `tasks` as names; exit with status 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         description='Fetch the GLUE data sets, verify them and lay them out in one folder.',
-        epilog='A run that was stopped resumes where it was when it is started again; verified '
-        'data is not fetched again. All tasks are a download of about 376 MB.',
+        epilog='If a run is interrupted, the next one resumes the download and does not fetch '
+        'verified data again. All tasks together are a download of about 376 MB.',
     )
     parser.add_argument(
         '-d',
@@ -834,7 +834,7 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='DIR',
         type=Path,
         default='glue_data',
-        help='folder in which each task gets a folder (default: %(default)s)',
+        help='folder for the data, with a subfolder for each task (default: %(default)s)',
     )
     parser.add_argument(
         '-t',
@@ -842,24 +842,24 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='TASK',
         nargs='+',
         default=['all'],
-        help=f'{", ".join(names)}, or all, which means those of GLUE (CoLA to AX), separated by '
-        'commas or spaces, in any case; SST, STS and diagnostic mean SST-2, STS-B and AX (default: '
-        'all)',
+        help=f'{", ".join(names)}, or all, which means those of GLUE (CoLA to AX); separated by '
+        'commas or spaces, in upper or lower case; SST, STS and diagnostic also mean SST-2, STS-B '
+        'and AX (default: all)',
     )
     parser.add_argument(
         '--path_to_mrpc',
         metavar='DIR',
-        help=f'folder with {" and ".join(RAW_MRPC)}, which are used for MRPC in place of downloads',
+        help=f'folder with {" and ".join(RAW_MRPC)}, used for MRPC instead of downloading them',
     )
     parser.add_argument(
         '--base_url',
         metavar='URL',
         default=os.environ.get('GLUE_BASE_URL') or BASE_URL,
-        help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
+        help='mirror to fetch everything from; the environment variable GLUE_BASE_URL changes the '
         'default (default: %(default)s)',
     )
     parser.add_argument(
-        '--quiet', action='store_true', help='show warnings and errors only, without progress bars'
+        '--quiet', action='store_true', help='show only warnings and errors, without progress bars'
     )
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)

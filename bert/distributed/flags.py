@@ -15,9 +15,9 @@ def add_kvstore_flag(parser, group, roles=''):
         default='device',
         choices=['device', 'local', 'dist_sync', 'horovod'],
         roles=roles,
-        help='how gradients are added up: device or local (on the CPU), among the GPUs of this '
-        'process only; dist_sync or horovod also among processes on one machine or several, which '
-        'python -m bert.cluster or horovodrun starts',
+        help='how gradients are aggregated: device or local (on the CPU) across the GPUs of this '
+        'process; dist_sync or horovod also across processes, on one machine or several, started '
+        'by python -m bert.cluster or horovodrun',
     )
 
 

@@ -1,4 +1,4 @@
-"""Build the operators ahead of their first use: ``python -m bert.ops``."""
+"""Compile the C++ operators ahead of their first use, and print the path of the library."""
 
 from bert.cli.flags import Parser
 from bert.cli.program import run
