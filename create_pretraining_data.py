@@ -181,8 +181,8 @@ def check_args(args):
         raise UsageError('--num_outputs goes with --output_dir; --output_file names each file')
     if args.scheduler and args.num_workers:
         raise UsageError(
-            '--num_workers starts processes on this machine, --scheduler uses the workers that '
-            'there are: drop one of them'
+            '--num_workers starts processes on this machine, --scheduler uses existing workers: '
+            'drop one of them'
         )
     if args.quiet and args.verbose:
         raise UsageError('--quiet and --verbose contradict each other')
@@ -262,13 +262,13 @@ def output_paths(args):
         if not paths or len(set(paths)) < len(paths):
             raise UsageError(f'--output_file {args.output_file} does not name different files')
         if args.scheduler and len({path.parent for path in paths}) > 1:
-            raise UsageError('--scheduler wants all files of --output_file in one folder')
+            raise UsageError('--scheduler needs all files of --output_file in one folder')
     else:
         folder = Path(os.path.expanduser(args.output_dir))
         paths = [folder / f'part-{i:03d}{suffix}' for i in range(args.num_outputs)]
         others = sorted(set(folder.glob(f'part-*{suffix}')) - set(paths))
         if others:
-            logging.warning('%s: stays from an earlier run (%d files)', others[0], len(others))
+            logging.warning('%s: left over from an earlier run (%d files)', others[0], len(others))
     for path in paths:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
@@ -295,7 +295,7 @@ def choose_vocab(args):
     data_set = zoo.zoo_data_set(path)
     if data_set and not path.exists():
         present = zoo.vocab_path(data_set)
-        logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
+        logging.info("%s is missing: the zoo's current one, %s, is used instead", path, present)
         path = present
     return load_vocab(path), args.do_lower_case
 
@@ -385,7 +385,7 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
             check_workers()
     except futures.BrokenExecutor:
         raise ToolkitError(
-            'a worker process was killed, perhaps for want of memory: take fewer --num_workers '
+            'a worker process was killed, perhaps for lack of memory: use fewer --num_workers '
             'or more --num_outputs'
         ) from None
     finally:

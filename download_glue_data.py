@@ -186,7 +186,7 @@ def download(session, url, remote, part):
         if not start:
             raise Failure(f'{url} has sha256 {found["sha256"]}, not {remote.sha256}')
         # The wrong bytes may be from an earlier run or another mirror: start over.
-    raise Failure(f'{url} broke off {ATTEMPTS} times; run again to go on from where it stopped')
+    raise Failure(f'{url} broke off {ATTEMPTS} times; run again to continue where it stopped')
 
 
 def fetch(session, url, size, part, start):
@@ -299,7 +299,7 @@ def open_zip(parts):
         RuntimeError,
         ValueError,
     ) as error:
-        raise Failure(f'{archive_name} is not a sound zip archive: {error}') from error
+        raise Failure(f'{archive_name} is not a valid zip archive: {error}') from error
 
 
 def unpack(parts, folder, names):
@@ -386,7 +386,7 @@ def unpack_baidu(parts, folder, names, place, rows):
                     with open(folder / entry.name, 'xb') as out:
                         shutil.copyfileobj(archive.extractfile(member), out, CHUNK)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        raise Failure(f'{archive_name} is not a sound tar.gz archive: {error}') from error
+        raise Failure(f'{archive_name} is not a valid tar.gz archive: {error}') from error
     if wanted:
         raise Failure(f'{archive_name} holds no {place}/{min(wanted)}')
     check_rows(folder, names, rows)
@@ -631,7 +631,7 @@ def is_complete(folder, task):
     ):
         sound = False
     if not sound:
-        raise Failure(f'{folder} cannot be checked, having no sound {RECORD}; {advice}')
+        raise Failure(f'{folder} cannot be checked, as it has no valid {RECORD}; {advice}')
     published = [list(remote) for remote in task.remotes]
     # MRPC's first download was its only one if the user had the other files.
     if downloads not in (published, published[:1]):
@@ -663,7 +663,7 @@ def recognize(folder, task):
             return f'made by another script, with the rows of {version.name}'
     known = ' or '.join('/'.join(map(str, version.rows)) for version in task.versions)
     raise Failure(
-        f'{folder} cannot be checked, having no sound {RECORD}: {"/".join(task.files)} have '
+        f'{folder} cannot be checked, as it has no valid {RECORD}: {"/".join(task.files)} have '
         f'{"/".join(map(str, rows))} rows, and not {known}; {advice}'
     )
 
@@ -895,7 +895,7 @@ def main(argv=None, tasks=TASKS):
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
         cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        report(f'{cause}; run again to go on', sys.stderr)
+        report(f'{cause}; run again to continue', sys.stderr)
         return 128 + signum
     for failure in failures:
         report(failure, sys.stderr)

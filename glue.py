@@ -51,7 +51,7 @@ REFUSED = {
     '--seed': 'give the seeds with --seeds',
     '--only_inference': 'this script trains',
     '--kvstore': 'each run is one process',
-    '--resume': 'a run that is not finished goes on where it stood',
+    '--resume': 'an unfinished run continues where it stopped',
 }
 # Flags that do something other than run tasks, and the flags that may go with them.
 STANDALONE = {'--check-submission': (), '--compare-log': ('--output_dir',)}

@@ -63,7 +63,7 @@ def parse_args(argv=None):
         for name, value in zip(words, words[1:])
     ]
     if not any(shared):
-        raise UsageError('the command needs --kvstore dist_sync, or its processes train apart')
+        raise UsageError('the command needs --kvstore dist_sync, or its processes train separately')
     return args
 
 

@@ -176,7 +176,7 @@ def load(
         accepts any number of them.
     """
     if max_len is not None and max_len < 5:
-        raise UsageError(f'{max_len} tokens leave no room for a pair of texts: 5 at least')
+        raise UsageError(f'{max_len} tokens leave no room for a pair of texts: at least 5')
     machine.prepare_mxnet(dtype)
     from bert.finetuning.embedding import load_embedder
     from bert.training.update import contexts

@@ -115,7 +115,7 @@ def choose_columns(given, predictor):
         return predictor.columns
     if len(given) not in predictor.sizes:
         sizes = ' or '.join(map(str, predictor.sizes))
-        raise UsageError(f'--text_columns has {len(given)} names, and the model takes {sizes}')
+        raise UsageError(f'--text_columns has {len(given)} names, but the model takes {sizes}')
     return given
 
 

@@ -71,7 +71,7 @@ def main(argv=None):
     if args.size < smallest:
         raise UsageError(
             f'--size {args.size} leaves no room beside the {smallest - 1} special tokens: '
-            f'{smallest} at least'
+            f'at least {smallest} are needed'
         )
     paths = list(dict.fromkeys(find_files(','.join(args.text))))
     check_output(args.output, paths)
@@ -88,7 +88,7 @@ def main(argv=None):
     tokens = training.train_tokens(counts, args.size)
     write_text(args.output, ''.join(f'{token}\n' for token in tokens))
     if len(tokens) < args.size:
-        logging.warning('the text gives only %d of the %d tokens', len(tokens), args.size)
+        logging.warning('the text yields only %d of the %d tokens', len(tokens), args.size)
     logging.info(
         'wrote %s: %d tokens; of the words %.1f%% stay whole and %.2f%% become [UNK], '
         '%.2f tokens a word',

@@ -302,7 +302,7 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
             for flag in ('--train_file', '--dev_file', '--test_file', '--text_columns')
             + ('--label_column', '--regression', '--metric')
         ],
-        (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (['--max_len', '4'], '--max_len 4 leaves no room for text: at least 5'),
         (['--ensemble'], '--ensemble goes with --submission'),
         (
             ['--tasks', 'LCQMC', 'XNLI-de', '--submission', 'a.zip'],

@@ -169,7 +169,7 @@ def test_labels(vocab):
     assert found.dtype == np.float32 and found.tolist() == [2.5]
     unlabelled = gluon.BERTDatasetTransform(tokenizer, 16, has_label=False)
     assert len(unlabelled(('the film', 'a film'))) == 3
-    with pytest.raises(UsageError, match='a row has 1 texts, and the transform wants 2'):
+    with pytest.raises(UsageError, match='a row has 1 texts, but the transform needs 2'):
         unlabelled(('the film',))
 
 

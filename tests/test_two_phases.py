@@ -89,7 +89,7 @@ def test_a_second_phase_is_resumed(train, first_phase, tmp_path, monkeypatch, ca
     monkeypatch.undo()
     shutil.rmtree(tmp_path / 'one')
     train('--no_nsp', **options, name='parts')
-    assert '--start_from: not read, as training goes on from step 7' in capsys.readouterr().err
+    assert '--start_from: not read, as training continues from step 7' in capsys.readouterr().err
     for name in ('0000010.params', '0000010.states'):
         assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
     assert lines(tmp_path / 'whole') == lines(tmp_path / 'parts')

@@ -283,5 +283,5 @@ def check_vocab(location, vocab):
         if theirs.idx_to_token != plain_vocab(vocab).idx_to_token:
             raise ToolkitError(
                 f'{location.weights}: goes with {location.vocab}, which is not the vocabulary of '
-                'the other model: name the folder in place of the file'
+                'the other model: name the folder instead of the file'
             )

@@ -24,8 +24,8 @@ def check_upload(repository):
         raise UsageError('nothing is uploaded to the Hub as long as HF_HUB_OFFLINE is set')
     if not get_token():
         raise ToolkitError(
-            'the Hub takes models from known users only: set the variable HF_TOKEN, or log in with '
-            'hf auth login'
+            'the Hub accepts models from authenticated users only: set the variable HF_TOKEN, or '
+            'log in with hf auth login'
         )
 
 

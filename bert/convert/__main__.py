@@ -121,7 +121,7 @@ def main(argv=None):
     if args.to == 'hub':
         check_upload(args.target)
     elif args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f'{target} is there already: TARGET is a new directory')
+        raise UsageError(f'{target} already exists: TARGET must be a new directory')
     if args.check and not Path(args.check).is_file():
         raise UsageError(f'there is no file {args.check}')
     if args.to == 'onnx':

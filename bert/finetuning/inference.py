@@ -116,7 +116,7 @@ class TextModel:
         See :func:`compute_outputs`.
         """
         if isinstance(texts, str):
-            raise TypeError('texts is a single one: give a list of texts')
+            raise TypeError('texts is a single text: give a list of texts')
         total = cut = 0
 
         def rows():

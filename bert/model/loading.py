@@ -141,12 +141,12 @@ def _check_size(settings, path, weights):
     if weights:
         # A model that is only slightly too large is built, so that the error can name a tensor.
         most = max(SMALL, 2 * sum(array.size for array in weights.bert.values()))
-        reason = 'its weights are far fewer'
+        reason = 'its weights have far fewer'
     else:
         most = psutil.virtual_memory().total // 4
-        reason = 'the memory of this machine does not hold them as float32'
+        reason = 'this machine does not have enough memory for them in float32'
     if count > most:
-        raise ToolkitError(f'{path}: the configuration asks for {count} parameters, and {reason}')
+        raise ToolkitError(f'{path}: the configuration asks for {count} parameters, but {reason}')
 
 
 def _build_initialized(settings, vocab, path, ctx, heads):

@@ -15,7 +15,9 @@ def main():
     try:
         show(str(build.build()))
     except ToolkitError as error:
-        raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
+        raise ToolkitError(
+            f"the operators cannot be built, MXNet's own are used: {error}"
+        ) from None
 
 
 if __name__ == '__main__':

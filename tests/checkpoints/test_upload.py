@@ -213,8 +213,8 @@ def test_before_any_work(served, tmp_path, monkeypatch):
     with pytest.raises(ToolkitError) as refused:
         main(['/nowhere', NAME, '--to', 'hub'])
     assert str(refused.value) == (
-        'the Hub takes models from known users only: set the variable HF_TOKEN, or log in with '
-        'hf auth login'
+        'the Hub accepts models from authenticated users only: set the variable HF_TOKEN, or '
+        'log in with hf auth login'
     )
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with pytest.raises(UsageError, match='as long as HF_HUB_OFFLINE is set'):
