@@ -46,7 +46,7 @@ class Predictor(TextModel):
         self.window_size = batches.POOL * self.batch_size
 
     def __call__(self, texts):
-        """Return what the model says of some texts.
+        """Return the answers of the model to some texts.
 
         Parameters
         ----------

@@ -43,7 +43,7 @@ class BERTSentenceTransform:
     ----------
     tokenizer : BERTTokenizer, gluonnlp.data.BERTTokenizer or gluonnlp.data.BERTSPTokenizer
     max_seq_length : int
-        The most tokens in a row, [CLS] and [SEP] included.
+        The maximum number of tokens in a row, including [CLS] and [SEP].
     vocab : gluonnlp.vocab.BERTVocab, optional
         Defaults to the tokenizer's.
     pad : bool

