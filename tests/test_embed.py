@@ -86,7 +86,7 @@ def test_what_is_cut_is_said(tiny_bert):
         (b'one\n\xff\xfe\n', 'standard input:2: not valid UTF-8'),
         (
             'a\tb\tc\n',
-            'standard input:1: has 2 tabs; a line is one text, or two with a tab in between',
+            'standard input:1: has 2 tabs; a line is one text, or two separated by a tab',
         ),
     ],
 )

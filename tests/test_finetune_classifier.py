@@ -1660,7 +1660,7 @@ def test_pairs_need_a_second_segment(glue_dir, folder, change, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         finetune(tmp_path / 'out', *flags)
     assert str(caught.value) == (
-        f'{folder}: type_vocab_size is 1, so this model takes single texts, and not pairs'
+        f'{folder}: type_vocab_size is 1, so this model takes single texts, not pairs'
     )
     assert not (tmp_path / 'out').exists()
     finetune(tmp_path / 'out', *flags, '--task_name', 'CoLA')

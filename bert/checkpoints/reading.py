@@ -136,7 +136,9 @@ def read_vocab(location):
         or not all(isinstance(i, int) for i in ids.values())
         or sorted(ids.values()) != list(range(len(ids)))
     ):
-        raise ToolkitError(f'{location.vocab}: not a WordPiece tokenizer with the ids 0 to its end')
+        raise ToolkitError(
+            f'{location.vocab}: not a WordPiece tokenizer with consecutive ids from 0'
+        )
     return Vocab(sorted(ids, key=ids.get), source=location.vocab)
 
 

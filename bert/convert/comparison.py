@@ -140,7 +140,7 @@ def compare_arrays(ours, theirs, names, accept):
             reasons.append(f'{key} is only in {owner}')
         elif shapes[0] != shapes[1]:
             rows.append((key, f'{shapes[0]}, {shapes[1]}', ''))
-            reasons.append(f'{key} has another shape')
+            reasons.append(f'{key} has a different shape')
         else:
             rows.append((key, shapes[0], f'{largest_difference(*arrays):.1e}'))
             if not accept(*arrays):

@@ -34,8 +34,8 @@ def read_lines(file, name):
         texts = tuple(text.rstrip('\n').rstrip('\r').split('\t'))
         if len(texts) > 2:
             raise ToolkitError(
-                f'{name}:{number}: has {len(texts) - 1} tabs; a line is one text, or two with a '
-                'tab in between'
+                f'{name}:{number}: has {len(texts) - 1} tabs; a line is one text, or two separated '
+                'by a tab'
             )
         yield texts
 

@@ -117,7 +117,7 @@ def test_a_tokenizer_without_ids(folder, ids):
     (folder / 'vocab.txt').unlink()
     (folder / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': ids}}))
     assert failure(lambda: reading.read(locate(str(folder)))) == (
-        f'{folder}/tokenizer.json: not a WordPiece tokenizer with the ids 0 to its end'
+        f'{folder}/tokenizer.json: not a WordPiece tokenizer with consecutive ids from 0'
     )
 
 

@@ -33,7 +33,7 @@ def test_lines_are_read_one_by_one():
 def test_lines_that_are_refused():
     assert failure(read, b'a\n\xe9t\xe9\n') == 'the lines:2: not valid UTF-8'
     assert failure(read, b'a\tb\tc\n') == (
-        'the lines:1: has 2 tabs; a line is one text, or two with a tab in between'
+        'the lines:1: has 2 tabs; a line is one text, or two separated by a tab'
     )
 
 
