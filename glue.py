@@ -138,7 +138,7 @@ def build_flags():
     group.add_argument(
         '--submission',
         metavar='ZIP',
-        help='write the predictions of the best run of each task, for all eleven test sets',
+        help="write a submission: the predictions of each task's best run for all eleven test sets",
     )
     group.add_argument(
         '--ensemble',

@@ -80,7 +80,7 @@ def build_flags():
         roles='own added',
         type=part,
         metavar='SHARE',
-        help='instead of a --dev_file, hold out this share of the rows of --train_file',
+        help='instead of --dev_file: hold out this share of --train_file as the dev set',
     )
     parser.flag(
         data,

@@ -47,7 +47,7 @@ def add_no_nsp_flag(parser, group):
         group,
         '--no_nsp',
         action='store_true',
-        help='masked words only, without next sentences: each instance is one piece of text, and '
+        help='masked LM only, no next-sentence prediction: each instance is one piece of text, and '
         'the text need not be divided into documents',
     )
 

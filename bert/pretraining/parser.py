@@ -19,7 +19,7 @@ from bert.training.flags import add_update_flags
 from bert.training.scratch import CHOICES, add_vocab_file_flag
 
 DESCRIPTION = (
-    'Pre-train BERT, with masked words and next sentences, on shards of create_pretraining_data.py.'
+    'Pre-train BERT (masked LM, next-sentence prediction) on shards of create_pretraining_data.py.'
 )
 EPILOG = """\
 examples:
