@@ -833,7 +833,7 @@ def test_a_single_document_is_its_own_random_next(here, capsys, workers):
     )
     printed = capsys.readouterr().err
     assert printed.count('only one document') == 1
-    assert 'WARNING:root:one.txt (and 1 more): only one document, from which random' in printed
+    assert 'WARNING:root:one.txt (and 1 more): only one document, so random next' in printed
     vocab = load_vocab('vocab.txt')
     random_next = 0
     for path in summary['files']:

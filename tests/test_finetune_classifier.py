@@ -1034,8 +1034,8 @@ def test_the_original_commands():
         ),
         (
             ['--only_inference', '--test_file', 'a.tsv', '--text_columns', 'a'],
-            '--only_inference on own data takes --dev_file and --test_file, and a --bert_model '
-            'that this script made',
+            '--only_inference on own data goes with --dev_file and --test_file, and needs a '
+            '--bert_model that this script made',
         ),
         (
             ['--pretrained_bert_parameters', 'a', '--model_parameters', 'b'],

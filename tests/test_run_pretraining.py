@@ -606,7 +606,7 @@ def test_other_data_after_a_checkpoint(train, folder, capsys):
     train(name='run', num_steps=3)
     shard = sorted((folder / 'shards').iterdir())[1]
     train(name='run', num_steps=5, start_step='auto', data=shard)
-    assert 'different data or batches than up to step 3: they begin from' in capsys.readouterr().err
+    assert 'different data or batches than up to step 3: they start from' in capsys.readouterr().err
 
 
 def test_result_is_a_model_directory(train, folder, tmp_path):
@@ -1147,8 +1147,7 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         train(**values)
     assert str(caught.value) == (
-        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, and not '
-        'pairs'
+        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, not pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
 
