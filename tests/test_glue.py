@@ -564,7 +564,7 @@ def test_check_submission(tmp_path):
     assert done.stdout.splitlines() == [
         "'readme.txt' does not belong to a submission",
         *(f'{name} is missing' for name in submission.FILES if name != 'CoLA.tsv'),
-        'CoLA.tsv: has 0 predictions, and the test set 1063 rows',
+        'CoLA.tsv: has 0 predictions, but the test set has 1063 rows',
     ]
     assert done.stderr == f'glue.py: error: {tmp_path / "glue.zip"}: 12 defects\n'
 

@@ -94,7 +94,7 @@ def test_an_unknown_segment(dataset, segment, names):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ToolkitError, match=f'{tmp_path}/dev.tsv is not there'):
+    with pytest.raises(ToolkitError, match=f'{tmp_path}/dev.tsv does not exist'):
         gluon.RTEDataset('dev', tmp_path)
 
 

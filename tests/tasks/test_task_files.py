@@ -91,7 +91,7 @@ def test_a_missing_glue_file_names_the_download(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         files.read_glue(tmp_path, MRPC, MRPC.train)
     assert str(caught.value) == (
-        f'{tmp_path}/MRPC/train.tsv is not there: download_glue_data.py --data_dir {tmp_path} '
+        f'{tmp_path}/MRPC/train.tsv does not exist: download_glue_data.py --data_dir {tmp_path} '
         '--tasks MRPC fetches it'
     )
 
@@ -109,8 +109,8 @@ def test_glue_dir(tmp_path, monkeypatch):
             files.glue_folder()
         assert str(caught.value) == (
             'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data; '
-            'and there is no glue_data here, its default, which download_glue_data.py --data_dir '
-            'glue_data makes'
+            'and its default, glue_data, does not exist here: download_glue_data.py --data_dir '
+            'glue_data makes it'
         )
     (tmp_path / 'glue_data').mkdir()
     assert files.glue_folder() == Path('glue_data')
