@@ -194,9 +194,8 @@ def test_worker_processes_without_shared_memory(tmp_path):
     several = hidden('2')
     assert several.returncode == 1
     assert several.stderr.splitlines()[-1] == (
-        'create_pretraining_data.py: error: worker processes cannot be started: the system gives '
-        'no semaphores, for which Linux needs a writable /dev/shm (Read-only file '
-        'system)'
+        'create_pretraining_data.py: error: worker processes cannot be started: the system '
+        'provides no semaphores, for which Linux needs a writable /dev/shm (Read-only file system)'
     )
     assert {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == made
 
