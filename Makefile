@@ -1,20 +1,20 @@
 # make demo              fine-tune a real pre-trained BERT on the bundled sample, on CPU
 # make demo-pretraining  pre-train a tiny BERT from scratch on the bundled text
 # make own-bert          pre-train a BERT from nothing but text on two cores in less than two hours,
-#                        and fine-tune it; TEXT='my/*.txt' takes the place of prose from Debian
-#                        packages; repeated after an interruption, it goes on where it was
+#                        and fine-tune it; TEXT='my/*.txt' replaces the prose from Debian packages;
+#                        repeated after an interruption, it continues where it stopped
 # make cluster-demo      two workers of a parameter server beside one process: the same losses
 # make test              run the tests
 # make pythons           run a short part of everything with each Python that is found, and with the
 #                        oldest and the newest numpy for it; PYTHONS="3.8 3.13" chooses
 # make lint              check style
-# make docs              turn docs/ into HTML in docs/_build
+# make docs              build docs/ as HTML in docs/_build
 # make chaos             kill programs at 60 random moments, and see that nothing is lost
 # make chaos-disk        run them on ever larger disks that are full, as administrator of Linux
 # make fuzz              give each reader of files damaged and hostile ones for FUZZ_SECONDS
 # make mutants           put faults into copies of the project, and see that its tests notice each
 # make parity            compare with PyTorch and transformers, which it installs
-# make bench             time training, inference and data generation beside PyTorch's, and print
+# make bench             time training, inference and data generation against PyTorch's, and print
 #                        a table; GLUE_DIR is where MRPC is, or is downloaded to
 #
 # Each makes its own virtual environment first. PYTHON=python3.9 chooses another Python.

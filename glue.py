@@ -34,15 +34,15 @@ from bert.tasks.table import ALL_TASKS, OTHER_NAMES, TASKS
 SCRIPT = Path(__file__).resolve().with_name('finetune_classifier.py')
 EPILOG = """\
 All other flags are those of finetune_classifier.py; its --help lists them. Each run has a folder
-in the --output_dir, named by task, seed and a hash of its settings. A run that is finished is not
-run again, so an interrupted command, given once more, goes on where it stopped.
+in the --output_dir, named after its task, its seed and a hash of its settings. Finished runs are
+not repeated, so an interrupted command continues where it stopped when it is given again.
 
-The best epoch is chosen by the dev set that it is reported on, which flatters; the last is not.
+The best epoch is chosen on the same dev set that it is reported on, so its metrics are optimistic;
+those of the last epoch are not.
 
 examples:
   GLUE_DIR=glue_data glue.py --tasks MRPC RTE --seeds 1 2 3 --lr 2e-5
   GLUE_DIR=glue_data glue.py --tasks all --bert_model DIR --submission glue.zip --ensemble
-  GLUE_DIR=glue_data glue.py --recipe 2019-01 --gpu
   glue.py --train_file train.csv --dev_share 0.1 --text_columns text --label_column label
   glue.py --check-submission glue.zip
   glue.py --compare-log published.log glue_output/MRPC/seed-1-0a1b2c3d/finetune.log
@@ -54,7 +54,7 @@ REFUSED = {
     '--only_inference': 'this script trains',
     '--text': 'this script trains',
     '--kvstore': 'each run is one process',
-    '--resume': 'a run that is not finished goes on where it stood',
+    '--resume': 'an unfinished run continues where it stopped',
 }
 # Flags that do something other than run tasks, and the flags that may go with them.
 STANDALONE = {'--check-submission': (), '--compare-log': ('--output_dir',)}
@@ -129,46 +129,47 @@ def build_flags():
         nargs='+',
         choices=[*ALL_TASKS, *OTHER_NAMES, 'all'],
         metavar='TASK',
-        help=f'{", ".join(TASKS)}, or all of these; also SNLI, XNLI, LCQMC, ChnSentiCorp, XNLI-de '
-        'and the like; their files are in the folder that the variable GLUE_DIR names (default: '
-        'those of the --recipe, else MRPC)',
+        help=f'{", ".join(TASKS)}, or all of these; also SNLI, XNLI, LCQMC, ChnSentiCorp, and XNLI '
+        'in other languages, such as XNLI-de; the environment variable GLUE_DIR names the folder '
+        'with their files (default: those of the --recipe, else MRPC)',
     )
     group.add_argument(
         '--seeds',
         nargs='+',
         type=seed,
         metavar='SEED',
-        help='each task is run with each of them (default: 1 2 3 4 5)',
+        help='run each task with each of these seeds (default: 1 2 3 4 5)',
     )
     group.add_argument(
         '--recipe',
         choices=recipes.RECIPES,
-        help='the settings of published runs, which other flags override: 2019-01 of the first '
-        "logs, 2020-01 of GluonNLP 0.10's table, small-data with bias correction and 20 epochs",
+        help='published settings, which other flags override: 2019-01 (the first published logs), '
+        "2020-01 (GluonNLP 0.10's table), small-data (bias correction and 20 epochs)",
     )
     group.add_argument(
         '--jobs',
         type=process_count,
         default=1,
         metavar='N',
-        help='runs at once: on the CPU they share the cores, with --gpu or --gpus each has a GPU',
+        help='number of concurrent runs; they share the cores of the CPU or, with --gpu or --gpus, '
+        'have a GPU each',
     )
-    group.add_argument('--output_dir', default='./glue_output', help='where results go')
+    group.add_argument('--output_dir', default='./glue_output', help='folder for the results')
     add_quiet_flag(parser, group, files='the run.log of each run')
 
     group = parser.add_argument_group("for GLUE's evaluation server")
     group.add_argument(
         '--submission',
         metavar='ZIP',
-        help='write the predictions for all eleven test sets, by the best run of each task',
+        help="write a submission: the predictions of each task's best run for all eleven test sets",
     )
     group.add_argument(
         '--ensemble',
         action='store_true',
-        help='by all runs of each task: the mean of their probabilities',
+        help='with --submission: predict with the mean probabilities of all runs of each task',
     )
     group.add_argument(
-        '--check-submission', metavar='ZIP', help='only check such a file, and name its defects'
+        '--check-submission', metavar='ZIP', help='only check such a file, and list its defects'
     )
 
     group = parser.add_argument_group('logs')
@@ -176,8 +177,8 @@ def build_flags():
         '--compare-log',
         nargs=2,
         metavar=('A', 'B'),
-        help='only compare two logs of fine-tuning, line by line, and draw both to '
-        'comparison.svg and .png in the --output_dir',
+        help='only compare two fine-tuning logs, line by line, and plot both in comparison.svg '
+        'and .png in the --output_dir',
     )
     return parser
 

@@ -272,7 +272,7 @@ def train(model, sources, start, contexts, workers, events, args):
             if recorder.saved_step < recorder.step:
                 recorder.save(updater, position)
             saved = f'step {recorder.step} is saved'
-            raise Stopped(signum, f'{saved}, and --start_step auto goes on from there')
+            raise Stopped(signum, f'{saved}, and --start_step auto continues from there')
 
     def evaluate_if_due():
         if is_evaluated(recorder.step, args):

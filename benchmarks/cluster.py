@@ -43,7 +43,7 @@ def parse_args(argv=None):
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument('--kvstore', choices=['dist_sync', 'horovod'], default='dist_sync')
     parser.add_argument(
-        '--task', choices=['MRPC'], help='fine-tune on this GLUE task in place of pre-training'
+        '--task', choices=['MRPC'], help='fine-tune on this GLUE task instead of pre-training'
     )
     parser.add_argument(
         '--bert_model',
@@ -195,7 +195,7 @@ def gradient_bytes(output, task):
 def largest_difference(one, other, steps):
     """Return the largest difference between losses of the same step in two runs."""
     if not len(one) == len(other) == steps:
-        raise ToolkitError(f'{len(one)} and {len(other)} steps were logged in place of {steps}')
+        raise ToolkitError(f'{len(one)} and {len(other)} steps were logged instead of {steps}')
     return max(np.abs(np.subtract(one[step], other[step])).max() for step in one)
 
 

@@ -181,7 +181,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--text',
         metavar='GLOBS',
-        help='text files in place of the packages, comma-separated globs; blank lines separate '
+        help='text files instead of the packages, comma-separated globs; blank lines separate '
         'paragraphs',
     )
     return parser.parse_args(argv)

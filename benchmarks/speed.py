@@ -376,7 +376,7 @@ def check_same(logits):
         difference = np.abs(values - ours).max() / np.abs(ours).max()
         if not difference <= TOLERANCE:
             raise ToolkitError(
-                f'{TITLES[side]} gets other logits from the same weights: they differ by '
+                f'{TITLES[side]} gets different logits from the same weights: they differ by '
                 f'{difference:.1e} of the largest'
             )
 

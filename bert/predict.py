@@ -1,7 +1,7 @@
 """Predict with a fine-tuned model: rows of text in, labels with their probabilities out.
 
-Each line of standard input is a row, in JSON, and each line of the output its answer, in the same
-order. Any number of rows takes the same memory.
+Each line of standard input is a row, in JSON, and each line of the output is its answer, in the
+same order. Memory does not grow with the number of rows.
 """
 
 import contextlib
@@ -21,27 +21,27 @@ from bert.text.lines import read_json_rows
 from bert.training.stream import windows
 
 EPILOG = """\
-a line of the input is one of
+an input line is one of
   {"question": "one text", "answer": "and the second", "id": 7}
       an object; the columns with the text are those of --text_columns, by default those that the
       model was fine-tuned on, if it remembers their names, otherwise text and, for pairs,
-      text_pair; other columns are left alone
+      text_pair; other columns are ignored
   ["one text", "and the second"]
   "one text"
-Blank lines are left out.
+Blank lines are skipped.
 
-a line of the output is
+an output line is
   {"label": "good", "score": 0.98}
       the most likely of the labels that the model remembers, and its probability
   [{"label": "polite", "score": 0.9}, {"label": "angry", "score": 0.2}]
-      all labels, the most likely first, for a model of rows that may have several; those above 0.5
-      are what finetune_classifier.py predicts
+      all labels, the most likely first, if a row may have several; finetune_classifier.py predicts
+      those above 0.5
   {"score": 3.2}
       for a model that was fine-tuned on numbers
 
-Answers are written in windows of 64 batches, when the next window has been read, or at the end. A
-line that cannot be used ends the program with status 1 and a sentence that has its number; the
-rows before it are answered on standard output, but an --output is whole or not there.
+Answers are written in windows of 64 batches, once the next window has been read, or at the end. A
+line that cannot be used ends the program with status 1 and an error that gives the line's number;
+the rows before it are answered on standard output, but an --output is either complete or absent.
 
 examples:
   python -m bert.predict output_dir < rows.jsonl > answers.jsonl
@@ -61,10 +61,10 @@ def build_flags():
         'model',
         metavar='MODEL',
         help='a fine-tuned model: the --output_dir of finetune_classifier.py, a directory in '
-        'Hugging Face layout or in that of bert.convert, or OWNER/MODEL on the Hugging Face Hub',
+        'the layout of Hugging Face or of bert.convert, or OWNER/MODEL on the Hugging Face Hub',
     )
     files = parser.add_argument_group('files')
-    files.add_argument('--input', metavar='FILE', help='the rows (default: standard input)')
+    files.add_argument('--input', metavar='FILE', help='the file to read (default: standard input)')
     files.add_argument(
         '--output', metavar='FILE', help='the file to write (default: standard output)'
     )
@@ -72,17 +72,17 @@ def build_flags():
         '--text_columns',
         nargs='+',
         metavar='NAME',
-        help='the one or two columns with the text; see below',
+        help='the column with the text, or the two columns with pairs of texts; see below',
     )
     computing = parser.add_argument_group('model and devices')
     computing.add_argument(
         '--max_len',
         type=positive_int,
-        help='most tokens of a row, special ones included; longer ones are cut (default: what the '
-        'model remembers, else 128)',
+        help='maximum number of tokens in a row, including special tokens; longer ones are cut '
+        '(default: what the model was fine-tuned with, if it remembers that, else 128)',
     )
     computing.add_argument(
-        '--batch_size', type=positive_int, default=32, help='rows per batch, on each device'
+        '--batch_size', type=positive_int, default=32, help='rows per batch on each device'
     )
     add_device_flags(parser, computing, purpose='compute')
     add_quiet_flag(parser, parser, files='')
@@ -115,7 +115,7 @@ def choose_columns(given, predictor):
         return predictor.columns
     if len(given) not in predictor.sizes:
         sizes = ' or '.join(map(str, predictor.sizes))
-        raise UsageError(f'--text_columns has {len(given)} names, and the model takes {sizes}')
+        raise UsageError(f'--text_columns has {len(given)} names, but the model takes {sizes}')
     return given
 
 
@@ -158,9 +158,9 @@ def load(model, max_len=None, batch_size=32, dtype='float32', gpus=()):
     Parameters
     ----------
     model : str or Path
-        Anything fine-tuned that --bert_model takes.
+        Anything fine-tuned that --bert_model accepts.
     max_len : int, optional
-        The most tokens of a row; by default what the model remembers, or 128.
+        The maximum number of tokens in a row; by default what the model remembers, or 128.
     batch_size : int
         Rows in a batch, on each device.
     dtype : str
@@ -173,7 +173,7 @@ def load(model, max_len=None, batch_size=32, dtype='float32', gpus=()):
     bert.finetuning.prediction.Predictor
         Called with a list of texts or pairs it returns a list of ``{'label': ..., 'score': ...}``,
         of lists of them where a row may have several labels, or of numbers in regression; its
-        method ``stream`` takes any number of them. Several threads may use it at once.
+        method ``stream`` accepts any number of them. Several threads may use it at once.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Train a WordPiece vocabulary on text, for a BERT of one's own.
+"""Train a WordPiece vocabulary on text, for a BERT of your own.
 
-The output is a vocab.txt, one token a line, for --vocab_file and for model directories. The same
-text gives the same bytes. Text of any size takes the same memory.
+The output is a vocab.txt with one token per line, for --vocab_file and for model directories. The
+same text always gives the same bytes. Memory stays bounded whatever the size of the text.
 """
 
 import logging
@@ -18,12 +18,12 @@ from bert.text import vocabulary_training as training
 from bert.text.word_counts import MOST_CHARACTERS, count_words
 
 EPILOG = f"""\
-Words are what the tokenizer sees; Chinese characters and punctuation marks are words too.
-The tokens are {' '.join(training.FIRST_TOKENS)}; then the characters of the text, all of
-ASCII and the most frequent others, as many as cover {training.COVERAGE:.2%} of the text or fit in a
-tenth of the tokens, whichever is more; then pairs of tokens that are joined, the most frequent
-first. A word with another character becomes [UNK]. If the distinct words have more than
-{MOST_CHARACTERS / 1e6:.0f} million characters, the rarest are left out.
+Words are those of the tokenizer; Chinese characters and punctuation marks are words, too.
+The tokens are {' '.join(training.FIRST_TOKENS)}; then the characters of the text: all of
+ASCII, and as many of the most frequent others as cover {training.COVERAGE:.2%} of the text or fit
+in a tenth of the tokens, whichever is more; then joined pairs of tokens, the most frequent first.
+A word with any other character becomes [UNK]. If the distinct words have more than
+{MOST_CHARACTERS / 1e6:.0f} million characters in all, the rarest are left out.
 
 examples:
   python -m bert.vocabulary 'text/*.txt' --size 8000 --output vocab.txt
@@ -45,13 +45,14 @@ def build_flags():
         type=count,
         default=8000,
         metavar='N',
-        help='tokens in the vocabulary, special ones included; fewer if the text gives no more',
+        help='number of tokens in the vocabulary, including special tokens; fewer if the text does '
+        'not yield so many',
     )
     parser.add_argument('--output', metavar='FILE', default='vocab.txt', help='the file to write')
     parser.add_argument(
         '--cased',
         action='store_true',
-        help='keep capitals and accents; otherwise the text is lower-cased and accents stripped',
+        help='keep capital letters and accents, instead of lower-casing and stripping accents',
     )
     add_quiet_flag(parser, parser, files='')
     return parser
@@ -70,7 +71,7 @@ def main(argv=None):
     if args.size < smallest:
         raise UsageError(
             f'--size {args.size} leaves no room beside the {smallest - 1} special tokens: '
-            f'{smallest} at least'
+            f'at least {smallest} are needed'
         )
     paths = list(dict.fromkeys(find_files(','.join(args.text))))
     check_output(args.output, paths)
@@ -87,7 +88,7 @@ def main(argv=None):
     tokens = training.train_tokens(counts, args.size)
     write_text(args.output, ''.join(f'{token}\n' for token in tokens))
     if len(tokens) < args.size:
-        logging.warning('the text gives only %d of the %d tokens', len(tokens), args.size)
+        logging.warning('the text yields only %d of the %d tokens', len(tokens), args.size)
     logging.info(
         'wrote %s: %d tokens; of the words %.1f%% stay whole and %.2f%% become [UNK], '
         '%.2f tokens a word',

@@ -132,7 +132,7 @@ def test_two_workers_stop_together_and_one_process_goes_on(flags, tmp_path):
     assert printed.count('[step 3]') == 1  # only one worker logs
     assert states.saved_steps(folder) == [5, 7]
     run_pretraining.main([*distributed, '--accumulate=2', '--start_step=auto'])
-    assert 'begin from the start' not in (folder / 'pretraining.log').read_text()
+    assert 'start from the beginning' not in (folder / 'pretraining.log').read_text()
     run_pretraining.main([*flags, '--batch_size=16', f'--ckpt_dir={tmp_path / "one"}'])
     assert [line['step'] for line in lines(folder)] == sorted([*range(1, 13), 4, 8, 12])
     assert_close(lines(folder), lines(tmp_path / 'one'))
@@ -392,11 +392,11 @@ def test_signals_reach_the_workers_and_no_process_is_left(number, tmp_path):
         ([], 'no script was named: -- run_pretraining.py and its flags are needed'),
         (
             ['--', 'run_pretraining.py', '--kvstore', 'device'],
-            'the command needs --kvstore dist_sync, or its processes train apart',
+            'the command needs --kvstore dist_sync, or its processes train separately',
         ),
         (
             ['--', 'run_pretraining.py', '--kv=local', '--data', 'dist_sync', '--', 'dist_sync'],
-            'the command needs --kvstore dist_sync, or its processes train apart',
+            'the command needs --kvstore dist_sync, or its processes train separately',
         ),
     ],
 )

@@ -205,7 +205,7 @@ def test_files_of_an_earlier_run_are_pointed_out(here, capsys):
     make('--output_dir', 'd', '--num_outputs', '3', '--dupe_factor', '1')
     assert 'WARNING' not in capsys.readouterr().err
     make('--output_dir', 'd', '--dupe_factor', '1')
-    assert 'd/part-001.npz: stays from an earlier run (2 files)' in capsys.readouterr().err
+    assert 'd/part-001.npz: left over from an earlier run (2 files)' in capsys.readouterr().err
 
 
 def test_recordio_holds_the_same_instances(here):
@@ -672,7 +672,7 @@ def test_the_printed_vocabulary(zoo_server, serve, here, capsys):
     assert requested == [f'/gluon/dataset/vocab/{name}.zip']
     fetched = here / '.mxnet/models' / f'{name}.vocab'
     assert fetched.read_text() == gluon_vocab(2020)
-    line = f"INFO:root:{here}/{printed[2:]} is missing: the zoo's present one, {fetched}, takes"
+    line = f"INFO:root:{here}/{printed[2:]} is missing: the zoo's current one, {fetched}, is used"
     assert line in capsys.readouterr().err
     read_shard('out.npz', load_vocab('vocab.txt'))
     # It is fetched once, and again only if it is damaged.
@@ -833,7 +833,7 @@ def test_a_single_document_is_its_own_random_next(here, capsys, workers):
     )
     printed = capsys.readouterr().err
     assert printed.count('only one document') == 1
-    assert 'WARNING:root:one.txt (and 1 more): only one document, from which random' in printed
+    assert 'WARNING:root:one.txt (and 1 more): only one document, so random next' in printed
     vocab = load_vocab('vocab.txt')
     random_next = 0
     for path in summary['files']:
@@ -930,7 +930,7 @@ def test_as_a_program(here):
     [
         (signal.SIGINT, 130, 'interrupted'),
         (signal.SIGTERM, 143, 'stopped by SIGTERM'),
-        (signal.SIGKILL, 1, 'a worker process was killed, perhaps for want of memory: '),
+        (signal.SIGKILL, 1, 'a worker process was killed, perhaps for lack of memory: '),
     ],
 )
 def test_stopped(here, number, status, sentence):

@@ -373,8 +373,8 @@ def older_version(folder):
         (edit, '{0}/dev.tsv is missing or was changed'),
         (truncate, '{0}/test.tsv is missing or was changed'),
         (delete, '{0}/train.tsv is missing or was changed'),
-        (spoil_record, '{0} cannot be checked, having no sound .verified.json'),
-        (empty_record, '{0} cannot be checked, having no sound .verified.json'),
+        (spoil_record, '{0} cannot be checked, as it has no valid .verified.json'),
+        (empty_record, '{0} cannot be checked, as it has no valid .verified.json'),
         (older_version, '{0} was made from another version of the data'),
     ],
 )
@@ -399,7 +399,7 @@ def test_data_of_another_origin_is_not_touched(site, tmp_path, capsys):
     (tmp_path / 'diagnostic').mkdir()
     (tmp_path / 'diagnostic' / 'diagnostic.tsv').write_text('mine')
     assert run(site, tmp_path, table) == 1
-    assert 'cannot be checked, having no sound .verified.json' in capsys.readouterr().err
+    assert 'cannot be checked, as it has no valid .verified.json' in capsys.readouterr().err
     assert tree(tmp_path) == {'diagnostic/diagnostic.tsv': b'mine'}
     assert site.log == []
 
@@ -484,10 +484,10 @@ def test_unknown_files_of_another_script(site, tmp_path, capsys):
     out, err = capsys.readouterr()
     files = 'train.tsv/dev.tsv/test.tsv'
     assert err == (
-        f'QNLI: {tmp_path}/QNLI cannot be checked, having no sound .verified.json: {files} have '
+        f'QNLI: {tmp_path}/QNLI cannot be checked, as it has no valid .verified.json: {files} have '
         '108436/5732/5463 rows, and not 104743/5463/5463 or 108436/5732/5740; '
         f'move {tmp_path}/QNLI away and run again\n'
-        f'RTE: {tmp_path}/RTE cannot be checked, having no sound .verified.json: {files} have '
+        f'RTE: {tmp_path}/RTE cannot be checked, as it has no valid .verified.json: {files} have '
         f'2490/277/2999 rows, and not 2490/277/3000; move {tmp_path}/RTE away and run again\n'
         f'WNLI: {tmp_path}/WNLI has no .verified.json, and no dev.tsv; '
         f'move {tmp_path}/WNLI away and run again\n'
@@ -656,8 +656,8 @@ def link(name):
             'task_data_zh.tgz holds no chnsenticorp/test.tsv',
         ),
         (baidu(('zeros', bytes(9000000))), 'task_data_zh.tgz unpacks to over 20 times its size'),
-        (b'<html>', 'task_data_zh.tgz is not a sound tar.gz archive: not a gzip file'),
-        (baidu()[:-400], 'task_data_zh.tgz is not a sound tar.gz archive: '),
+        (b'<html>', 'task_data_zh.tgz is not a valid tar.gz archive: not a gzip file'),
+        (baidu()[:-400], 'task_data_zh.tgz is not a valid tar.gz archive: '),
     ],
 )
 def test_bad_archive_of_baidu(site, tmp_path, capsys, archive, complaint):
@@ -762,7 +762,7 @@ def test_broken_connection_resumes_in_the_next_run(site, tmp_path, capsys, monke
     assert run(site, tmp_path, table) == 1
     assert naps == [0.5, 1, 2, 4]
     url = f'{site.url}/glue/data/AX.tsv'
-    message = f'AX: {url} broke off 5 times; run again to go on from where it stopped\n'
+    message = f'AX: {url} broke off 5 times; run again to continue where it stopped\n'
     assert capsys.readouterr().err == message
     assert len(site.log) == 5
     ((part, kept),) = tree(tmp_path).items()
@@ -1042,8 +1042,8 @@ OUTSIDE = ENTRY + 'points outside the task folder'
         ),
         (make_zip(splits('CoLA/', ('.', 'x'))), ENTRY.format('.') + 'has no name'),
         (make_zip(splits('CoLA/')[:2]), 'no folder of the archive holds train.tsv, dev.tsv, te'),
-        (understated(make_zip(splits('CoLA/'))), 'CoLA.zip is not a sound zip archive: Bad CRC-32'),
-        (b'<html>not found</html>', 'CoLA.zip is not a sound zip archive: File is not a zip file'),
+        (understated(make_zip(splits('CoLA/'))), 'CoLA.zip is not a valid zip archive: Bad CRC-32'),
+        (b'<html>not found</html>', 'CoLA.zip is not a valid zip archive: File is not a zip file'),
     ],
 )
 def test_hostile_archive_is_refused_and_leaves_nothing(site, tmp_path, capsys, archive, complaint):
@@ -1139,7 +1139,7 @@ def test_interrupted_run_ends_in_one_line(site, tmp_path, number, cause):
     with stalled(site, tmp_path) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (128 + number, f'{cause}; run again to go on\n')
+    assert (process.returncode, err) == (128 + number, f'{cause}; run again to continue\n')
     assert list(tree(tmp_path)) == ['.download/diagnostic/AX.tsv.part']
 
 

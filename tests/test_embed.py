@@ -86,7 +86,7 @@ def test_what_is_cut_is_said(tiny_bert):
         (b'one\n\xff\xfe\n', 'standard input:2: not valid UTF-8'),
         (
             'a\tb\tc\n',
-            'standard input:1: has 2 tabs; a line is one text, or two with a tab in between',
+            'standard input:1: has 2 tabs; a line is one text, or two separated by a tab',
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_wrong_flags(tiny_bert, tmp_path):
     for flags, sentence in (
         (['no/such/model'], 'there is no model directory no/such/model'),
         ([tiny_bert, '--output', tmp_path], f'--output {tmp_path} is a folder, not a file'),
-        ([tiny_bert, '--max_len', '4'], '4 tokens leave no room for a pair of texts: 5 at least'),
+        ([tiny_bert, '--max_len', '4'], '4 tokens leave no room for a pair of texts: at least 5'),
         ([tiny_bert, '--layers', '7'], 'there is no layer 7: the model has 2, 1 to 2, or -1'),
     ):
         with pytest.raises(UsageError) as caught:

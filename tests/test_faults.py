@@ -194,9 +194,8 @@ def test_worker_processes_without_shared_memory(tmp_path):
     several = hidden('2')
     assert several.returncode == 1
     assert several.stderr.splitlines()[-1] == (
-        'create_pretraining_data.py: error: worker processes cannot be started: the system gives '
-        'no semaphores, for which Linux needs a /dev/shm that can be written (Read-only file '
-        'system)'
+        'create_pretraining_data.py: error: worker processes cannot be started: the system '
+        'provides no semaphores, for which Linux needs a writable /dev/shm (Read-only file system)'
     )
     assert {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == made
 
@@ -234,7 +233,7 @@ def test_a_full_gpu(programs, tmp_path, capsys, monkeypatch, name):
         'finetune': 'no epoch was finished',
     }[name]
     assert complaint(programs[name], tmp_path, capsys) == (
-        'the GPU has not enough memory, at step 5: try a smaller --batch_size with a larger '
+        'the GPU does not have enough memory, at step 5: try a smaller --batch_size with a larger '
         f'--accumulate, or shorter rows; {saved}'
     )
 
@@ -282,8 +281,8 @@ def test_a_killed_worker_of_the_pretraining(inputs, tmp_path, capsys, monkeypatc
         lambda folder: run_pretraining.main([*flags, '--ckpt_dir', str(folder)]), tmp_path, capsys
     )
     assert sentence == (
-        'a process that made instances was killed, perhaps for want of memory: take fewer '
-        '--num_workers, or shards in place of --raw'
+        'a process that made instances was killed, perhaps for lack of memory: use fewer '
+        '--num_workers, or shards instead of --raw'
     )
     assert not multiprocessing.active_children()
 

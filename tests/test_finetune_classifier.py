@@ -242,7 +242,7 @@ def test_cards_of_folders_with_a_readme(glue_dir, tiny_bert, tmp_path, capsys):
     (tmp_path / 'README.md').write_text('# My project\n')
     finetune(tmp_path, *flags)
     assert (tmp_path / 'README.md').read_text() == '# My project\n'
-    sentence = f'{tmp_path}/README.md is not a model card of this program: it stays'
+    sentence = f'{tmp_path}/README.md is not a model card of this program: it is kept'
     assert capsys.readouterr().err.count(sentence) == 1
     (tmp_path / 'README.md').unlink()
     for batch_size in (4, 8):
@@ -1034,8 +1034,8 @@ def test_the_original_commands():
         ),
         (
             ['--only_inference', '--test_file', 'a.tsv', '--text_columns', 'a'],
-            '--only_inference on own data takes --dev_file and --test_file, and a --bert_model '
-            'that this script made',
+            '--only_inference on own data goes with --dev_file and --test_file, and needs a '
+            '--bert_model that this script made',
         ),
         (
             ['--pretrained_bert_parameters', 'a', '--model_parameters', 'b'],
@@ -1055,7 +1055,7 @@ def test_the_original_commands():
             "--resume goes with --optimizer bertadam or lamb: the state of MXNet's adam is not "
             'saved',
         ),
-        (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (['--max_len', '4'], '--max_len 4 leaves no room for text: at least 5'),
         (['--bert_model', 'bert_4_256_4'], '--bert_model bert_4_256_4 names sizes only: a --vocab'),
         (
             ['--bert_model', 'folder', '--vocab_file', 'v'],
@@ -1121,7 +1121,7 @@ def test_flags_that_the_model_refuses(mrpc, glue_dir, tiny_bert, tmp_path):
         assert str(caught.value).startswith(sentence)
     with pytest.raises(ToolkitError) as caught:
         finetune(tmp_path, '--only_inference', '--bert_model', output, '--task_name', 'MNLI')
-    assert 'classifier.1.weight has the shape (2, 16), and this model wants (3, 16)' in str(
+    assert 'classifier.1.weight has the shape (2, 16), but this model needs (3, 16)' in str(
         caught.value
     )
 
@@ -1195,7 +1195,7 @@ def test_bad_data_leaves_an_earlier_run_as_it_is(mrpc, tiny_bert, tmp_path, monk
     dev.write_text(dev.read_text() + '1\tshort\n')
     with pytest.raises(ToolkitError) as caught:
         finetune(output, '--bert_model', tiny_bert)
-    assert str(caught.value) == f'{dev}:11: 2 columns, and column 4 is wanted'
+    assert str(caught.value) == f'{dev}:11: 2 columns, but column 4 is needed'
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
@@ -1325,7 +1325,7 @@ def test_a_stopped_run_goes_on(glue_dir, tiny_bert, tmp_path, monkeypatch, task,
             stop_at(patch, step, number=number)
             finetune(tmp_path / 'parts', *flags, '--resume')
         assert str(stopped.value) == (
-            f'stopped by {number.name}: step {step} is saved, and --resume goes on from there'
+            f'stopped by {number.name}: step {step} is saved, and --resume continues from there'
         )
         assert stopped.value.status == 128 + number
         pair = [f'{step:07d}.params', f'{step:07d}.states']
@@ -1423,7 +1423,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(
     flags = ['--bert_model', tiny_bert, *SMALL]
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     finetune(whole, *flags, '--resume')
-    assert f'--resume: no epoch is complete in {whole}, the run begins anew' in (
+    assert f'--resume: no epoch is complete in {whole}, the run starts over' in (
         capsys.readouterr().err
     )
     with monkeypatch.context() as patch, pytest.raises(OSError):
@@ -1435,7 +1435,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(
     assert len(lines_of(parts)) == 10  # two of the third epoch
     capsys.readouterr()
     result = finetune(parts, *flags, '--resume')
-    assert 'epoch 2 of an earlier run is complete; --resume goes on from there\n' in (
+    assert 'epoch 2 of an earlier run is complete; --resume continues from there\n' in (
         capsys.readouterr().err
     )
     assert_same_bits(whole, parts)
@@ -1458,8 +1458,8 @@ def test_a_new_run_in_a_used_folder(glue_dir, tiny_bert, tmp_path, monkeypatch, 
             capsys.readouterr()
             finetune(tmp_path, *flags, '--seed', '3')
         assert (
-            'epoch 2 of an earlier run is complete; --resume goes on from there, but without it '
-            'this run starts anew\n' in capsys.readouterr().err
+            'epoch 2 of an earlier run is complete; --resume continues from there, but without it '
+            'this run starts over\n' in capsys.readouterr().err
         )
     first, second = ((tmp_path / f'model_bert_MRPC_{epoch}.params') for epoch in range(2))
     before = first.read_bytes(), second.read_bytes()
@@ -1535,8 +1535,8 @@ def test_other_optimizers_are_not_resumed(glue_dir, tiny_bert, tmp_path, monkeyp
         stop_at(patch, 8)
         finetune(tmp_path, *flags)
     assert str(stopped.value) == (
-        "stopped by SIGTERM: --resume cannot go on with MXNet's own optimizers; the best epoch so "
-        f'far is in {tmp_path}/model_bert_MRPC_0.params'
+        "stopped by SIGTERM: --resume cannot continue with MXNet's own optimizers; the best epoch "
+        f'so far is in {tmp_path}/model_bert_MRPC_0.params'
     )
     assert not (tmp_path / 'resume').exists()
 
@@ -1660,7 +1660,7 @@ def test_pairs_need_a_second_segment(glue_dir, folder, change, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         finetune(tmp_path / 'out', *flags)
     assert str(caught.value) == (
-        f'{folder}: type_vocab_size is 1, so this model takes single texts, and not pairs'
+        f'{folder}: type_vocab_size is 1, so this model takes single texts, not pairs'
     )
     assert not (tmp_path / 'out').exists()
     finetune(tmp_path / 'out', *flags, '--task_name', 'CoLA')

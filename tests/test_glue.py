@@ -298,7 +298,7 @@ def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, envir
         (['--seed=3'], '--seed is not for glue.py: give the seeds with --seeds'),
         (['--only_inference'], '--only_inference is not for glue.py: this script trains'),
         (['--text', 'x'], '--text is not for glue.py: this script trains'),
-        (['--max_len', '4'], '--max_len 4 leaves no room for text: 5 at least'),
+        (['--max_len', '4'], '--max_len 4 leaves no room for text: at least 5'),
         (['--ensemble'], '--ensemble goes with --submission'),
         (
             ['--tasks', 'LCQMC', 'XNLI-de', '--submission', 'a.zip'],
@@ -556,7 +556,7 @@ def test_check_submission(tmp_path):
     assert done.stdout.splitlines() == [
         "'readme.txt' does not belong to a submission",
         *(f'{name} is missing' for name in submission.FILES if name != 'CoLA.tsv'),
-        'CoLA.tsv: has 0 predictions, and the test set 1063 rows',
+        'CoLA.tsv: has 0 predictions, but the test set has 1063 rows',
     ]
     assert done.stderr == f'glue.py: error: {tmp_path / "glue.zip"}: 12 defects\n'
 

@@ -94,7 +94,7 @@ def test_an_unknown_segment(dataset, segment, names):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ToolkitError, match=f'{tmp_path}/dev.tsv is not there'):
+    with pytest.raises(ToolkitError, match=f'{tmp_path}/dev.tsv does not exist'):
         gluon.RTEDataset('dev', tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_labels(vocab):
     assert found.dtype == np.float32 and found.tolist() == [2.5]
     unlabelled = gluon.BERTDatasetTransform(tokenizer, 16, has_label=False)
     assert len(unlabelled(('the film', 'a film'))) == 3
-    with pytest.raises(UsageError, match='a row has 1 texts, and the transform wants 2'):
+    with pytest.raises(UsageError, match='a row has 1 texts, but the transform needs 2'):
         unlabelled(('the film',))
 
 

@@ -160,7 +160,7 @@ def test_a_file_that_goes_with_another_vocabulary(texts, tiny_bert, tmp_path):
     )
     assert sentence == (
         f'{folder}/tiny.params: goes with {folder}/tiny.vocab, which is not the vocabulary of the '
-        'other model: name the folder in place of the file'
+        'other model: name the folder instead of the file'
     )
 
 

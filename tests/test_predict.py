@@ -105,8 +105,8 @@ def test_what_is_refused(model, tiny_bert, predict, tmp_path):
         (['bert_12_768_12'], ToolkitError, 'bert_12_768_12 is pre-trained only'),
         (['no/such/model'], UsageError, 'there is no model directory no/such/model'),
         ([model, '--output', tmp_path], UsageError, f'--output {tmp_path} is a folder, not a file'),
-        ([model, '--max_len', 4], UsageError, '4 tokens leave no room for text: 5 at least'),
-        ([model, '--text_columns', 'a'], UsageError, '--text_columns has 1 names, and the model'),
+        ([model, '--max_len', 4], UsageError, '4 tokens leave no room for text: at least 5'),
+        ([model, '--text_columns', 'a'], UsageError, '--text_columns has 1 names, but the model'),
         ([model, '--dtype', 'float16'], UsageError, '--dtype float16 needs --gpu'),
     ):
         output, error = predict(*flags)

@@ -204,7 +204,7 @@ def test_original_command(folder, tmp_path, monkeypatch, capsys):
     assert shares['nsp_loss'] == round(result['eval']['nsp_loss'], 4)
     facts = card.mxnet_bert_toolkit
     assert facts['Training'] == {
-        'weights': f'random, in the sizes of {folder}/tiny/config.json',
+        'weights': f'random, with the sizes of {folder}/tiny/config.json',
         'data': 'out.npz',
         'held-out data': 'out.npz',
         'steps': 20,
@@ -500,7 +500,7 @@ def test_a_run_goes_on_from_an_older_state(train, tmp_path, capsys):
     spoil_array(path)
     train(name='parts', num_steps=8, ckpt_interval=2, start_step='auto')
     printed = capsys.readouterr().err
-    assert f'passed over: {path}: ' in printed and '--start_step auto: step 6' in printed
+    assert f'skipped: {path}: ' in printed and '--start_step auto: step 6' in printed
     for name in ('0000008.params', '0000008.states'):
         assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
 
@@ -606,7 +606,7 @@ def test_other_data_after_a_checkpoint(train, folder, capsys):
     train(name='run', num_steps=3)
     shard = sorted((folder / 'shards').iterdir())[1]
     train(name='run', num_steps=5, start_step='auto', data=shard)
-    assert 'other data or batches than up to step 3: they begin from' in capsys.readouterr().err
+    assert 'different data or batches than up to step 3: they start from' in capsys.readouterr().err
 
 
 def test_result_is_a_model_directory(train, folder, tmp_path):
@@ -1147,8 +1147,7 @@ def test_pairs_need_a_second_segment(train, folder, runs, tmp_path):
     with pytest.raises(ToolkitError) as caught:
         train(**values)
     assert str(caught.value) == (
-        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, and not '
-        'pairs'
+        f'{values["bert_model"]}: type_vocab_size is 1, so this model takes single texts, not pairs'
     )
     assert train('--no_nsp', data=runs / '*.npz', **values)['step'] == 1
 

@@ -406,7 +406,7 @@ def test_one_text(classes, tiny_bert, tmp_path, capsys, monkeypatch):
         expected = bert.predict.load(tmp_path / 'run')([text])
         assert [answer(capsys, tmp_path / 'run', text)] == expected
     assert [path.name for path in tmp_path.iterdir()] == ['run']
-    with pytest.raises(UsageError, match='^a row has 2 texts, and the model takes 1$'):
+    with pytest.raises(UsageError, match='^a row has 2 texts, but the model takes 1$'):
         answer(capsys, tmp_path / 'run', 'one', 'two')
     with pytest.raises(ToolkitError, match='has no classifier'):
         answer(capsys, tiny_bert, 'one')
@@ -444,7 +444,7 @@ def test_a_pair_and_a_number(tiny_bert, tmp_path, capsys):
         *(
             (
                 f'--only_inference --bert_model x --text a --{flag}',
-                f'--text goes without --{name}: ',
+                f'--text does not go with --{name}: ',
             )
             for flag, name in [
                 ('test_file f', 'test_file'),
@@ -481,7 +481,7 @@ def test_a_pair_and_a_number(tiny_bert, tmp_path, capsys):
             '--only_inference --bert_model x --class_weights balanced',
             '--class_weights goes with training, not with --only_inference',
         ),
-        ('--class_weights balanced a=1', '--class_weights balanced goes without LABEL=WEIGHT'),
+        ('--class_weights balanced a=1', '--class_weights balanced does not go with LABEL=WEIGHT'),
     ],
 )
 def test_flags_that_do_not_go_together(flags, sentence):

@@ -89,7 +89,7 @@ def test_a_second_phase_is_resumed(train, first_phase, tmp_path, monkeypatch, ca
     monkeypatch.undo()
     shutil.rmtree(tmp_path / 'one')
     train('--no_nsp', **options, name='parts')
-    assert '--start_from: not read, as training goes on from step 7' in capsys.readouterr().err
+    assert '--start_from: not read, as training continues from step 7' in capsys.readouterr().err
     for name in ('0000010.params', '0000010.states'):
         assert_same_arrays(tmp_path / 'whole' / name, tmp_path / 'parts' / name)
     assert lines(tmp_path / 'whole') == lines(tmp_path / 'parts')
@@ -114,7 +114,7 @@ def test_weights_that_do_not_fit(train, first_phase, tmp_path):  # noqa: F811
     with pytest.raises(ToolkitError) as caught:
         train(name='two', start_from=first_phase, bert_model=other)
     assert str(caught.value).startswith(f'{first_phase}/0000004.params: ')
-    assert 'has the shape' in str(caught.value) and 'and this model wants' in str(caught.value)
+    assert 'has the shape' in str(caught.value) and 'but this model needs' in str(caught.value)
     (tmp_path / 'empty').mkdir()
     shutil.copytree(first_phase / 'model', tmp_path / 'one' / 'model')
     (tmp_path / 'x.params').write_bytes(b'nothing')

@@ -87,7 +87,7 @@ def test_log_lines(tmp_path):
     assert lines.splitlines() == [
         'INFO:root:input files: 1, 0.0 MB',
         'INFO:root:14 words, 3 distinct',
-        f'WARNING:root:the text gives only {count} of the 100 tokens',
+        f'WARNING:root:the text yields only {count} of the 100 tokens',
         f'INFO:root:wrote {path}: {count} tokens; of the words 92.9% stay whole and '
         '7.14% become [UNK], 1.00 tokens a word',
     ]
@@ -103,7 +103,7 @@ def refused(*arguments):
 
 def test_refused_flags(tmp_path):
     assert refused(SAMPLE, '--size', 5) == (
-        '--size 5 leaves no room beside the 5 special tokens: 6 at least'
+        '--size 5 leaves no room beside the 5 special tokens: at least 6 are needed'
     )
     assert refused(SAMPLE, '--output', tmp_path) == f'--output {tmp_path} is a folder, not a file'
     path = tmp_path / 'missing' / 'vocab.txt'

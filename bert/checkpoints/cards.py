@@ -44,7 +44,7 @@ ONNX = """\
 import onnxruntime
 
 session = onnxruntime.InferenceSession('{model}/model.onnx')
-# It takes input_ids, attention_mask and token_type_ids, as tokenizer.json makes them."""
+# Its inputs are input_ids, attention_mask and token_type_ids, as tokenizer.json makes them."""
 
 
 class Card(NamedTuple):
@@ -94,7 +94,7 @@ def format_card(card, kind, layout, model='DIR'):
     parts = [
         f'---\n{data.to_yaml()}\n---\n',
         f'# {escape_markdown(card.name)}\n',
-        f'A BERT for {kind} that {PROJECT} has made{origin}.\n',
+        f'A BERT for {kind}, made by {PROJECT}{origin}.\n',
         f'## How to load it\n\n{_examples(kind, layout, model)}',
     ]
     if card.results:

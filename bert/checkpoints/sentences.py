@@ -68,8 +68,8 @@ def read_sentence_vector(folder):
     kinds = [str(module.get('type')).rpartition('.')[2] for module in modules]
     if kinds not in (['Transformer', 'Pooling'], ['Transformer', 'Pooling', 'Normalize']):
         raise ToolkitError(
-            f'{path}: lists the modules {", ".join(kinds) or "of nothing"}; this reads '
-            'Transformer, Pooling and perhaps Normalize'
+            f'{path}: lists the modules {", ".join(kinds) or "of nothing"}; only Transformer, '
+            'Pooling and perhaps Normalize are supported'
         )
     if modules[0].get('path', '') not in ('', '.'):
         raise ToolkitError(f'{path}: the Transformer is in another folder, which is the model')
@@ -86,7 +86,8 @@ def _read_pooling(path):
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in [*POOLING]:
         shown = ' and '.join(map(str, modes)) if isinstance(modes, list) else str(modes)
         raise ToolkitError(
-            f'{path}: the pooling is {shown or "not given"}; this has {" and ".join(POOLING)}'
+            f'{path}: the pooling is {shown or "not given"}; only {" and ".join(POOLING)} are '
+            'supported'
         )
     return POOLING[modes[0]]
 

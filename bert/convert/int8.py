@@ -44,7 +44,7 @@ def read_texts(path, contents):
     Parameters
     ----------
     path : Path
-        With the extension ``.txt``, a text or two with a tab in between on each line. Otherwise
+        With the extension ``.txt``, a text or two separated by a tab on each line. Otherwise
         the dev set of the GLUE task that the model was fine-tuned on, or a TSV, CSV or JSON-lines
         file with the columns that it remembers.
     contents : bert.checkpoints.contents.Checkpoint
@@ -78,7 +78,7 @@ def read_texts(path, contents):
     else:
         raise UsageError(
             f'{path}: this model does not remember the columns of such files; a .txt file has a '
-            'text, or two with a tab in between, on each line'
+            'text, or two separated by a tab, on each line'
         )
     if any(len(row) == 2 for row in texts):
         check_segments(contents.settings, path)

@@ -167,7 +167,7 @@ def check_tokenizer(tokenizer, contents):
     encoded = encode(PAIRS, ours, contents.vocab, np.iinfo(np.int32).max)
     for pair, ids in zip(PAIRS, encoded.ids):
         if tokenizer(*pair)['input_ids'] != ids.tolist():
-            raise ToolkitError(f'transformers splits {" ".join(pair)!r} into other tokens')
+            raise ToolkitError(f'transformers splits {" ".join(pair)!r} into different tokens')
 
 
 def write_onnx(folder, contents):

@@ -129,7 +129,7 @@ def watch_port(role, is_connected, over):
             if was_there:
                 leave(f'{role} of dist_sync: the scheduler at {scheduler_address()} has ended')
             leave(
-                f'{role} of dist_sync: another program than the scheduler listens at '
+                f'{role} of dist_sync: a program other than the scheduler listens at '
                 f'{scheduler_address()}: choose another DMLC_PS_ROOT_PORT'
             )
 
@@ -166,9 +166,9 @@ def report_termination(role):
     @ctypes.CFUNCTYPE(None)
     def terminate():
         leave(
-            f'{role} of dist_sync: MXNet could not go on with what it received, such as data of '
-            'another program that connected to its port: start all again, and keep the ports '
-            'private'
+            f'{role} of dist_sync: MXNet could not process what it received, such as data from '
+            'another program that connected to its port: start all processes again, and keep the '
+            'ports private'
         )
 
     try:

@@ -15,9 +15,9 @@ def add_kvstore_flag(parser, group, roles=''):
         default='device',
         choices=['device', 'local', 'dist_sync', 'horovod'],
         roles=roles,
-        help='how gradients are added up: device or local (on the CPU), among the GPUs of this '
-        'process only; dist_sync or horovod also among processes on one machine or several, which '
-        'python -m bert.cluster or horovodrun starts',
+        help='how gradients are aggregated: device or local (on the CPU) across the GPUs of this '
+        'process; dist_sync or horovod also across processes, on one machine or several, started '
+        'by python -m bert.cluster or horovodrun',
     )
 
 
@@ -42,9 +42,9 @@ def check_kvstore(args):
         ]
         if missing:
             raise UsageError(
-                f'--kvstore dist_sync needs the variables {", ".join(missing)}: on one machine '
-                'start with python -m bert.cluster --workers 2 -- and this command, and on '
-                'several as docs/machines.rst says'
+                f'--kvstore dist_sync needs the variables {", ".join(missing)}: on one machine, '
+                'start with python -m bert.cluster --workers 2 -- and this command; for several, '
+                'see docs/machines.rst'
             )
         if role not in DMLC_ROLES:
             raise UsageError(f'DMLC_ROLE={role} is not one of {", ".join(DMLC_ROLES)}')
@@ -57,15 +57,15 @@ def check_kvstore(args):
         if timeout <= 2 * interval:
             raise UsageError(
                 f'PS_HEARTBEAT_TIMEOUT={timeout} must be more than twice '
-                f'PS_HEARTBEAT_INTERVAL={interval}, or processes that are there count as lost'
+                f'PS_HEARTBEAT_INTERVAL={interval}, or live processes count as lost'
             )
     elif role in ('scheduler', 'server'):
         raise UsageError(f'DMLC_ROLE={role} goes with --kvstore dist_sync')
     if args.kvstore == 'horovod':
         if importlib.util.find_spec('horovod') is None:
             raise UsageError(
-                '--kvstore horovod: Horovod is not installed; it is built for the installed MXNet '
-                'as docs/machines.rst says'
+                '--kvstore horovod: Horovod is not installed; docs/machines.rst says how to build '
+                'it for the installed MXNet'
             )
         if 'HOROVOD_RANK' not in os.environ:
             raise UsageError(
@@ -73,6 +73,6 @@ def check_kvstore(args):
             )
         if args.gpus and len(args.gpus) > 1:
             raise UsageError(
-                '--kvstore horovod has a process for each GPU: --gpu in place of --gpus, and as '
-                'many processes, horovodrun -np, as there are GPUs'
+                '--kvstore horovod has a process for each GPU: give --gpu instead of --gpus, and '
+                'start as many processes, horovodrun -np, as there are GPUs'
             )

@@ -228,7 +228,7 @@ class Workers:
         differing = self.gather_numbers(value != self.from_first(lambda: value))
         if any(differing):
             raise ToolkitError(
-                f'worker {differing.index(1)} has other {what} than worker 0: all need the same'
+                f'worker {differing.index(1)} has different {what} than worker 0: all need the same'
             )
 
     def remember_saved(self, clause):

@@ -62,7 +62,7 @@ def format_run(args, task, rows, weights, history):
         results=list_results(task, history, name, config),
         facts={
             'Training': {
-                'weights': source if weights else f'random, in the sizes of {source}',
+                'weights': source if weights else f'random, with the sizes of {source}',
                 **describe_data(args, task, rows),
                 'epochs': len(history.epochs),
                 'best epoch': history.best_epoch,

@@ -14,8 +14,8 @@ from bert.training.flags import check_bias_correction, is_resumable
 from bert.training.scratch import check_vocab_file, is_from_scratch
 
 INFERENCE_ON_OWN_DATA = (
-    '--only_inference on own data takes --dev_file and --test_file, and a --bert_model that this '
-    'script made, which remembers the labels'
+    '--only_inference on own data goes with --dev_file and --test_file, and needs a --bert_model '
+    'that this script made, which remembers the labels'
 )
 
 
@@ -190,8 +190,8 @@ def check_text(args):
     for name in sorted(others - {'text'}):
         if getattr(args, name) != parser.get_default(name):
             raise UsageError(
-                f'--text goes without --{name}: the model of --bert_model answers by itself, and '
-                'no file is written'
+                f'--text does not go with --{name}: the model of --bert_model answers by itself, '
+                'and no file is written'
             )
 
 
@@ -221,7 +221,7 @@ def complete(args):
             )
     shortest = 3 if own and len(args.text_columns) == 1 else 5
     if args.max_len < shortest:
-        raise UsageError(f'--max_len {args.max_len} leaves no room for text: {shortest} at least')
+        raise UsageError(f'--max_len {args.max_len} leaves no room for text: at least {shortest}')
 
 
 def check_own_data(args):

@@ -74,7 +74,7 @@ def _check_sizes(classes, count, task, share):
         what = 'a row' if classes is None else f'a row of each of the {needed} labels'
         raise ToolkitError(
             f'{path}: --dev_share {share} of its {count} different rows leaves {count - dev} for '
-            f'training and {dev} for the dev set, and each needs {what}'
+            f'training and {dev} for the dev set, but each needs {what}'
         )
     if classes is not None:
         found = np.bincount(classes, minlength=needed)

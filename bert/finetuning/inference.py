@@ -79,7 +79,8 @@ class TextModel:
     lower : bool
         Whether to lower-case the text.
     max_len : int
-        The most tokens of a text or a pair, special ones included; longer ones are cut.
+        The maximum number of tokens in a text or a pair, including special tokens; longer ones
+        are cut.
     batch_size : int
         Texts in a batch, on each device.
     contexts : list of mxnet.Context
@@ -115,7 +116,7 @@ class TextModel:
         See :func:`compute_outputs`.
         """
         if isinstance(texts, str):
-            raise TypeError('texts is a single one: give a list of texts')
+            raise TypeError('texts is a single text: give a list of texts')
         total = cut = 0
 
         def rows():

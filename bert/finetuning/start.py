@@ -50,7 +50,7 @@ def choose_start(output, task, identity, resume):
         raise ToolkitError(f'{path}: not a checkpoint of this program')
     if not step:
         if resume:
-            logging.info('--resume: no epoch is complete in %s, the run begins anew', output)
+            logging.info('--resume: no epoch is complete in %s, the run starts over', output)
         elif earlier.get('epochs'):
             logging.info('the fine-tuned model in %s is replaced', output)
         return False, None
@@ -59,9 +59,9 @@ def choose_start(output, task, identity, resume):
     epochs = len(saved['epochs'])
     where = f'step {step}, in epoch {epochs + 1},' if saved['seen'] else f'epoch {epochs}'
     logging.info(
-        '%s of an earlier run is complete; --resume goes on from there%s',
+        '%s of an earlier run is complete; --resume continues from there%s',
         where,
-        '' if resume else ', but without it this run starts anew',
+        '' if resume else ', but without it this run starts over',
     )
     return False, saved if resume else None
 

@@ -221,9 +221,9 @@ def describe_best(task, epochs, best_epoch):
     if not task.dev or len(epochs) < 2:
         return []
     return [
-        f'Epoch {best_epoch} is the best by {task.metrics[0]}: its parameters are those that '
-        'predict, and its answers are those judged here. It was chosen by the same rows, which '
-        'flatters it a little.'
+        f'Epoch {best_epoch} is the best by {task.metrics[0]}: its parameters are used for '
+        'predictions, and its answers are judged here. It was chosen on the same rows, which makes '
+        'it look slightly better than it is.'
     ]
 
 

@@ -43,7 +43,7 @@ class BERTSentenceTransform:
     ----------
     tokenizer : BERTTokenizer, gluonnlp.data.BERTTokenizer or gluonnlp.data.BERTSPTokenizer
     max_seq_length : int
-        The most tokens in a row, [CLS] and [SEP] included.
+        The maximum number of tokens in a row, including [CLS] and [SEP].
     vocab : gluonnlp.vocab.BERTVocab, optional
         Defaults to the tokenizer's.
     pad : bool
@@ -69,7 +69,7 @@ class BERTSentenceTransform:
         (L,) int32 ids, int32 valid length, (L,) int32 token types
         """
         if len(line) != self.count:
-            raise UsageError(f'a row has {len(line)} texts, and the transform wants {self.count}')
+            raise UsageError(f'a row has {len(line)} texts, but the transform needs {self.count}')
         encoded = encode([tuple(line)], self._tokenizer, self.vocab, self.max_seq_length)
         ids, token_types, lengths = (array[0] for array in pad_batch(encoded, np.array([0])))
         if self.pad:

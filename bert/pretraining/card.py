@@ -32,10 +32,10 @@ def format_run(args, weights, evaluation):
     """
     base = describe_source(args.bert_model, args.dataset_name, weights) if weights else Card('')
     training = {
-        'weights': args.bert_model if weights else f'random, in the sizes of {args.bert_model}',
+        'weights': args.bert_model if weights else f'random, with the sizes of {args.bert_model}',
         'data': args.data,
         'held-out data': args.data_eval,
-        'begun with the weights of': args.start_from,
+        'started from the weights of': args.start_from,
         'steps': args.num_steps,
     }
     parser = build_flags()

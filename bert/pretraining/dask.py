@@ -74,7 +74,7 @@ def dask_executor(address, output, inputs, packages=PACKAGES):
         except distributed.KilledWorker:
             raise ToolkitError(
                 'an output was given up because one worker after another was killed while making '
-                'it, perhaps for want of memory: start workers with fewer threads each'
+                'it, perhaps for lack of memory: start workers with fewer threads each'
             ) from None
         except ImportError as error:
             raise ToolkitError(f'a worker of {address} lacks a package: {error}') from None

@@ -154,7 +154,7 @@ def warn_of_single_documents(shares, layout=BY_LINE):
     alone = [spans[0].path for spans in shares if has_one_document(spans, layout)]
     if alone:
         logging.warning(
-            '%s: only one document, from which random next sentences come too; %s separate '
+            '%s: only one document, so random next sentences come from it, too; %s separate '
             'documents',
             first_of(alone),
             layout.ends,

@@ -70,7 +70,7 @@ def check_start_from(args):
     if folder in (Path(args.start_from).resolve(), Path(args.start_from).resolve().parent):
         raise UsageError(
             f'--start_from {args.start_from} is in --ckpt_dir {args.ckpt_dir}: a new run needs '
-            'another folder; --start_step goes on with the run there'
+            'another folder; --start_step continues the run there'
         )
 
 

@@ -28,16 +28,17 @@ def add_recipe_flags(parser, group, raw=False):
         keywords['default'] = None if raw else default
         parser.flag(group, f'--{name}', roles='raw' if raw else '', help=meaning, **keywords)
 
-    length = f'most tokens in an instance, {MIN_SEQ_LENGTH} or more'
+    length = f'maximum number of tokens in an instance, at least {MIN_SEQ_LENGTH}'
     add('max_seq_length', length, type=count)
-    add('max_predictions_per_seq', 'most masked tokens in an instance', type=count)
-    add('masked_lm_prob', 'masked share of the tokens', type=fraction)
-    short = 'share of documents that are cut into shorter instances; of instances, with --no_nsp or'
-    add('short_seq_prob', f'{short} a single document', type=fraction)
+    masks = 'maximum number of masked tokens in an instance'
+    add('max_predictions_per_seq', masks, type=count)
+    add('masked_lm_prob', 'share of the tokens that are masked', type=fraction)
+    short = 'share of documents that are cut into shorter instances; with --no_nsp or a single'
+    add('short_seq_prob', f'{short} document, share of instances', type=fraction)
     if not raw:
-        passes = 'passes over the text, with different pairs and masks'
+        passes = 'number of passes over the text, each with different pairs and masks'
         add('dupe_factor', passes, type=count)
-    add('whole_word_mask', 'mask all tokens of a word or none')
+    add('whole_word_mask', 'mask all tokens of a word or none of them')
 
 
 def add_no_nsp_flag(parser, group):
@@ -46,8 +47,8 @@ def add_no_nsp_flag(parser, group):
         group,
         '--no_nsp',
         action='store_true',
-        help='masked words only, no next sentences: instances are one piece of text each, from '
-        'text that need not consist of documents',
+        help='masked LM only, no next-sentence prediction: each instance is one piece of text, and '
+        'the text need not be divided into documents',
     )
 
 
@@ -66,15 +67,15 @@ def add_layout_flags(parser, group, raw=False):
         roles=roles,
         action='store_true',
         default=None if raw else False,
-        help='the text is plain: wrapped lines or whole paragraphs, which are cut into sentences; '
-        'paragraphs end at blank lines and before items of lists',
+        help='the text is plain, in wrapped lines or whole paragraphs, to be split into sentences; '
+        'paragraphs end at blank lines and before list items',
     )
     parser.flag(
         group,
         '--document_marker',
         roles=roles,
         metavar='LINE',
-        help='documents end at lines that say LINE and nothing else, instead of at blank lines',
+        help='documents end at lines that consist of LINE only, instead of at blank lines',
     )
 
 

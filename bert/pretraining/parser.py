@@ -19,7 +19,7 @@ from bert.training.flags import add_update_flags
 from bert.training.scratch import CHOICES, add_vocab_file_flag
 
 DESCRIPTION = (
-    'Pre-train BERT: masked words and next sentences, on the shards of create_pretraining_data.py.'
+    'Pre-train BERT (masked LM, next-sentence prediction) on shards of create_pretraining_data.py.'
 )
 EPILOG = """\
 examples:
@@ -47,7 +47,7 @@ def build_flags():
     """
     parser = Parser(DESCRIPTION, epilog=EPILOG)
     parser.flag(parser, '--do-training', '--do_training', action='store_true', help='train')
-    evaluation = 'evaluate, after any training'
+    evaluation = 'evaluate; with --do-training, after training'
     parser.flag(parser, '--do-eval', '--do_eval', action='store_true', help=evaluation)
 
     data = parser.add_argument_group('data')
@@ -66,14 +66,14 @@ def build_flags():
         '--eval_interval',
         type=positive_int,
         metavar='STEPS',
-        help='evaluate during training too, after every STEPS updates and after the last',
+        help='also evaluate during training, after every STEPS updates and after the last one',
     )
     parser.flag(
         data,
         '--batch_size',
         type=positive_int,
         default=8,
-        help='rows per batch, on each device; with --by-token, tokens, padding included',
+        help='rows per batch on each device; with --by-token, tokens including padding',
     )
     parser.flag(
         data,
@@ -82,23 +82,27 @@ def build_flags():
         help='--batch_size counts tokens instead of rows',
     )
     parser.flag(
-        data, '--batch_size_eval', type=positive_int, default=8, help='rows per batch in evaluation'
+        data,
+        '--batch_size_eval',
+        type=positive_int,
+        default=8,
+        help='rows per batch during evaluation',
     )
     parser.flag(
         data,
         '--num_buckets',
         type=count,
         default=1,
-        help='number of buckets that lengths are divided into; a batch has rows of one bucket',
+        help='number of length buckets; all rows of a batch come from one bucket',
     )
 
-    text = parser.add_argument_group('text in place of shards')
+    text = parser.add_argument_group('text instead of shards')
     parser.flag(
         text,
         '--raw',
         action='store_true',
-        help='--data and --data_eval name text files, one sentence per line, a blank line between '
-        'documents; each epoch makes new instances. The flags of this group go with it',
+        help='--data and --data_eval are text files, with one sentence per line and a blank line '
+        'between documents; each epoch makes new instances; the rest of this group needs --raw',
     )
     add_recipe_flags(parser, text, raw=True)
     add_layout_flags(parser, text, raw=True)
@@ -108,14 +112,14 @@ def build_flags():
         roles='raw',
         action='store_true',
         default=None,
-        help="lower-case the text, whatever the model's own setting",
+        help="lower-case the text, regardless of the model's own setting",
     )
     parser.flag(
         text,
         '--num_workers',
         roles='by_worker raw',
         type=process_count,
-        help='processes that make instances (default: 1)',
+        help='number of processes that make instances (default: 1)',
     )
 
     model = parser.add_argument_group('model')
@@ -124,8 +128,8 @@ def build_flags():
         *('--bert_model', '--model'),
         roles='by_worker',
         default='bert_12_768_12',
-        help='model of the GluonNLP zoo; or minilm, a directory or a model of the Hugging Face '
-        'Hub, as for finetune_classifier.py, whose weights are taken; or, from scratch, '
+        help='a model of the GluonNLP zoo; or minilm, a directory or a model of the Hugging Face '
+        'Hub, as for finetune_classifier.py, with its weights; or, to train from scratch, '
         f'{CHOICES}',
     )
     vocabulary = model.add_mutually_exclusive_group()
@@ -134,36 +138,37 @@ def build_flags():
         vocabulary,
         '--dataset_name',
         default='book_corpus_wiki_en_uncased',
-        help="what the zoo's model was pre-trained on, which means its vocabulary too",
+        help="what the zoo's model was pre-trained on, which also determines its vocabulary",
     )
     parser.flag(
-        model, '--pretrained', action='store_true', help="take the weights of the zoo's model"
+        model, '--pretrained', action='store_true', help="start from the weights of the zoo's model"
     )
     parser.flag(
         model,
         '--start_from',
         roles='by_worker',
         metavar='PATH',
-        help='begin with the weights of another run, both heads included: its --ckpt_dir, whose '
-        'newest checkpoint is taken, or a .params file; the step, the learning rate and the '
-        'moments of the optimizer begin anew',
+        help='start from the weights of another run, including both heads: its --ckpt_dir, of '
+        'which the newest checkpoint is used, or a .params file; the step count, the learning '
+        'rate and the state of the optimizer start afresh',
     )
     parser.flag(
         model,
         '--dropout',
         type=fraction,
-        help="dropout rate of this training (default: the model's own, which its result keeps)",
+        help="dropout rate of this training, not of the saved model (default: the model's own)",
     )
 
     training = parser.add_argument_group('training')
     add_no_nsp_flag(parser, training)
-    parser.flag(training, '--num_steps', type=positive_int, default=20, help='updates in all')
+    updates = 'total number of updates'
+    parser.flag(training, '--num_steps', type=positive_int, default=20, help=updates)
     parser.flag(
         training,
         '--accumulate',
         type=positive_int,
         default=1,
-        help='batches whose gradients are added up before an update',
+        help='number of batches whose gradients are accumulated for each update',
     )
     add_update_flags(parser, training)
     parser.flag(training, '--lr', type=positive_float, default=1e-4, help='peak learning rate')
@@ -172,9 +177,10 @@ def build_flags():
         '--warmup_ratio',
         type=fraction,
         default=0.1,
-        help='share of the updates in which the learning rate rises',
+        help='share of the updates used for learning-rate warmup',
     )
-    parser.flag(training, '--seed', type=seed, default=0, help='of weights, order and dropout')
+    randomness = 'random seed for weights, order and dropout'
+    parser.flag(training, '--seed', type=seed, default=0, help=randomness)
     add_device_flags(parser, training)
     add_kvstore_flag(parser, training)
 
@@ -184,13 +190,17 @@ def build_flags():
         '--ckpt_dir',
         roles='by_worker',
         default='./ckpt_dir',
-        help='where checkpoints, metrics.jsonl and the trained model go',
+        help='folder for the checkpoints, metrics.jsonl and the trained model',
     )
     parser.flag(
-        output, '--ckpt_interval', type=positive_int, default=1000, help='steps between checkpoints'
+        output,
+        '--ckpt_interval',
+        type=positive_int,
+        default=1000,
+        help='number of steps between checkpoints',
     )
     parser.flag(
-        output, '--ckpt_keep', type=positive_int, default=3, help='how many checkpoints to keep'
+        output, '--ckpt_keep', type=positive_int, default=3, help='number of checkpoints to keep'
     )
     parser.flag(
         output,
@@ -199,11 +209,15 @@ def build_flags():
         type=start_step,
         default=0,
         metavar='N',
-        help='go on from the checkpoint of this step, or with auto from the newest if there is '
-        'one; 0 is a new run',
+        help='resume from the checkpoint of this step or, with auto, from the newest one if there '
+        'is any; 0 starts a new run',
     )
     parser.flag(
-        output, '--log_interval', type=positive_int, default=10, help='updates between log lines'
+        output,
+        '--log_interval',
+        type=positive_int,
+        default=10,
+        help='number of updates between log lines',
     )
     add_tensorboard_flag(parser, output, roles='by_worker')
     add_quiet_flag(parser, output, roles='by_worker', files='pretraining.log')
@@ -221,8 +235,8 @@ def build_flags():
         metavar='FILE',
         nargs='?',
         const=PROFILE,
-        help=f"write MXNet's profile of the first {PROFILED_STEPS} steps, for chrome://tracing; "
-        f'to {PROFILE} if no file is named',
+        help=f"write MXNet's profile of the first {PROFILED_STEPS} steps, for chrome://tracing, to "
+        f'FILE or, if none is given, to {PROFILE}',
     )
     return parser
 

@@ -131,7 +131,9 @@ class Recorder:
         except (KeyError, TypeError, ValueError):
             path = states.states_path(self.folder, start)
             raise ToolkitError(f'{path}: not a checkpoint of this program') from None
-        logging.info('other data or batches than up to step %d: they begin from the start', start)
+        logging.info(
+            'different data or batches than up to step %d: they start from the beginning', start
+        )
         return [epoch + 1, 0, 0]
 
     def taking(self, updates):

@@ -241,8 +241,8 @@ class Text:
                 yield executor
             except BrokenProcessPool:
                 raise ToolkitError(
-                    'a process that made instances was killed, perhaps for want of memory: '
-                    'take fewer --num_workers, or shards in place of --raw'
+                    'a process that made instances was killed, perhaps for lack of memory: '
+                    'use fewer --num_workers, or shards instead of --raw'
                 ) from None
             finally:
                 # The instances that they are making are no longer needed, and could take long.

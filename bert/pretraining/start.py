@@ -119,7 +119,7 @@ def load_weights(model, vocab, path, start, no_nsp):
         Whether this run leaves out next sentences.
     """
     if path and start:
-        logging.info('--start_from: not read, as training goes on from step %d', start)
+        logging.info('--start_from: not read, as training continues from step %d', start)
     elif path:
         path, saved = _find_parameters(Path(path))
         check_vocabulary(path, saved, vocab)

@@ -55,7 +55,7 @@ def read_log(path):
         curves = read_json(path)
         log = Log(curves.get('flags', {}), curves.get('training', []), curves.get('validation', []))
         if not _is_sound(log):
-            raise ToolkitError(f'{path}: not the curves of a fine-tuning')
+            raise ToolkitError(f'{path}: not the curves of a fine-tuning run')
     else:
         log = parse_log(read_text(path))
     if not log.training and not log.validation:

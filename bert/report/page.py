@@ -190,7 +190,7 @@ def format_classes(evaluation, task, several):
         ]
         for one in found
     ]
-    note = ' On average over the runs.' if several else ''
+    note = ' Averaged over the runs.' if several else ''
     return format_lines(head, lines) + (
         '<p class="note">Precision: of the answers with a label, the share that is right. Recall: '
         f'of the rows with it, the share that is found. F1: their harmonic mean.{note}</p>'
@@ -211,10 +211,10 @@ def format_confusion(matrix, task, several):
         start = f'Of {len(task.labels)} classes, those that are most often confused'
         table = format_lines(['label', 'answer', 'rows'], lines)
     else:
-        start = 'Lines of the true label, columns of the answer'
+        start = 'True labels on the left, answers at the top'
         table = format_matrix(task.labels, matrix)
     number = 'the mean number of rows over the runs' if several else 'the number of rows'
-    share = '' if len(task.labels) > MOST_CLASSES else ', and its share of the line'
+    share = '' if len(task.labels) > MOST_CLASSES else ', and its share of the true label'
     return f'<p class="note">{start}: {number}{share}.</p>\n{table}'
 
 
@@ -222,10 +222,10 @@ def format_calibration(evaluation, task, draw):
     """Return how far the probabilities can be trusted: a sentence, a picture and a table."""
     bins, error = calibrate(evaluation, task)
     if task.is_multilabel:
-        head = ['probability', 'decisions', 'mean probability', 'share that rows have']
+        head = ['probability', 'decisions', 'mean probability', 'share of rows with it']
         what = 'the share of rows that have the label'
     else:
-        head = ['probability', 'answers', 'mean probability', 'share that is right']
+        head = ['probability', 'answers', 'mean probability', 'share of right answers']
         what = 'the share of right answers'
     lines = [
         [
@@ -256,7 +256,7 @@ def format_hard(evaluation, task):
         start = f'{len(hard):,} of {rows:,} rows are wrong'
         start += ' in more than half of the runs.' if runs > 1 else '.'
         if len(hard) > MOST_SHOWN:
-            start += f' The first {MOST_SHOWN}, the surest errors:'
+            start += f' The first {MOST_SHOWN}, the most confident errors:'
     kind = 'labels' if task.is_multilabel else 'label'
     items = ''.join(
         '<li>'

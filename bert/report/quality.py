@@ -168,7 +168,7 @@ def find_hard(evaluation, task):
 def _hard_numbers(evaluation, task):
     numbers = answer(evaluation, task)
     errors = np.abs(numbers - evaluation.labels).mean(axis=0)
-    several = ' in the mean' if len(numbers) > 1 else ''
+    several = ' on average' if len(numbers) > 1 else ''
     remarks = [
         f'predicted {mean:.2f}{several}, {"mean " if several else ""}error {error:.2f}'
         for mean, error in zip(numbers.mean(axis=0), errors)
@@ -199,7 +199,7 @@ def _hard_classes(evaluation, task):
     else:
         remarks = [
             f'wrong in {wrong[i]} of {runs} runs, which give the label a probability of '
-            f'{of_label[i]:.2f} in the mean'
+            f'{of_label[i]:.2f} on average'
             for i in range(len(wrong))
         ]
     return order, remarks, [name_labels(label, task) for label in evaluation.labels]

@@ -152,7 +152,7 @@ def judge_classes(evaluation, task, given, rows):
         f'{percent(right)} of the {rows} are right, '
         f'{compare(right - share)} always answering {quote(majority, task)}'
     )
-    interval = f'95 % interval on so many rows: {100 * low:.1f} to {100 * high:.1f} %'
+    interval = f'95 % interval for so many rows: {100 * low:.1f} to {100 * high:.1f} %'
     if low > share:
         return GOOD, f'{clause} ({interval}).'
     ids = np.unique(labels)
@@ -160,8 +160,8 @@ def judge_classes(evaluation, task, given, rows):
     if balanced - Z * error > 1 / len(ids):
         return PART, (
             f'{clause} ({interval}). But it tells the labels apart: of the rows of each label, '
-            f'{percent(balanced)} are right on average, and of a constant answer '
-            f'{percent(1 / len(ids))}.'
+            f'{percent(balanced)} are right on average, compared with {percent(1 / len(ids))} for '
+            'a constant answer.'
         )
     if right > share:
         return UNSURE, f'{clause}, which may be chance ({interval}). A larger dev set would tell.'
@@ -189,8 +189,8 @@ def judge_labels(evaluation, task, given, rows):
     clause = (
         f'{percent(whole)} of the {rows} have exactly the right labels, '
         f'{compare(whole - share)} always answering {quote(commonest, task)}; '
-        f'of all single labels {percent(single.mean())} are right, '
-        f'{compare(gain)} always giving each the value that it mostly has'
+        f'of all individual labels, {percent(single.mean())} are right, '
+        f'{compare(gain)} always giving each its most frequent value'
     )
     if low > share or gain - Z * error > 0:
         return GOOD, f'{clause}.'
@@ -204,8 +204,8 @@ def judge_labels(evaluation, task, given, rows):
     error = math.sqrt(sum(error**2 for _, error in balances)) / len(balances)
     if balanced - Z * error > 0.5:
         return PART, (
-            f'{clause}. But it tells apart the rows with a label from those without: '
-            f'{percent(balanced)} of either are right on average, and of a constant answer 50 %.'
+            f'{clause}. But it tells rows with a label from those without: {percent(balanced)} of '
+            'either are right on average, compared with 50 % for a constant answer.'
         )
     if gain > 0 or whole > share:
         return UNSURE, f'{clause}, which may be chance on so few rows.'

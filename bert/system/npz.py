@@ -68,7 +68,7 @@ class Arrays:
         ------
         Damaged
         """
-        with _as_damaged('what stands beside the arrays cannot be read'):
+        with _as_damaged('what is stored beside the arrays cannot be read'):
             self._file.seek(offset)
             unpacker = zlib.decompressobj()
             data = unpacker.decompress(self._file.read(size), max(1, self._limit))

@@ -83,8 +83,8 @@ def process_pool(count, initializer, context=None):
         return ProcessPoolExecutor(count, context, initializer)
     except OSError as error:
         raise ToolkitError(
-            'worker processes cannot be started: the system gives no semaphores, for which Linux '
-            f'needs a /dev/shm that can be written ({error.strerror})'
+            'worker processes cannot be started: the system provides no semaphores, for which '
+            f'Linux needs a writable /dev/shm ({error.strerror})'
         ) from None
 
 

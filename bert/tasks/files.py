@@ -36,8 +36,8 @@ def glue_folder():
     if not folder and not Path(DEFAULT_FOLDER).is_dir():
         raise UsageError(
             'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data; '
-            f'and there is no {DEFAULT_FOLDER} here, its default, which '
-            f'download_glue_data.py --data_dir {DEFAULT_FOLDER} makes'
+            f'and its default, {DEFAULT_FOLDER}, does not exist here: '
+            f'download_glue_data.py --data_dir {DEFAULT_FOLDER} makes it'
         )
     if folder and not is_utf8(folder):
         raise UsageError(f'GLUE_DIR={folder} is not valid UTF-8')
@@ -75,7 +75,7 @@ def read_glue(folder, task, split):
     path = Path(folder) / split.path
     if not path.is_file():
         raise ToolkitError(
-            f'{path} is not there: download_glue_data.py --data_dir {folder} '
+            f'{path} does not exist: download_glue_data.py --data_dir {folder} '
             f'--tasks {Path(split.path).parts[0]} fetches it'
         )
     rows = tsv_rows(path)

@@ -86,7 +86,7 @@ def _require(path):
         import datasets
     except ImportError as error:
         raise ToolkitError(
-            f"{path}: takes another package ({error}): pip install '.[datasets]' in the toolkit's "
+            f"{path}: needs another package ({error}): pip install '.[datasets]' in the toolkit's "
             'folder'
         ) from None
     return datasets

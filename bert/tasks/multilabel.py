@@ -86,7 +86,7 @@ def _value(path, row, column):
     value = YES_OR_NO.get(str(cell).strip().lower())
     if value is None:
         raise ToolkitError(
-            f'{path}:{row.line}: the label {column!r} is {cell!r}, and not 0, 1, true or false'
+            f'{path}:{row.line}: the label {column!r} is {cell!r}, not 0, 1, true or false'
         )
     return value
 
@@ -99,5 +99,7 @@ def _names(path, row, column):
     for label in cell:
         is_number = isinstance(label, (int, float)) and math.isfinite(label)
         if not isinstance(label, str) and not is_number:
-            raise ToolkitError(f'{path}:{row.line}: a label in {column!r} is no text or number')
+            raise ToolkitError(
+                f'{path}:{row.line}: a label in {column!r} is neither text nor a number'
+            )
     return [label if isinstance(label, str) else json.dumps(label) for label in cell]

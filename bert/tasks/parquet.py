@@ -37,14 +37,14 @@ def require(name):
         import pyarrow.parquet
     except ImportError as error:
         raise ToolkitError(
-            f"{name}: takes another package ({error}): pip install '.[parquet]' in the toolkit's "
+            f"{name}: needs another package ({error}): pip install '.[parquet]' in the toolkit's "
             'folder'
         ) from None
     from packaging.version import Version
 
     if Version(pyarrow.__version__) < Version(OLDEST):
         raise ToolkitError(
-            f'{name}: takes pyarrow {OLDEST} or later, and {pyarrow.__version__} is installed: '
+            f'{name}: needs pyarrow {OLDEST} or later, and {pyarrow.__version__} is installed: '
             "pip install '.[parquet]' in the toolkit's folder"
         )
     return pyarrow

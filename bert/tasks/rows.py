@@ -38,7 +38,7 @@ def find_cell(path, row, column):
         return row.cells[column]
     except IndexError:
         raise ToolkitError(
-            f'{path}:{row.line}: {len(row.cells)} columns, and column {column + 1} is wanted'
+            f'{path}:{row.line}: {len(row.cells)} columns, but column {column + 1} is needed'
         ) from None
     except KeyError:
         raise ToolkitError(
@@ -106,7 +106,7 @@ def _named_tsv_rows(path):
     for row in rows:
         if len(row.cells) != len(header.cells):
             raise ToolkitError(
-                f'{path}:{row.line}: {len(row.cells)} columns, and the header has '
+                f'{path}:{row.line}: {len(row.cells)} columns, but the header has '
                 f'{len(header.cells)}'
             )
     return [Row(row.line, dict(zip(header.cells, row.cells))) for row in rows]
@@ -125,7 +125,7 @@ def _csv_rows(path):
         for cells in reader:
             if cells and len(cells) != len(header):
                 raise ToolkitError(
-                    f'{path}:{line}: {len(cells)} columns, and the header has {len(header)}'
+                    f'{path}:{line}: {len(cells)} columns, but the header has {len(header)}'
                 )
             if cells:
                 rows.append(Row(line, dict(zip(header, cells))))

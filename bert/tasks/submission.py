@@ -181,7 +181,7 @@ def check_archive(archive):
     names = Counter(archive.namelist())
     for name, count in names.items():
         if count > 1:
-            defects.append(f'{name!a} is there {count} times')
+            defects.append(f'{name!a} occurs {count} times')
         if name not in FILES:
             base = name.replace('\\', '/').rstrip('/').rpartition('/')[2]
             if name.endswith('/'):
@@ -230,7 +230,7 @@ def check_text(text, answers):
     if header != HEADER:
         defects.append(f'its first line is {quote(header)}, not {HEADER!r}')
     if count != answers.rows:
-        defects.append(f'has {count} predictions, and the test set {answers.rows} rows')
+        defects.append(f'has {count} predictions, but the test set has {answers.rows} rows')
     found = {}  # by kind of defect: the numbers and the contents of its lines
     for number, line in enumerate(rows):
         cells = line.split('\t')
@@ -245,7 +245,7 @@ def check_text(text, answers):
             found.setdefault(defect, []).append((number, prediction))
     for kind, places in found.items():
         named = ', '.join(f'{quote(text)} in line {number + 2}' for number, text in places[:SHOWN])
-        more = f' and {len(places) - SHOWN} lines more' if len(places) > SHOWN else ''
+        more = f' and {len(places) - SHOWN} more lines' if len(places) > SHOWN else ''
         defects.append(f'{kind}: {named}{more}')
     return defects
 

@@ -34,8 +34,8 @@ def read_lines(file, name):
         texts = tuple(text.rstrip('\n').rstrip('\r').split('\t'))
         if len(texts) > 2:
             raise ToolkitError(
-                f'{name}:{number}: has {len(texts) - 1} tabs; a line is one text, or two with a '
-                'tab in between'
+                f'{name}:{number}: has {len(texts) - 1} tabs; a line is one text, or two separated '
+                'by a tab'
             )
         yield texts
 
@@ -97,7 +97,7 @@ def _texts_of(value, columns, sizes):
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError('neither a text, nor a list of texts, nor an object')
     if len(texts) not in sizes:
-        raise ValueError(f'{len(texts)} texts, and the model takes {" or ".join(map(str, sizes))}')
+        raise ValueError(f'{len(texts)} texts, but the model takes {" or ".join(map(str, sizes))}')
     return tuple(texts)
 
 

@@ -23,7 +23,7 @@ def load_segmenter():
         from sentencex import segment
     except ImportError as error:
         raise ToolkitError(
-            f"finding sentences takes another package ({error}): pip install '.[segment]' in the "
+            f"finding sentences needs another package ({error}): pip install '.[segment]' in the "
             "toolkit's folder"
         ) from None
     return lambda text: segment('en', text)

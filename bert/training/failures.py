@@ -42,6 +42,6 @@ def naming_step(describe):
             raise
         step, saved = describe()
         raise ToolkitError(
-            f'the GPU has not enough memory, at step {step}: try a smaller --batch_size with '
+            f'the GPU does not have enough memory, at step {step}: try a smaller --batch_size with '
             f'a larger --accumulate, or shorter rows; {saved}'
         ) from None

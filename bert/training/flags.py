@@ -45,7 +45,7 @@ def add_update_flags(parser, group):
         '--optimizer',
         choices=OPTIMIZERS,
         default='bertadam',
-        help='lamb is for large batches',
+        help='lamb is meant for large batches',
     )
     add_bias_correction_flag(parser, group)
     parser.flag(
@@ -53,12 +53,12 @@ def add_update_flags(parser, group):
         '--weight_decay',
         type=non_negative_float,
         default=WEIGHT_DECAY,
-        help='of all weights but those of LayerNorm and biases',
+        help='weight decay, for all weights except those of LayerNorm and biases',
     )
     parser.flag(
         group,
         '--max_grad_norm',
         type=positive_float,
         default=MAX_GRADIENT_NORM,
-        help='scale the gradients down to this norm, over all weights, where it is larger',
+        help='clip the gradients to this norm, computed over all weights',
     )

@@ -5,8 +5,8 @@ from bert.system.errors import UsageError
 
 # For the help of --bert_model.
 CHOICES = (
-    f'{", ".join(SMALL_SIZES)} with a --vocab_file; or a configuration file, *.json, with one or '
-    'with a vocab.txt beside it'
+    f'{", ".join(SMALL_SIZES)} with a --vocab_file, or a configuration file, *.json, with a '
+    '--vocab_file or with a vocab.txt beside it'
 )
 FROM_SCRATCH = 'the weights of the model are random, for training from scratch'
 
@@ -18,8 +18,8 @@ def add_vocab_file_flag(parser, group, roles):
         '--vocab_file',
         metavar='FILE',
         roles=roles,
-        help='train from scratch with this vocabulary, such as python -m bert.vocabulary makes; '
-        f'--bert_model then names the sizes: {", ".join(NAMED_SIZES)} or a configuration file, '
+        help='train from scratch with this vocabulary, such as one from python -m bert.vocabulary; '
+        f'--bert_model then names the size: {", ".join(NAMED_SIZES)} or a configuration file, '
         '*.json',
     )
 

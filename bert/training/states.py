@@ -54,7 +54,7 @@ def newest(folder):
             _check_arrays(folder, step)
             return step, progress
         except ToolkitError as error:
-            logging.warning('passed over: %s', error)
+            logging.warning('skipped: %s', error)
     return 0, None
 
 

@@ -207,7 +207,7 @@ def test_other_logits_are_refused():
     speed.check_same({})
     speed.check_same(logits)
     for wrong in (1.01, float('nan')):
-        with pytest.raises(ToolkitError, match='OpenVINO gets other logits'):
+        with pytest.raises(ToolkitError, match='OpenVINO gets different logits'):
             speed.check_same({**logits, 'openvino': [[wrong, -4.0]]})
 
 

@@ -94,7 +94,7 @@ def test_the_text(tmp_path):
     assert text.endswith("""
 # bert-base-uncased-MRPC
 
-A BERT for text-classification that mxnet-bert-toolkit has made from \
+A BERT for text-classification, made by mxnet-bert-toolkit from \
 [google-bert/bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased).
 
 ## How to load it

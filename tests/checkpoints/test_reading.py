@@ -85,7 +85,7 @@ def test_a_tensor_of_the_wrong_shape(change, shape):
 
     folder = change(edit)
     assert failure(load_bert, str(folder)) == (
-        f'{folder}/model.safetensors: pooler.weight has the shape {shape}, and this model wants '
+        f'{folder}/model.safetensors: pooler.weight has the shape {shape}, but this model needs '
         '(16, 16)'
     )
 
@@ -105,10 +105,10 @@ def test_a_configuration_of_far_more_than_the_weights(folder):
     config.update(hidden_size=2**16, intermediate_size=2**20)
     (folder / 'config.json').write_text(json.dumps(config))
     count = 2 * (4 * (2**16 + 1) * 2**16 + 2**37 + 2**20 + 5 * 2**16) + (196 + 128 + 4) * 2**16
-    asks = f'{folder}: the configuration asks for {count} parameters, and '
-    assert failure(load_bert, str(folder)) == asks + 'its weights are far fewer'
+    asks = f'{folder}: the configuration asks for {count} parameters, but '
+    assert failure(load_bert, str(folder)) == asks + 'its weights have far fewer'
     assert failure(load_bert, str(folder), pretrained=False) == (
-        asks + 'the memory of this machine does not hold them as float32'
+        asks + 'this machine does not have enough memory for them in float32'
     )
 
 
@@ -117,7 +117,7 @@ def test_a_tokenizer_without_ids(folder, ids):
     (folder / 'vocab.txt').unlink()
     (folder / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': ids}}))
     assert failure(lambda: reading.read(locate(str(folder)))) == (
-        f'{folder}/tokenizer.json: not a WordPiece tokenizer with the ids 0 to its end'
+        f'{folder}/tokenizer.json: not a WordPiece tokenizer with consecutive ids from 0'
     )
 
 
@@ -204,9 +204,9 @@ def test_another_number_of_classes(tiny_bert, tmp_path):
     bert, _ = load_bert(str(tiny_bert))
     path = tmp_path / 'three.params'
     build_head(bert, 3, [mx.cpu()]).save_parameters(str(path))
-    expected = f'{path}: classifier.1.weight has the shape (3, 16), and this model wants (2, 16)'
+    expected = f'{path}: classifier.1.weight has the shape (3, 16), but this model needs (2, 16)'
     assert failure(load_finetuned, build_head(bert, 2, [mx.cpu()]), path) == expected
-    expected = f'{path}: regression.1.weight has the shape (3, 16), and this model wants (1, 16)'
+    expected = f'{path}: regression.1.weight has the shape (3, 16), but this model needs (1, 16)'
     assert failure(load_finetuned, build_head(bert, None, [mx.cpu()]), path) == expected
 
 
@@ -278,5 +278,5 @@ def test_weights_that_go_with_another_order_of_tokens(folder):
     reading.check_vocab(location, Vocab(tokens))
     assert failure(reading.check_vocab, location, Vocab(tokens[::-1])) == (
         f'{folder}/model.safetensors: goes with {folder}/vocab.txt, which is not the vocabulary of '
-        'the other model: name the folder in place of the file'
+        'the other model: name the folder instead of the file'
     )

@@ -68,8 +68,8 @@ def test_other_models_say_nothing(tiny_bert):
         (
             [TRANSFORMER, POOLING, {'type': f'{OLD}Dense'}],
             flags('mean_tokens'),
-            'modules.json: lists the modules Transformer, Pooling, Dense; this reads Transformer, '
-            'Pooling and perhaps Normalize',
+            'modules.json: lists the modules Transformer, Pooling, Dense; only Transformer, '
+            'Pooling and perhaps Normalize are supported',
         ),
         (
             [{**TRANSFORMER, 'path': '0_Transformer'}, POOLING],
@@ -84,22 +84,22 @@ def test_other_models_say_nothing(tiny_bert):
         (
             [TRANSFORMER, POOLING],
             flags('mean_tokens', 'max_tokens'),
-            '1_Pooling/config.json: the pooling is max and mean; this has mean and cls',
+            '1_Pooling/config.json: the pooling is max and mean; only mean and cls are supported',
         ),
         (
             [TRANSFORMER, POOLING],
             {'pooling_mode': 'lasttoken'},
-            '1_Pooling/config.json: the pooling is lasttoken; this has mean and cls',
+            '1_Pooling/config.json: the pooling is lasttoken; only mean and cls are supported',
         ),
         (
             [TRANSFORMER, POOLING],
             {'pooling_mode': 7},
-            '1_Pooling/config.json: the pooling is 7; this has mean and cls',
+            '1_Pooling/config.json: the pooling is 7; only mean and cls are supported',
         ),
         (
             [TRANSFORMER, POOLING],
             None,
-            '1_Pooling/config.json: the pooling is not given; this has mean and cls',
+            '1_Pooling/config.json: the pooling is not given; only mean and cls are supported',
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_public_model_is_not_taken_for_a_private_one(served, tmp_path):
     served.models[NAME], served.private = {}, False
     (tmp_path / 'config.json').write_text('{}')
     assert failure(upload.upload, tmp_path, NAME, private=True) == (
-        f'{NAME} is on the Hub already and public: nothing is uploaded'
+        f'{NAME} is already on the Hub, and public: nothing is uploaded'
     )
     assert served.models == {NAME: {}}
 
@@ -177,15 +177,15 @@ def test_a_public_model_is_not_taken_for_a_private_one(served, tmp_path):
             401,
             'the Hub does not know the token: set HF_TOKEN, or log in with hf auth login',
         ),
-        ('create', 403, f'the token does not allow to write {NAME} on the Hub'),
-        ('commit', 403, f'the token does not allow to write {NAME} on the Hub'),
+        ('create', 403, f'the token does not allow writing to {NAME} on the Hub'),
+        ('commit', 403, f'the token does not allow writing to {NAME} on the Hub'),
         (
             'preupload',
             401,
             'the Hub does not know the token: set HF_TOKEN, or log in with hf auth login',
         ),
         ('create', 400, f'{NAME} could not be uploaded: the Hub answered 400'),
-        ('store', 403, f'the token does not allow to write {NAME} on the Hub'),
+        ('store', 403, f'the token does not allow writing to {NAME} on the Hub'),
     ],
 )
 def test_refusals(served, tmp_path, part, status, sentence):
@@ -213,8 +213,8 @@ def test_before_any_work(served, tmp_path, monkeypatch):
     with pytest.raises(ToolkitError) as refused:
         main(['/nowhere', NAME, '--to', 'hub'])
     assert str(refused.value) == (
-        'the Hub takes models from known users only: set the variable HF_TOKEN, or log in with '
-        'hf auth login'
+        'the Hub accepts models from authenticated users only: set the variable HF_TOKEN, or '
+        'log in with hf auth login'
     )
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with pytest.raises(UsageError, match='as long as HF_HUB_OFFLINE is set'):

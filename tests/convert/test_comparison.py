@@ -51,7 +51,7 @@ def test_other_ids_of_the_same_tokens(tmp_path, capsys):
     writing.write_gluon(tmp_path / 'other', reorder(source, order))
     lines, sentence = compare(capsys, golden.FOLDER / 'hf_pretraining', tmp_path / 'other')
     assert sentence is None
-    assert lines[0] == 'the same tokens have other ids: compared token by token'
+    assert lines[0] == 'the same tokens have different ids: compared token by token'
     assert lines[-1] == 'the same model'
     theirs = golden.read(tmp_path / 'other').weights.bert
     for name in ('word_embed.0.weight', 'decoder.3.bias'):

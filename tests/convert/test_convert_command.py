@@ -15,7 +15,7 @@ def test_a_target_that_exists(tmp_path):
     (tmp_path / 'mine').write_text('work')
     with pytest.raises(UsageError) as caught:
         main([str(golden.FOLDER / 'hf_encoder'), str(tmp_path), '--to', 'gluon'])
-    assert str(caught.value) == f'{tmp_path} is there already: TARGET is a new directory'
+    assert str(caught.value) == f'{tmp_path} already exists: TARGET must be a new directory'
     assert (tmp_path / 'mine').read_text() == 'work'
 
 

@@ -97,7 +97,7 @@ def test_rows_of_all_kinds(tmp_path):
             'dev.tsv',
             'a\n1\n',
             {'task_name': 'MRPC'},
-            'dev.tsv:2: 1 columns, and column 4',
+            'dev.tsv:2: 1 columns, but column 4',
         ),
     ],
 )

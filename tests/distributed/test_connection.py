@@ -111,7 +111,7 @@ def test_who_waits_for_the_others_ends_if_the_scheduler_does(listener, monkeypat
     address = connection.scheduler_address()
     gone = f'worker of dist_sync: the scheduler at {address} has ended'
     other = (
-        f'worker of dist_sync: another program than the scheduler listens at {address}: choose '
+        f'worker of dist_sync: a program other than the scheduler listens at {address}: choose '
         'another DMLC_PS_ROOT_PORT'
     )
     assert watch(monkeypatch, [None] * 50) is None  # it may come much later
@@ -167,7 +167,7 @@ def test_an_exception_of_a_thread_of_mxnet_is_one_sentence():
     )
     assert (done.returncode, done.stderr) == (
         1,
-        'run_pretraining.py: error: server of dist_sync: MXNet could not go on with what it '
-        'received, such as data of another program that connected to its port: start all again, '
-        'and keep the ports private\n',
+        'run_pretraining.py: error: server of dist_sync: MXNet could not process what it '
+        'received, such as data from another program that connected to its port: start all '
+        'processes again, and keep the ports private\n',
     )

@@ -65,8 +65,8 @@ def test_horovod_takes_one_gpu_for_each_process(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: 'found')
     flags = [*PRETRAINING, '--kvstore', 'horovod', '--gpus', '0,1']
     assert failure(pretraining_flags.parse_args, flags) == (
-        '--kvstore horovod has a process for each GPU: --gpu in place of --gpus, and as many '
-        'processes, horovodrun -np, as there are GPUs'
+        '--kvstore horovod has a process for each GPU: give --gpu instead of --gpus, and start as '
+        'many processes, horovodrun -np, as there are GPUs'
     )
 
 

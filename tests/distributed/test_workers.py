@@ -135,7 +135,7 @@ def test_check_same():
         workers.check_same('data', ['a', 5 + (workers.rank == 1)])
 
     assert [str(error) for error in among(3, work)] == [
-        'worker 1 has other data than worker 0: all need the same'
+        'worker 1 has different data than worker 0: all need the same'
     ] * 3
 
 

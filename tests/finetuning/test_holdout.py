@@ -80,13 +80,13 @@ def test_rows_with_the_same_text_stay_together():
             [0, 1] * 5,
             0.1,
             '--dev_share 0.1 of its 10 different rows leaves 9 for training and 1 for the dev set, '
-            'and each needs a row of each of the 2 labels',
+            'but each needs a row of each of the 2 labels',
         ),
         (
             [0, 1] * 5,
             0.85,
             '--dev_share 0.85 of its 10 different rows leaves 1 for training and 9 for the dev '
-            'set, and each needs a row of each of the 2 labels',
+            'set, but each needs a row of each of the 2 labels',
         ),
     ],
 )
@@ -97,5 +97,5 @@ def test_too_few_rows(labels, share, sentence):
 def test_one_number():
     assert failure(split, np.ones(1, np.float32), 0.5, names=None) == (
         'd.csv: --dev_share 0.5 of its 1 different rows leaves 0 for training and 1 for the dev '
-        'set, and each needs a row'
+        'set, but each needs a row'
     )

@@ -201,9 +201,9 @@ def test_a_glue_task_says_how_many_texts_a_row_has(models, tmp_path):
 
 def test_what_is_refused(models, tiny_bert, tmp_path):
     load = bert.predict.load
-    with pytest.raises(UsageError, match='a row has 1 texts, and the model takes 2'):
+    with pytest.raises(UsageError, match='a row has 1 texts, but the model takes 2'):
         load(models['pairs'])(['a text'])
-    with pytest.raises(UsageError, match='a row has 2 texts, and the model takes 1'):
+    with pytest.raises(UsageError, match='a row has 2 texts, but the model takes 1'):
         load(models['single'])(PAIRS)
     with pytest.raises(TypeError):
         load(models['single'])('a text')
@@ -213,8 +213,8 @@ def test_what_is_refused(models, tiny_bert, tmp_path):
         f'{tiny_bert}/model.safetensors: has no classifier: the model is not fine-tuned'
     )
     assert failure(load, 'bert_12_768_12').startswith('bert_12_768_12 is pre-trained only')
-    assert failure(load, models['pairs'], 4) == '4 tokens leave no room for text: 5 at least'
-    assert failure(load, models['single'], 2) == '2 tokens leave no room for text: 3 at least'
+    assert failure(load, models['pairs'], 4) == '4 tokens leave no room for text: at least 5'
+    assert failure(load, models['single'], 2) == '2 tokens leave no room for text: at least 3'
     assert failure(load, models['pairs'], 129) == (
         '129 tokens are more than the 128 positions of this model'
     )

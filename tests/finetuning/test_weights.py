@@ -45,8 +45,8 @@ def test_weights_by_name():
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
-        (['balanced', 'a=1'], '--class_weights balanced goes without LABEL=WEIGHT'),
-        (['a=1', 'balanced'], '--class_weights balanced goes without LABEL=WEIGHT'),
+        (['balanced', 'a=1'], '--class_weights balanced does not go with LABEL=WEIGHT'),
+        (['a=1', 'balanced'], '--class_weights balanced does not go with LABEL=WEIGHT'),
         (['a=1', 'a=2'], "--class_weights has 'a' twice"),
         (['e=1'], "--class_weights: the label 'e' is not one of a, b=c, d"),
     ],

@@ -417,7 +417,7 @@ def test_the_variable_selects_mxnets_own(cache, compiler, monkeypatch, caplog, v
     monkeypatch.setattr(mx.library, 'load', lambda path, verbose: loaded.append(path))
     assert ops.available.__wrapped__() is not stock
     if stock:
-        message = "operators: MXNet's own, as the variable BERT_STOCK_OPS asks"
+        message = "operators: MXNet's own, as requested by the variable BERT_STOCK_OPS"
         assert [record.getMessage() for record in caplog.records] == [message]
         assert not calls(compiler)
     assert len(loaded) == (not stock)
@@ -477,10 +477,10 @@ def test_the_module_reports_a_failure_in_one_sentence(cache):
     done = run_module(CXX='false')
     assert (done.returncode, done.stdout) == (1, '')
     (line,) = done.stderr.splitlines()
-    assert line.endswith("error: the operators cannot be built, MXNet's own will do: false failed")
+    assert line.endswith("error: the operators cannot be built, MXNet's own are used: false failed")
     done = run_module(XDG_CACHE_HOME=__file__)  # not a folder
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert done.stderr.endswith(f"MXNet's own will do: {__file__} is not a folder\n")
+    assert done.stderr.endswith(f"MXNet's own are used: {__file__} is not a folder\n")
 
 
 def test_an_installed_package_has_the_sources_and_builds(built, cache, tmp_path):

@@ -464,4 +464,4 @@ def test_a_vocabulary_that_unpacks_without_end(tmp_path):
         archive.fp.write(bomb)
         archive.start_dir = archive.fp.tell()
         archive.comment = json.dumps(description).encode()
-    assert_refused(path, 'what stands beside the arrays cannot be read .*it does not end')
+    assert_refused(path, 'what is stored beside the arrays cannot be read .*it does not end')

@@ -114,7 +114,7 @@ def test_json_files_without_sound_curves(tmp_path, change):
     path.write_text(json.dumps({'validation': [{'epoch': 1, 'dev': {'mcc': 0.5}}], **change}))
     with pytest.raises(ToolkitError) as caught:
         logs.read_log(path)
-    assert str(caught.value) == f'{path}: not the curves of a fine-tuning'
+    assert str(caught.value) == f'{path}: not the curves of a fine-tuning run'
 
 
 def test_the_lines_of_2020():

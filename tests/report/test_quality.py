@@ -95,7 +95,7 @@ def test_hard_numbers():
     evaluation = quality.Evaluation('', TEXTS, LABELS.astype(np.float32), outputs)
     found = quality.find_hard(evaluation, TASKS['STS-B'])
     assert [item.row for item in found] == [2, 1, 3, 4]
-    assert found[0].remark == 'predicted 2.50 in the mean, mean error 2.50'
+    assert found[0].remark == 'predicted 2.50 on average, mean error 2.50'
     alone = quality.find_hard(evaluation._replace(outputs=outputs[:1]), TASKS['STS-B'])
     assert alone[0].remark == 'predicted 2.00, error 2.00'
 

@@ -46,7 +46,7 @@ def test_it_learned():
         (
             'good',
             'It learned: 90 % of the 200 dev rows are right, 30 points more than always answering '
-            "'1' (95 % interval on so many rows: 85.0 to 93.8 %).",
+            "'1' (95 % interval for so many rows: 85.0 to 93.8 %).",
         )
     ]
 
@@ -58,7 +58,7 @@ def test_a_gain_within_chance():
         (
             'unsure',
             'Not sure that it learned: 60 % of the 20 dev rows are right, 10 points more than '
-            "always answering '0', which may be chance (95 % interval on so many rows: 36.1 to "
+            "always answering '0', which may be chance (95 % interval for so many rows: 36.1 to "
             '80.9 %). A larger dev set would tell.',
         )
     ]
@@ -88,7 +88,7 @@ def test_a_rare_class_is_found_though_few_more_rows_are_right():
     assert text.startswith(
         'It learned in part: 90 % of the 1,000 dev rows are right, as many as by always answering '
     )
-    assert text.endswith('81.1 % are right on average, and of a constant answer 50 %.')
+    assert text.endswith('81.1 % are right on average, compared with 50 % for a constant answer.')
 
 
 def test_a_run_that_gives_one_answer():
@@ -181,8 +181,8 @@ def test_several_labels():
         (
             'good',
             'It learned: 87.5 % of the 40 dev rows have exactly the right labels, 37.5 points more '
-            "than always answering 'a'; of all single labels 95.8 % are right, 12.5 points more "
-            'than always giving each the value that it mostly has.',
+            "than always answering 'a'; of all individual labels, 95.8 % are right, 12.5 points "
+            'more than always giving each its most frequent value.',
         )
     ]
 

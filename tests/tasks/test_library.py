@@ -41,7 +41,7 @@ def test_without_the_library(monkeypatch):
     pytest.importorskip('pyarrow')
     monkeypatch.setitem(__import__('sys').modules, 'datasets', None)
     sentence = failure(rows.read_rows, 'hf:imdb:train')
-    assert sentence.startswith('hf:imdb:train: takes another package (')
+    assert sentence.startswith('hf:imdb:train: needs another package (')
     assert sentence.endswith("): pip install '.[datasets]' in the toolkit's folder")
 
 

@@ -309,13 +309,13 @@ def test_repetitive_files_within_the_limit_are_read(tmp_path):
 def test_without_pyarrow(path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'pyarrow', None)
     sentence = failure(rows.read_rows, path)
-    assert sentence.startswith(f'{path}: takes another package (')
+    assert sentence.startswith(f'{path}: needs another package (')
     assert sentence.endswith("): pip install '.[parquet]' in the toolkit's folder")
 
 
 def test_with_a_pyarrow_that_unpickles(path, monkeypatch):
     monkeypatch.setattr(pa, '__version__', '14.0.0')
     assert failure(rows.read_rows, path) == (
-        f'{path}: takes pyarrow 14.0.1 or later, and 14.0.0 is installed: '
+        f'{path}: needs pyarrow 14.0.1 or later, and 14.0.0 is installed: '
         "pip install '.[parquet]' in the toolkit's folder"
     )

@@ -145,7 +145,7 @@ def test_duplicated_member(tmp_path, texts):
     with zipfile.ZipFile(path, 'w') as archive:
         for name, text in [*texts.items(), ('RTE.tsv', texts['RTE.tsv'])]:
             archive.writestr(name, text)
-    assert submission.check(path) == ["'RTE.tsv' is there 2 times"]
+    assert submission.check(path) == ["'RTE.tsv' occurs 2 times"]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_duplicated_member(tmp_path, texts):
         (
             'WNLI.tsv',
             lambda lines: lines.__delitem__(slice(-3, -1)),
-            'has 144 predictions, and the test set 146 rows',
+            'has 144 predictions, but the test set has 146 rows',
         ),
         (
             'WNLI.tsv',
             lambda lines: lines.insert(-1, '146\t0'),
-            'has 147 predictions, and the test set 146 rows',
+            'has 147 predictions, but the test set has 146 rows',
         ),
         (
             'CoLA.tsv',
@@ -185,7 +185,7 @@ def test_duplicated_member(tmp_path, texts):
             'QNLI.tsv',
             lambda lines: lines.__setitem__(slice(2, 8), [f'{i}\t1' for i in range(1, 7)]),
             "not one of not_entailment, entailment: '1' in line 3, '1' in line 4, '1' in line 5 "
-            'and 3 lines more',
+            'and 3 more lines',
         ),
         (
             'MNLI-m.tsv',
@@ -235,7 +235,7 @@ def test_several_defects_are_all_named(tmp_path, texts):
     assert defects(tmp_path, changed) == [
         'CoLA.tsv is missing',
         "SST-2.tsv: its first line is '', not 'index\\tprediction'",
-        'SST-2.tsv: has 0 predictions, and the test set 1821 rows',
+        'SST-2.tsv: has 0 predictions, but the test set has 1821 rows',
         "RTE.tsv: its first line is 'index,prediction', not 'index\\tprediction'",
     ]
 

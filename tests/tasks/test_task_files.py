@@ -60,8 +60,8 @@ def test_more_columns_than_needed_are_allowed(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'sentence'),
     [
-        (HEADER + '1\t1\t2\tone\ttwo\n1\t1\t2\tone\n', ':3: 4 columns, and column 5 is wanted'),
-        (HEADER + '1\t1\t2\tone\ttwo\n\n', ':3: 1 columns, and column 4 is wanted'),
+        (HEADER + '1\t1\t2\tone\ttwo\n1\t1\t2\tone\n', ':3: 4 columns, but column 5 is needed'),
+        (HEADER + '1\t1\t2\tone\ttwo\n\n', ':3: 1 columns, but column 4 is needed'),
         (HEADER + '2\t1\t2\tone\ttwo\n', ":2: the label '2' is not one of 0, 1"),
         (HEADER + '\t1\t2\tone\ttwo\n', ':2: the label is empty'),
         (HEADER.encode() + b'1\t1\t2\tone\tt\xe9o\n', ':2: not valid UTF-8'),
@@ -91,7 +91,7 @@ def test_a_missing_glue_file_names_the_download(tmp_path):
     with pytest.raises(ToolkitError) as caught:
         files.read_glue(tmp_path, MRPC, MRPC.train)
     assert str(caught.value) == (
-        f'{tmp_path}/MRPC/train.tsv is not there: download_glue_data.py --data_dir {tmp_path} '
+        f'{tmp_path}/MRPC/train.tsv does not exist: download_glue_data.py --data_dir {tmp_path} '
         '--tasks MRPC fetches it'
     )
 
@@ -109,8 +109,8 @@ def test_glue_dir(tmp_path, monkeypatch):
             files.glue_folder()
         assert str(caught.value) == (
             'the environment variable GLUE_DIR is not set: it names the folder of the GLUE data; '
-            'and there is no glue_data here, its default, which download_glue_data.py --data_dir '
-            'glue_data makes'
+            'and its default, glue_data, does not exist here: download_glue_data.py --data_dir '
+            'glue_data makes it'
         )
     (tmp_path / 'glue_data').mkdir()
     assert files.glue_folder() == Path('glue_data')
@@ -262,7 +262,7 @@ def test_broken_rows_of_the_older_qqp_are_left_out(tmp_path, caplog):
     write(tmp_path / 'QQP/test.tsv', 'id\tquestion1\tquestion2\n0\tA\tB\n1\tC\n')
     with pytest.raises(ToolkitError) as caught:
         files.read_glue(tmp_path, task, task.test[0])
-    assert str(caught.value).endswith('QQP/test.tsv:3: 2 columns, and column 3 is wanted')
+    assert str(caught.value).endswith('QQP/test.tsv:3: 2 columns, but column 3 is needed')
 
 
 def test_snli_in_both_layouts(tmp_path):
@@ -415,10 +415,10 @@ def test_whether_labels_are_numbers_or_text(tmp_path, cells, are_numbers):
         ('d.jsonl', '\n \n', ': has no rows'),
         ('d.tsv', 'text\tlabel\n', ': has no rows'),
         ('d.csv', 'text,label\n', ': has no rows'),
-        ('d.tsv', 'text\tlabel\none\ta\ntwo\n', ':3: 1 columns, and the header has 2'),
-        ('d.tsv', 'text\tlabel\none\ta\tb\n', ':2: 3 columns, and the header has 2'),
-        ('d.csv', 'text,label\none,two,a\n', ':2: 3 columns, and the header has 2'),
-        ('d.csv', 'text,label\n"one\ntwo",a\nthree\n', ':4: 1 columns, and the header has 2'),
+        ('d.tsv', 'text\tlabel\none\ta\ntwo\n', ':3: 1 columns, but the header has 2'),
+        ('d.tsv', 'text\tlabel\none\ta\tb\n', ':2: 3 columns, but the header has 2'),
+        ('d.csv', 'text,label\none,two,a\n', ':2: 3 columns, but the header has 2'),
+        ('d.csv', 'text,label\n"one\ntwo",a\nthree\n', ':4: 1 columns, but the header has 2'),
         ('d.tsv', 'text\ttext\tlabel\na\tb\ta\n', ':1: two columns have the same name'),
         ('d.csv', 'text,label,label\na,a,a\n', ':1: two columns have the same name'),
         ('d.tsv', 'body\tlabel\none\ta\n', ":2: there is no column 'text' among body, label"),

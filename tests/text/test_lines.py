@@ -33,7 +33,7 @@ def test_lines_are_read_one_by_one():
 def test_lines_that_are_refused():
     assert failure(read, b'a\n\xe9t\xe9\n') == 'the lines:2: not valid UTF-8'
     assert failure(read, b'a\tb\tc\n') == (
-        'the lines:1: has 2 tabs; a line is one text, or two with a tab in between'
+        'the lines:1: has 2 tabs; a line is one text, or two separated by a tab'
     )
 
 
@@ -65,15 +65,15 @@ def test_rows_in_json_that_are_refused():
         (b'{"text": "a", "text_pair": null}', "1: 'text_pair' is not text"),
         (b'3', '1: neither a text, nor a list of texts, nor an object'),
         (b'["a", 3]', '1: neither a text, nor a list of texts, nor an object'),
-        (b'["a", "b", "c"]', '1: 3 texts, and the model takes 1 or 2'),
-        (b'[]', '1: 0 texts, and the model takes 1 or 2'),
+        (b'["a", "b", "c"]', '1: 3 texts, but the model takes 1 or 2'),
+        (b'[]', '1: 0 texts, but the model takes 1 or 2'),
     ):
         assert failure(read_json, data) == f'the rows:{sentence}'
     columns = ('question', 'answer')
     assert failure(read_json, b'{"question": "a"}', columns, (2,)) == (
         "the rows:1: there is no column 'answer' among question"
     )
-    assert failure(read_json, b'"a"', columns, (2,)) == 'the rows:1: 1 texts, and the model takes 2'
+    assert failure(read_json, b'"a"', columns, (2,)) == 'the rows:1: 1 texts, but the model takes 2'
     assert failure(read_json, b'["a", "b"]', ('review',), (1,)) == (
-        'the rows:1: 2 texts, and the model takes 1'
+        'the rows:1: 2 texts, but the model takes 1'
     )
