@@ -21,7 +21,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Help that keeps line breaks and shows defaults, except ``None`` and ``False``."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False):
+        if action.default is None or action.default is False:  # but 0 is shown
             return action.help
         return super()._get_help_string(action)
 

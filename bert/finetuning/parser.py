@@ -118,8 +118,10 @@ def build_flags():
         roles='own remembered',
         nargs='+',
         choices=METRICS,
-        help='metrics for your own data; the first one selects the best epoch (default: accuracy; '
-        'with --regression pearsonr spearmanr; if a row may have several labels f1_micro)',
+        metavar='METRIC',
+        help='metrics for your own data, of %(choices)s; the first one selects the best epoch '
+        '(default: accuracy; with --regression pearsonr spearmanr; if a row may have several '
+        'labels f1_micro)',
     )
     parser.flag(
         data,

@@ -215,10 +215,12 @@ def test_help_shows_defaults_but_no_empty_ones():
     parser.add_argument('--lr', default=5e-5, help='peak rate')
     parser.add_argument('--gpu', action='store_true', help='use it')
     parser.add_argument('--name', help='a name')
+    parser.add_argument('--seed', default=0, help='a number')
     text = parser.format_help()
     assert 'Test.\n  Two lines.' in text
     assert 'peak rate (default: 5e-05)' in text
-    assert text.count('default') == 1
+    assert 'a number (default: 0)' in text
+    assert text.count('default') == 2
 
 
 @pytest.mark.parametrize(
