@@ -119,7 +119,7 @@ def build_flags():
         nargs='+',
         choices=METRICS,
         metavar='METRIC',
-        help='metrics for your own data, of %(choices)s; the first one selects the best epoch '
+        help='metrics for your own data (%(choices)s); the first one selects the best epoch '
         '(default: accuracy; with --regression pearsonr spearmanr; if a row may have several '
         'labels f1_micro)',
     )
