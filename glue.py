@@ -19,7 +19,7 @@ from bert.cli.console import start_logging
 from bert.cli.flags import Parser, add_quiet_flag, process_count, seed
 from bert.cli.program import run
 from bert.cli.spelling import spell_out
-from bert.experiments import cards, plans, recipes, report, results, runs
+from bert.experiments import cards, plans, recipes, report, results, runs, submitting
 from bert.finetuning.data import choose_task
 from bert.finetuning.flags import check_args, complete, own_files
 from bert.finetuning.parser import build_flags as build_run_flags
@@ -271,6 +271,9 @@ def run_tasks(args, passed, command):
         for style, extension in STYLES.items():
             write_text(output / f'results.{extension}', results.format_document(tables, style))
         cards.write_cards(records, folders, planned)
+        for name, of_task in records.items():
+            best = folders[name, results.best_seed(planned[name].task, of_task)]
+            logging.info('%s: the best run by the dev set is the model %s', name, best)
         shown = report.make_sections(tables, records, folders, published, planned, data)
         variables, source = describe_data(records, passed, data)
         typed = format_command(variables, command)
@@ -281,7 +284,9 @@ def run_tasks(args, passed, command):
         if without:
             logging.error('no submission is written: %s has no run', ', '.join(without))
         else:
-            write_submission(args.submission, records, folders, args.ensemble)
+            predictions = submitting.collect_answers(records, folders, args.ensemble)
+            submission.write(args.submission, predictions)
+            check_submission(args.submission)
     logging.info('%d of %d runs; %.0f s in all', len(done), len(wanted), time.monotonic() - start)
     failed = [str(current) for current in wanted if current not in done]
     if failed:
@@ -359,28 +364,6 @@ def format_command(variables, words):
     for word in words[1:]:
         text += (' \\\n    ' if word.startswith('--') else ' ') + shlex.quote(word)
     return text
-
-
-def write_submission(path, records, folders, ensemble):
-    """Write the predictions for all test sets, and log where each file's come from."""
-    predictions = {}
-    for name, answers in submission.FILES.items():
-        done = records.get(answers.task, {})
-        seeds = list(done)
-        if done and not ensemble:
-            seeds = [results.best_seed(TASKS[answers.task], done)]
-        chosen = [folders[answers.task, number] for number in seeds]
-        if not submission.can_answer(name, chosen):
-            predictions[name] = submission.majority(name)
-            logging.info('%s: no run, every prediction is %s', name, predictions[name][0])
-            continue
-        predictions[name] = submission.answer(name, chosen)
-        if ensemble:
-            logging.info('%s: the mean of %d runs', name, len(chosen))
-        else:
-            logging.info('%s: seed %d, the best of %d by the dev set', name, seeds[0], len(done))
-    submission.write(path, predictions)
-    check_submission(path)
 
 
 def check_submission(path):

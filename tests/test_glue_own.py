@@ -39,8 +39,9 @@ def text_of(page):
     return [''.join(element.itertext()) for element in root.iter() if element.tag in 'h1 dd pre p']
 
 
-def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys):
+def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys, caplog):
     """Two seeds and a third; the dev set, a share of the file, is the one that a run has."""
+    caplog.set_level('INFO')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.delenv('GLUE_DIR', raising=False)
     train = write_rows(tmp_path / 'mine.csv', 40)
@@ -60,6 +61,10 @@ def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys):
         record = json.loads((folder / 'result.json').read_text())
         assert record['task'] == 'mine' and 'GLUE_DIR' not in record['settings']
         assert record['settings']['train_file'] == str(train)
+
+    best = max(seeds, key=lambda row: row['best accuracy'])
+    chosen = folders[seeds.index(best)]
+    assert f'mine: the best run by the dev set is the model {chosen}' in caplog.messages
 
     # The file is known by what it holds, wherever it is: only the third seed is run.
     moved = tmp_path / 'elsewhere' / 'mine.csv'
