@@ -39,16 +39,16 @@ def text_of(page):
     return [''.join(element.itertext()) for element in root.iter() if element.tag in 'h1 dd pre p']
 
 
-def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys, caplog):
+def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys):
     """Two seeds and a third; the dev set, a share of the file, is the one that a run has."""
-    caplog.set_level('INFO')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.delenv('GLUE_DIR', raising=False)
     train = write_rows(tmp_path / 'mine.csv', 40)
     line = ['--train_file', str(train), '--dev_share', '0.2', *COLUMNS, *SIZES]
     line += ['--bert_model', str(tiny_bert), '--output_dir', str(tmp_path / 'out')]
     table = glue.main([*line, '--seeds', '1', '2', '--jobs', '2'])['mine']
-    assert capsys.readouterr().out.startswith('\nmine\n\nseed ')
+    printed = capsys.readouterr()
+    assert printed.out.startswith('\nmine\n\nseed ')
     seeds = [row for row in table if row['seed'] in (1, 2)]
     folders = sorted((tmp_path / 'out' / 'mine').glob('seed-*'))
     task = choose_task(build_flags().parse_args(line))
@@ -64,7 +64,7 @@ def test_seeds_of_own_data(tiny_bert, tmp_path, monkeypatch, capsys, caplog):
 
     best = max(seeds, key=lambda row: row['best accuracy'])
     chosen = folders[seeds.index(best)]
-    assert f'mine: the best run by the dev set is the model {chosen}' in caplog.messages
+    assert f'INFO:root:mine: the best run by the dev set is the model {chosen}\n' in printed.err
 
     # The file is known by what it holds, wherever it is: only the third seed is run.
     moved = tmp_path / 'elsewhere' / 'mine.csv'
