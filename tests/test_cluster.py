@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, failure, stop_at
+from conftest import ROOT, WORDS, failure, run_here, stop_at
 
 import bert  # noqa: F401 (prepares for MXNet)
 import create_pretraining_data
 import finetune_classifier
 import run_pretraining
 from bert import cluster
-from bert.cli.program import run
 from bert.system.errors import Stopped
 from bert.training import states
 
@@ -335,15 +334,9 @@ def test_all_end_when_one_does(name, tmp_path, monkeypatch, capfd):
         f'import os; open({str(tmp_path)!r} + "/" + str(os.getpid()), "w")\n{source}'
     )
     monkeypatch.setattr(cluster, 'GRACE', 1)
-    monkeypatch.setattr(sys, 'argv', [cluster.__file__, '--', str(tmp_path / 'script.py')])
-    sys.argv += ['--kvstore', 'dist_sync']
+    command = [tmp_path / 'script.py', '--kvstore', 'dist_sync']
     since = time.monotonic()
-    try:
-        run(cluster.main)
-        status = 0
-    except SystemExit as left:
-        status = left.code
-    assert status == expected
+    assert run_here(cluster.main, [cluster.__file__, '--', *command]) == expected
     # Either worker may fail first.
     printed = ''.join(capfd.readouterr()).replace('worker 1', 'worker 0')
     assert printed == (f'cluster.py: error: {sentence}\n' if sentence else '')

@@ -15,12 +15,11 @@ import zipfile
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_here
 from huggingface_hub import ModelCard
 
 import bert
 import glue
-from bert.cli.program import run
 from bert.experiments import recipes, runs
 from bert.system.errors import UsageError
 from bert.tasks import submission
@@ -81,21 +80,16 @@ def start(line, environment):
 def call(monkeypatch, capsys, root_logger):
     """Return a function like :func:`start` that runs the program in this process, at once."""
 
-    def run_here(line, environment):
+    def call_here(line, environment):
         for name in {**os.environ, **environment}:
             if environment.get(name) != os.environ.get(name):
                 monkeypatch.delenv(name, raising=False)
                 if name in environment:
                     monkeypatch.setenv(name, environment[name])
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in line[1:]])
-        status = 0
-        try:
-            run(glue.main)
-        except SystemExit as left:
-            status = left.code
+        status = run_here(glue.main, line[1:])
         return subprocess.CompletedProcess(line, status, *capsys.readouterr())
 
-    return run_here
+    return call_here
 
 
 def table(printed):
