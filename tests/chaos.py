@@ -106,7 +106,7 @@ def make_kinds(folder, site):
             'fine-tuning',
             python(
                 *('finetune_classifier.py', '--bert_model', tiny, '--batch_size', 32),
-                *('--lr', '1e-3', '--epochs', 4, '--max_len', 32, '--resume', '--output_dir'),
+                *('--lr', '1e-3', '--epochs', 3, '--max_len', 32, '--resume', '--output_dir'),
             ),
             check_finetuning,
             finetuning_made,

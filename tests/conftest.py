@@ -13,6 +13,7 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -384,6 +385,31 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(update, 'seed_step', seed_and_stop)
+
+
+def run_here(main, words):
+    """Run a program in this process, without the seconds that a new one takes to begin.
+
+    Parameters
+    ----------
+    main : function
+        Of the program.
+    words : list
+        Its command line, from the name of the program on.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    from bert.cli.program import run
+
+    with mock.patch.object(sys, 'argv', [str(word) for word in words]):
+        try:
+            run(main)
+        except SystemExit as left:
+            return left.code
+    return 0
 
 
 def failure(function, *args, **kwargs):

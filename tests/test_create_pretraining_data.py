@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT, zipped
 
 import create_pretraining_data
+from bert.checkpoints import download
 from bert.checkpoints.zoo import ZOO_SHA1
 from bert.pretraining import files, generation
 from bert.pretraining.corpus import Corpus
@@ -715,7 +716,8 @@ def test_the_vocabulary_of_an_installed_model(minilm, here):
     assert contents(named) == contents(make('--output_file=y', '--dupe_factor=1', vocab=vocab))
 
 
-def test_zoo_trouble(zoo_server, serve, here):
+def test_zoo_trouble(zoo_server, serve, here, monkeypatch):
+    monkeypatch.setattr(download, 'BACKOFF', 0)
     files, _, _ = zoo_server
     name = serve('wiki_cn_cased', gluon_vocab(2018).encode())
     address = f'/gluon/dataset/vocab/{name}.zip'

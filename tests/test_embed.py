@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, failure
+from conftest import ROOT, failure, run_here
 
 import bert.embed
 from bert.system.errors import UsageError
@@ -22,12 +22,21 @@ def command(*arguments):
     return [sys.executable, '-W', 'ignore', '-m', 'bert.embed', *map(str, arguments)]
 
 
-def run(*arguments, lines=LINES):
-    """Run the command; return its status, what it wrote and its last line on stderr."""
-    data = lines if isinstance(lines, bytes) else lines.encode()
-    ran = subprocess.run(command(*arguments), cwd=ROOT, input=data, capture_output=True)
-    assert b'Traceback' not in ran.stderr
-    return ran.returncode, ran.stdout, ran.stderr.decode().splitlines()[-1]
+@pytest.fixture
+def run(monkeypatch, capsysbinary):
+    """Return a function that runs the command in this process.
+
+    It returns the status, what was written and the last line on stderr.
+    """
+
+    def run(*arguments, lines=LINES):
+        data = lines if isinstance(lines, bytes) else lines.encode()
+        monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(data)))
+        status = run_here(bert.embed.main, [bert.embed.__file__, *arguments])
+        output, errors = capsysbinary.readouterr()
+        return status, output, errors.decode().splitlines()[-1]
+
+    return run
 
 
 @pytest.fixture(scope='module')
@@ -35,9 +44,10 @@ def vectors(tiny_bert):
     return bert.embed.load(tiny_bert)(TEXTS)
 
 
-def test_a_pipe_and_a_file(tiny_bert, vectors, tmp_path):
-    status, output, line = run(tiny_bert)
-    assert (status, line) == (0, 'INFO:root:wrote 4 x 16 numbers to standard output')
+def test_a_pipe_and_a_file(tiny_bert, vectors, run, tmp_path):
+    ran = subprocess.run(command(tiny_bert), cwd=ROOT, input=LINES.encode(), capture_output=True)
+    output, line = ran.stdout, ran.stderr.decode().splitlines()[-1]
+    assert (ran.returncode, line) == (0, 'INFO:root:wrote 4 x 16 numbers to standard output')
     with np.load(io.BytesIO(output)) as found:
         assert list(found) == ['vectors'] and found['vectors'].dtype == np.float32
         np.testing.assert_allclose(found['vectors'], vectors, rtol=1e-5, atol=1e-6)
@@ -52,7 +62,7 @@ def test_a_pipe_and_a_file(tiny_bert, vectors, tmp_path):
         np.testing.assert_array_equal(found['vectors'], other['vectors'])
 
 
-def test_all_tokens(tiny_bert):
+def test_all_tokens(tiny_bert, run):
     flags = ('--vectors', 'tokens', '--layers', '-1', '-2', '--max_len', 8, '--batch_size', 2)
     status, output, line = run(tiny_bert, *flags)
     assert status == 0
@@ -72,11 +82,11 @@ def test_all_tokens(tiny_bert):
     assert len(tokens) == offsets[-1] == len(arrays['ids']) == len(arrays['vectors'])
 
 
-def test_what_is_cut_is_said(tiny_bert):
-    ran = subprocess.run(
-        command(tiny_bert, '--max_len', '6'), cwd=ROOT, input=LINES.encode(), capture_output=True
-    )
-    assert 'INFO:root:3 of 4 texts were cut to 6 tokens\n' in ran.stderr.decode()
+def test_what_is_cut_is_said(tiny_bert, tmp_path, capsys):
+    (tmp_path / 'lines.txt').write_text(LINES)
+    files = ['--input', tmp_path / 'lines.txt', '--output', tmp_path / 'vectors.npz']
+    assert run_here(bert.embed.main, [bert.embed.__file__, tiny_bert, '--max_len', 6, *files]) == 0
+    assert 'INFO:root:3 of 4 texts were cut to 6 tokens\n' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -90,11 +100,11 @@ def test_what_is_cut_is_said(tiny_bert):
         ),
     ],
 )
-def test_lines_that_are_refused(tiny_bert, lines, sentence):
+def test_lines_that_are_refused(tiny_bert, run, lines, sentence):
     assert run(tiny_bert, lines=lines) == (1, b'', f'embed.py: error: {sentence}')
 
 
-def test_an_output_that_is_not_written(tiny_bert, tmp_path):
+def test_an_output_that_is_not_written(tiny_bert, run, tmp_path):
     """An earlier file stays whole, and nothing else is left."""
     path = tmp_path / 'vectors.npz'
     path.write_text('an earlier file')
@@ -128,7 +138,7 @@ def restored_logging(root_logger):
     pass
 
 
-def test_missing_input(tiny_bert, tmp_path):
+def test_missing_input(tiny_bert, run, tmp_path):
     status, _, line = run(tiny_bert, '--input', tmp_path / 'none')
     assert (status, line) == (1, f'embed.py: error: {tmp_path}/none: No such file or directory')
 

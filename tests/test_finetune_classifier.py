@@ -15,7 +15,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, approximately, need_bfloat16, read_events, spoil_array, stop_at
+from conftest import (
+    ROOT,
+    WORDS,
+    approximately,
+    need_bfloat16,
+    read_events,
+    run_here,
+    spoil_array,
+    stop_at,
+)
 from huggingface_hub import ModelCard
 
 import bert  # noqa: F401 (prepares for MXNet)
@@ -123,6 +132,12 @@ def script(*flags, code=None, cwd=ROOT, **environ):
         text=True,
         timeout=300,
     )
+
+
+def script_here(capsys, *flags):
+    """Run the script as :func:`script` does, but here."""
+    status = run_here(finetune_classifier.main, [SCRIPT, *flags])
+    return subprocess.CompletedProcess(flags, status, *capsys.readouterr())
 
 
 def lines_of(output):
@@ -1151,9 +1166,13 @@ def assert_refused(ran, status, sentence):
 
 
 @pytest.mark.parametrize('value', [None, '/no/such/folder'])
-def test_glue_dir_is_unset_or_wrong(tiny_bert, tmp_path, value):
+def test_glue_dir_is_unset_or_wrong(tiny_bert, tmp_path, monkeypatch, capsys, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('GLUE_DIR', raising=False)
+    if value:
+        monkeypatch.setenv('GLUE_DIR', value)
     flags = ['--bert_model', tiny_bert, '--output_dir', tmp_path / 'out']
-    ran = script(*flags, cwd=tmp_path, GLUE_DIR=value)
+    ran = script_here(capsys, *flags)
     sentence = {
         None: 'the environment variable GLUE_DIR is not set: ',
         '/no/such/folder': 'GLUE_DIR=/no/such/folder is not a folder: download_glue_data.py ',
@@ -1231,10 +1250,10 @@ def test_an_output_directory_that_cannot_be_written(glue_dir, tiny_bert, tmp_pat
         finetune(tmp_path / 'out', '--bert_model', tiny_bert, *SMALL)
 
 
-def test_an_output_directory_that_is_a_file(glue, tiny_bert, tmp_path):
+def test_an_output_directory_that_is_a_file(glue_dir, tiny_bert, tmp_path, capsys):
     (tmp_path / 'out').write_text('')
     flags = ['--bert_model', tiny_bert, '--output_dir', tmp_path / 'out', *SMALL]
-    assert_refused(script(*flags, GLUE_DIR=str(glue)), 1, f'{tmp_path}/out: File exists')
+    assert_refused(script_here(capsys, *flags), 1, f'{tmp_path}/out: File exists')
 
 
 # --- on a GPU, if there is one

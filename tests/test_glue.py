@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_here
 from huggingface_hub import ModelCard
 
 import bert
@@ -43,26 +43,53 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def whole(data, tmp_path_factory):
+    """Make another one, whose test set has as many rows as the real one."""
+    folder = shutil.copytree(data, tmp_path_factory.mktemp('whole') / 'data')
+    header, *lines = (data / 'MRPC' / 'test.tsv').read_text('utf8').splitlines(True)
+    rows = (lines * 1725)[:1725]
+    (folder / 'MRPC' / 'test.tsv').write_text(header + ''.join(rows), 'utf8')
+    return folder
+
+
+@pytest.fixture(scope='module')
 def command(tiny_bert):
     """Return the start of a command line."""
     return [sys.executable, str(SCRIPT), '--bert_model', str(tiny_bert), *FLAGS]
 
 
 @pytest.fixture(scope='module')
-def environment(data):
+def environment(whole):
     """Return a run's variables, with one thread: two are slower with so few units."""
-    return {**os.environ, 'GLUE_DIR': str(data), 'OMP_NUM_THREADS': '1'}
+    return {**os.environ, 'GLUE_DIR': str(whole), 'OMP_NUM_THREADS': '1'}
 
 
 @pytest.fixture(scope='module')
 def finished(command, environment, tmp_path_factory):
     """Return the output folder of seeds 1 and 2, run to the end, and the finished process."""
     output = tmp_path_factory.mktemp('finished')
-    return output, call([*command, '--seeds', '1', '2', '--output_dir', str(output)], environment)
+    return output, start([*command, '--seeds', '1', '2', '--output_dir', str(output)], environment)
 
 
-def call(line, environment):
+def start(line, environment):
+    """Run a command line in a process of its own."""
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, root_logger):
+    """Return a function like :func:`start` that runs the program in this process, at once."""
+
+    def call_here(line, environment):
+        for name in {**os.environ, **environment}:
+            if environment.get(name) != os.environ.get(name):
+                monkeypatch.delenv(name, raising=False)
+                if name in environment:
+                    monkeypatch.setenv(name, environment[name])
+        status = run_here(glue.main, line[1:])
+        return subprocess.CompletedProcess(line, status, *capsys.readouterr())
+
+    return call_here
 
 
 def table(printed):
@@ -163,7 +190,7 @@ def test_the_card_of_the_best_run_has_all_seeds(finished):
     assert float(table['best f1']) == pytest.approx(mean, abs=2e-4)
 
 
-def test_quiet_runs_are_the_same_runs(finished, command, environment, tmp_path):
+def test_quiet_runs_are_the_same_runs(finished, command, environment, call, tmp_path):
     """The table is all that is shown; the runs have their logs."""
     shutil.copytree(finished[0] / 'MRPC', tmp_path / 'MRPC')
     shutil.rmtree(folder_of(tmp_path, 2))
@@ -193,7 +220,7 @@ def test_csv_has_the_unrounded_table(finished):
     assert [row['last accuracy'] for row in rows[-2:]] == ['other model'] * 2
 
 
-def test_tasks_beyond_glue(data, command, environment, tmp_path):
+def test_tasks_beyond_glue(data, command, environment, call, tmp_path):
     """They have a table and a section of the report, but no published runs."""
     folder = tmp_path / 'data' / 'LCQMC'
     folder.mkdir(parents=True)
@@ -213,25 +240,22 @@ def test_tasks_beyond_glue(data, command, environment, tmp_path):
     assert len((folder_of(output, 1, 'LCQMC') / 'LCQMC.tsv').read_text().splitlines()) == 5
 
 
-def test_finished_runs_are_not_done_again(finished, command, environment, tmp_path):
+def test_finished_runs_are_not_done_again(
+    finished, command, environment, call, monkeypatch, tmp_path
+):
     """Another folder and a differently spelled learning rate give the same table, at once."""
     output, done = finished
     records = {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')}
-    again = subprocess.run(
-        [*command, '--lr', '0.01', '--seeds', '1', '2', '--output_dir', str(output)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    monkeypatch.chdir(tmp_path)
+    line = [*command, '--lr', '0.01', '--seeds', '1', '2', '--output_dir', str(output)]
+    again = call(line, environment)
     assert again.returncode == 0
     assert again.stdout == done.stdout
     assert {path: path.stat().st_mtime_ns for path in output.glob('*/*/*')} == records
     assert all(line.endswith(' (done before)') for line in run_lines(again.stderr))
 
 
-def test_resume_after_a_kill(finished, command, environment, tmp_path):
+def test_resume_after_a_kill(finished, command, environment, call, tmp_path):
     """SIGKILL in the second run ends its process too; afterwards only that run is done again."""
     name = folder_of(finished[0], 1).name
     first = shutil.copytree(folder_of(finished[0], 1), tmp_path / 'MRPC' / name)
@@ -267,7 +291,9 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
-def test_a_failing_run_is_reported_and_the_others_go_on(finished, command, environment, tmp_path):
+def test_a_failing_run_is_reported_and_the_others_go_on(
+    finished, command, environment, call, tmp_path
+):
     """RTE's files are missing; MRPC, which follows, is in the table all the same."""
     folder = folder_of(finished[0], 1)
     shutil.copytree(folder, tmp_path / 'MRPC' / folder.name)
@@ -414,7 +440,7 @@ def test_help_waits_for_no_large_library():
     assert '--seeds' in done.stdout and done.stdout.endswith('[]\n')
 
 
-def test_two_at_once_give_the_same(finished, command, environment, tmp_path):
+def test_two_at_once_give_the_same(finished, command, environment, call, tmp_path):
     """They give the same as one after another; on one core each has one thread."""
     line = [*command, '--seeds', '1', '2', '--jobs', '2', '--output_dir', str(tmp_path)]
     done = call(line, environment)
@@ -439,16 +465,16 @@ def test_outputs_are_those_of_the_best_epoch(finished, data):
     assert [line.split('\t')[1] for line in written] == [str(i) for i in test.argmax(axis=1)]
 
 
-def test_report_of_real_runs(finished, data):
+def test_report_of_real_runs(finished, whole):
     """The report has the command, the numbers of the table, and pairs of the dev set."""
     page = (finished[0] / 'report.html').read_text('utf8')
     root = ElementTree.fromstring(page.replace('<!DOCTYPE html>\n', ''))
     text = ' '.join(root.itertext())
-    assert f'GLUE_DIR={data} glue.py \\\n    --bert_model ' in text
+    assert f'GLUE_DIR={whole} glue.py \\\n    --bert_model ' in text
     for cells in table(finished[1].stdout).values():
         assert all(cell in text for cell in cells)
     item = next(root.iter('ol')).find('li')
-    assert item is None or item.find('p').text in (data / 'MRPC' / 'dev.tsv').read_text('utf8')
+    assert item is None or item.find('p').text in (whole / 'MRPC' / 'dev.tsv').read_text('utf8')
     assert 'toolkit' in text and '1.9.1' in text
 
 
@@ -461,67 +487,58 @@ def test_the_tables_are_the_same_in_all_forms(finished):
         assert line.replace('|', ' ').replace('\\-', '-').split()[1:] == cells
 
 
-@pytest.fixture(scope='module')
-def whole(finished, data, command, environment, tmp_path_factory):
-    """Return the folder and the command of three seeds on an MRPC with its full-size test set."""
-    folder = tmp_path_factory.mktemp('whole')
-    shutil.copytree(data / 'MRPC', folder / 'data' / 'MRPC')
-    header, *lines = (data / 'MRPC' / 'test.tsv').read_text('utf8').splitlines(True)
-    rows = (lines * 1725)[:1725]
-    (folder / 'data' / 'MRPC' / 'test.tsv').write_text(header + ''.join(rows), 'utf8')
-    line = [*command, '--seeds', '1', '2', '3', '--submission', str(folder / 'glue.zip')]
-    line += ['--output_dir', str(folder / 'out')]
-    return folder, line, {**environment, 'GLUE_DIR': str(folder / 'data')}
-
-
 def predictions(path, name):
     with zipfile.ZipFile(path) as archive:
         lines = archive.read(name).decode().splitlines()[1:]
     return [line.split('\t')[1] for line in lines]
 
 
-def test_submission(whole):
+def test_submission(finished, command, environment, call, tmp_path):
     """It has the best run's answers, and majorities for the rest; then an ensemble is written."""
-    folder, line, variables = whole
-    done = call(line, variables)
+    shutil.copytree(finished[0] / 'MRPC', tmp_path / 'out' / 'MRPC')
+    line = [*command, '--seeds', '1', '2', '--submission', str(tmp_path / 'glue.zip')]
+    line += ['--output_dir', str(tmp_path / 'out')]
+    done = call(line, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith('glue.zip: complete, 11 files with 426309 predictions\n')
     best = {}
-    for seed in (1, 2, 3):
-        record = json.loads((folder_of(folder / 'out', seed) / 'result.json').read_text())
+    for seed in (1, 2):
+        record = json.loads((folder_of(tmp_path / 'out', seed) / 'result.json').read_text())
         best[seed] = record['epochs'][record['best_epoch'] - 1]['dev']['accuracy']
     chosen = max(best, key=best.get)
-    assert f'INFO:root:MRPC.tsv: seed {chosen}, the best of 3 by the dev set' in done.stderr
+    assert f'INFO:root:MRPC.tsv: seed {chosen}, the best of 2 by the dev set' in done.stderr
     assert 'INFO:root:RTE.tsv: no run, every prediction is entailment' in done.stderr
     assert done.stderr.count('no run, every prediction is') == 10
-    written = (folder_of(folder / 'out', chosen) / 'MRPC.tsv').read_text().splitlines()[1:]
-    assert predictions(folder / 'glue.zip', 'MRPC.tsv') == [x.split('\t')[1] for x in written]
-    assert set(predictions(folder / 'glue.zip', 'AX.tsv')) == {'contradiction'}
+    written = (folder_of(tmp_path / 'out', chosen) / 'MRPC.tsv').read_text().splitlines()[1:]
+    assert predictions(tmp_path / 'glue.zip', 'MRPC.tsv') == [x.split('\t')[1] for x in written]
+    assert set(predictions(tmp_path / 'glue.zip', 'AX.tsv')) == {'contradiction'}
 
     # The mean of the probabilities, computed here.
-    again = call([*line, '--ensemble'], variables)
+    again = call([*line, '--ensemble'], environment)
     assert again.returncode == 0, again.stderr
-    assert 'INFO:root:MRPC.tsv: the mean of 3 runs' in again.stderr
+    assert 'INFO:root:MRPC.tsv: the mean of 2 runs' in again.stderr
     total = 0
-    for seed in (1, 2, 3):
-        values = np.exp(np.load(folder_of(folder / 'out', seed) / 'outputs.npz')['MRPC'])
+    for seed in (1, 2):
+        values = np.exp(np.load(folder_of(tmp_path / 'out', seed) / 'outputs.npz')['MRPC'])
         total = total + values / values.sum(axis=1, keepdims=True)
     expected = ['1' if yes > no else '0' for no, yes in total]
-    assert predictions(folder / 'glue.zip', 'MRPC.tsv') == expected
+    assert predictions(tmp_path / 'glue.zip', 'MRPC.tsv') == expected
+    assert expected != [x.split('\t')[1] for x in written]
 
     # A run without outputs is named, and the previous submission is left as it was.
-    path = folder_of(folder / 'out', 2) / 'outputs.npz'
+    path = folder_of(tmp_path / 'out', 2) / 'outputs.npz'
     path.rename(path.with_suffix('.away'))
-    before = (folder / 'glue.zip').read_bytes()
-    failed = call([*line, '--ensemble'], variables)
+    before = (tmp_path / 'glue.zip').read_bytes()
+    failed = call([*line, '--ensemble'], environment)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith(f'glue.py: error: {path} has no outputs for ')
-    assert (folder / 'glue.zip').read_bytes() == before
+    assert (tmp_path / 'glue.zip').read_bytes() == before
 
 
-def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_path):
+def test_a_submission_needs_the_whole_test_set(data, command, environment, call, tmp_path):
     """This is checked before anything is run."""
     line = [*command, '--submission', str(tmp_path / 'a.zip'), '--output_dir', str(tmp_path / 'o')]
+    environment = {**environment, 'GLUE_DIR': str(data)}
     done = call(line, environment)
     path = data / 'MRPC' / 'test.tsv'
     expected = f"glue.py: error: {path} has 4 rows, and GLUE's file 1725: --submission needs all"
@@ -534,18 +551,18 @@ def test_a_submission_needs_the_whole_test_set(data, command, environment, tmp_p
     )
 
 
-def test_all_runs_failed(data, command, environment, tmp_path):
+def test_all_runs_failed(command, environment, tmp_path):
     """Earlier results are left as they were."""
     (tmp_path / 'results.csv').write_text('earlier')
     line = [*command, '--tasks', 'RTE', '--seeds', '1', '--output_dir', str(tmp_path)]
-    done = call(line, environment)
+    done = start(line, environment)
     assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr.splitlines()[-1] == 'glue.py: error: 1 of 1 runs failed: RTE seed 1'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['RTE', 'results.csv']
     assert (tmp_path / 'results.csv').read_text() == 'earlier'
 
 
-def test_check_submission(tmp_path):
+def test_check_submission(call, tmp_path):
     """Each defect gets a line, and the status is 1; GLUE_DIR is not needed."""
     with zipfile.ZipFile(tmp_path / 'glue.zip', 'w') as archive:
         for name in ('CoLA.tsv', 'readme.txt'):

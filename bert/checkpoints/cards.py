@@ -5,6 +5,7 @@ model is converted. Everything that a user or a file has said is shown as code.
 """
 
 import contextlib
+import functools
 import re
 from importlib import metadata
 from pathlib import Path
@@ -294,6 +295,7 @@ def short_name(source):
     return path.name or path.absolute().name or 'bert'
 
 
+@functools.lru_cache(maxsize=None)
 def versions():
     """Return the versions of what has made a model, by name."""
     import platform

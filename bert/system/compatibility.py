@@ -4,11 +4,16 @@ Both are at their last release. They look up names that numpy, onnx and the stan
 dropped since, and print numbers into the attributes of operators, which numpy 2 prints in another
 way. All of this is supplied to their own modules, if they are imported after this package. Other
 modules, a program's own among them, see numpy as it is.
+
+MXNet also imports scipy and scikit-learn, which take longer than all of itself, for functions that
+few programs call. It gets scipy when it first uses it, and scikit-learn, which has a class that its
+deprecated ``FeedForward`` is derived from, not at all.
 """
 
 import builtins
 import functools
 import importlib.machinery
+import importlib.util
 import re
 import sys
 import types
@@ -100,6 +105,21 @@ def own_distutils():
     return distutils
 
 
+@functools.lru_cache(maxsize=None)
+def later_scipy():
+    """Return scipy with the two modules that MXNet names, each imported when it is first used."""
+    if importlib.util.find_spec('scipy') is None:
+        raise ImportError('scipy is not installed')
+    scipy = types.ModuleType('scipy')
+    scipy.sparse, scipy.stats = _Later('scipy.sparse'), _Later('scipy.stats')
+    return scipy
+
+
+def no_sklearn():
+    """Refuse to import scikit-learn; MXNet does without."""
+    raise ImportError('scikit-learn is not imported for MXNet')
+
+
 def prints_types():
     """Return whether numpy prints the types of numbers within tuples, as numpy 2 does."""
     import numpy
@@ -129,22 +149,31 @@ def text_of(value):
 
 
 # What an import statement of MXNet's and GluonNLP's modules gets.
-SUPPLIED = {'numpy': extended_numpy, 'onnx': extended_onnx, 'distutils': own_distutils}
+EXTENDED = {'numpy': extended_numpy, 'onnx': extended_onnx}
+REPLACED = {'distutils': own_distutils, 'scipy': later_scipy, 'sklearn': no_sklearn}
 
 
 def supplying_import(name, globals=None, locals=None, fromlist=(), level=0):
     """Import a module like the built-in ``__import__``, but extended where names are missing."""
     top, _, rest = name.partition('.')
-    if level or top not in SUPPLIED or (rest and fromlist and top != 'distutils'):
+    if not level and top in REPLACED:
+        module = REPLACED[top]()
+        return getattr(module, rest) if rest and fromlist else module
+    if level or top not in EXTENDED or (rest and fromlist):
         return builtins.__import__(name, globals, locals, fromlist, level)
-    if top != 'distutils':
-        try:
-            builtins.__import__(name, globals, locals, fromlist, level)
-        except Exception as error:
-            # MXNet imports onnx if it can; one that does not fit its own packages raises anything.
-            raise ImportError(f'{top} cannot be imported: {error}') from error
-    module = SUPPLIED[top]()
-    return getattr(module, rest) if rest and fromlist else module
+    try:
+        builtins.__import__(name, globals, locals, fromlist, level)
+    except Exception as error:
+        # MXNet imports onnx if it can; one that does not fit its own packages raises anything.
+        raise ImportError(f'{top} cannot be imported: {error}') from error
+    return EXTENDED[top]()
+
+
+class _Later(types.ModuleType):
+    """A module that is imported when one of its names is first looked up."""
+
+    def __getattr__(self, name):
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 class _Version(tuple):

@@ -4,6 +4,7 @@ It is asked before they are imported, as one that does not fit prints pages or e
 """
 
 import ctypes
+import functools
 import platform
 import sys
 from importlib import metadata
@@ -17,6 +18,7 @@ ARM_LIBRARIES = ('libarmpl_lp64_mp.so', 'libamath.so', 'libastring.so')
 UNSAID = {'scikit-learn<1.4.2': 'numpy<2'}
 
 
+@functools.lru_cache(maxsize=None)
 def installed_wheels():
     """Return the names of the installed distributions that provide ``mxnet``, sorted."""
     names = (distribution.metadata['Name'] for distribution in metadata.distributions())

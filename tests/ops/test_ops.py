@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from scipy import stats
 
 from bert import ops
 from bert.model import load_bert
@@ -853,6 +852,8 @@ def test_attention_drops_by_the_factors_of_threefry_in_both_directions(length):
 
 @pytest.mark.parametrize('rate', [0.1, 0.5])
 def test_the_rate_of_dropout(rate):
+    from scipy import stats  # not for the processes that import this file
+
     for seed in range(3):
         kept = masks(512, 1000, bits(seed), rate) > 0
         assert stats.binomtest(int((~kept).sum()), kept.size, rate).pvalue > 1e-3
@@ -865,6 +866,8 @@ def test_the_rate_of_dropout(rate):
 
 def test_masks_are_independent():
     """Chi-square tests compare different sites, seeds and heads, and neighbours in a mask."""
+    from scipy import stats
+
     one_bit = bits(1)
     one_bit[40] = 2 - one_bit[40]
     base = masks(256, 1024, bits(1), 0.3) > 0

@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
+import scipy.stats
 from conftest import ROOT
 
 from bert.system import compatibility
@@ -45,7 +47,8 @@ import numpy
 after = look()
 assert sys.modules['numpy'] is numpy
 print(json.dumps([before == after, 'distutils' in set(sys.modules) - before_modules,
-                  __import__ is __builtins__.__import__]))
+                  __import__ is __builtins__.__import__,
+                  sorted({'scipy.stats', 'sklearn', 'pandas'} & set(sys.modules))]))
 """
 
 
@@ -54,12 +57,12 @@ def test_examples_of_the_docstrings():
     assert result.attempted and not result.failed
 
 
-def test_a_programs_own_numpy_is_not_changed():
+def test_a_programs_own_numpy_is_not_changed_and_imports_are_few():
     command = [sys.executable, '-W', 'ignore', '-c', LOOK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    unchanged, has_distutils, same_import = json.loads(done.stdout)
-    assert unchanged and same_import
+    unchanged, has_distutils, same_import, needless = json.loads(done.stdout)
+    assert unchanged and same_import and needless == []
     assert not has_distutils or sys.version_info < (3, 12)
 
 
@@ -98,6 +101,13 @@ def test_mxnet_gets_the_names_that_it_looks_up():
     if not hasattr(np, 'pv'):  # dropped by numpy 1.20
         with pytest.raises(RuntimeError):
             given.pv(0, 1, 2)
+
+
+def test_mxnet_gets_scipy_when_it_uses_it():
+    assert mx.contrib.quantization.stats.entropy is scipy.stats.entropy
+    assert mx.test_utils.ss.chisquare is scipy.stats.chisquare
+    matrix = mx.nd.array(scipy.sparse.csr_matrix([[0.0, 2.0]]))
+    assert matrix.stype == 'csr' and matrix.asscipy().toarray().tolist() == [[0, 2]]
 
 
 def test_numbers_of_numpy_as_attributes_of_operators():

@@ -23,6 +23,8 @@ def install(monkeypatch, names, fitting=True):
     """Let only these distributions be found."""
     found = [FakeDistribution(name) for name in names]
     monkeypatch.setattr(packages.metadata, 'distributions', lambda: found)
+    # Without what it remembers.
+    monkeypatch.setattr(packages, 'installed_wheels', packages.installed_wheels.__wrapped__)
     if fitting:
         monkeypatch.setattr(packages, 'check_fit', lambda *names: None)
 

@@ -84,8 +84,8 @@ def test_uncased_equals_gluonnlp_on_a_corpus(real_corpus, published_vocabularies
 
 
 # The blocks of Chinese characters in Unicode 8, which the original surrounds with spaces.
-CJK = [
-    frozenset(map(chr, range(first, last + 1)))
+CJK = frozenset(
+    chr(code)
     for first, last in [
         (0x3400, 0x4DBF),  # extension A
         (0x4E00, 0x9FFF),  # unified ideographs
@@ -96,7 +96,8 @@ CJK = [
         (0x2B820, 0x2CEAF),  # E
         (0x2F800, 0x2FA1F),  # compatibility, supplement
     ]
-]
+    for code in range(first, last + 1)
+)
 
 
 def original_words(text, lower):
@@ -109,14 +110,11 @@ def original_words(text, lower):
 
     cleaned = ''
     for character in text:
-        if character in '\t\n\r' or unicodedata.category(character) == 'Zs':
+        category = unicodedata.category(character)
+        if character in '\t\n\r' or category == 'Zs':
             cleaned += ' '
-        elif ord(character) not in (0, 0xFFFD) and unicodedata.category(character) not in (
-            'Cc',
-            'Cf',
-        ):
-            is_chinese = any(character in block for block in CJK)
-            cleaned += f' {character} ' if is_chinese else character
+        elif character not in '\0\ufffd' and category not in ('Cc', 'Cf'):
+            cleaned += f' {character} ' if character in CJK else character
     if lower:
         decomposed = unicodedata.normalize('NFD', cleaned.lower())
         cleaned = ''.join(c for c in decomposed if unicodedata.category(c) != 'Mn')

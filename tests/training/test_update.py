@@ -1,12 +1,11 @@
 """Devices, gradients, clipping, the update and its loss scale, against NumPy."""
 
 import os
-import subprocess
-import sys
+import resource
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import run_here
 
 from bert.finetuning import step as finetuning_step
 from bert.finetuning.step import loss_of
@@ -338,33 +337,21 @@ def test_saved_parameters_are_whole(tmp_path):
 
 
 @pytest.mark.parametrize('missing', [1, 200, 300, 5000])
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, missing):
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, capsys, missing):
     """The last kilobytes wait in a buffer, and MXNet does not check that they arrive."""
     path = tmp_path / 'net.params'
-    code = (
-        'import resource, sys\n'
-        'import bert\n'
-        'from bert.cli.program import run\n'
-        'from bert.model.parameters import save\n'
-        'from mxnet.gluon import nn\n'
-        'net = nn.Dense(80, in_units=90)\n'
-        'net.initialize()\n'
-        'def main():\n'
-        f'    save(net, {str(path)!r})\n'
-        'main()\n'
-        f'size = __import__("os").path.getsize({str(path)!r}) - {missing}\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))\n'
-        "sys.argv = ['script.py']\n"
-        'run(main)\n'
-    )
-    result = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith(f'script.py: error: {path}')
-    assert result.stderr.count('\n') == 1
+    net = nn.Dense(80, in_units=90)
+    net.initialize()
+    parameters.save(net, str(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size - missing, limits[1]))
+    try:
+        status = run_here(lambda: parameters.save(net, str(path)), ['script.py'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    errors = capsys.readouterr().err
+    assert status == 1
+    assert errors.startswith(f'script.py: error: {path}')
+    assert errors.count('\n') == 1
     assert os.listdir(tmp_path) == ['net.params']
     assert len(mx.nd.load(str(path))) == 2
