@@ -34,28 +34,12 @@ def available():
         logging.info("operators: MXNet's own, as requested by the variable BERT_STOCK_OPS")
         return False
     try:
-        load(build.build())
+        mx.library.load(str(build.build()), verbose=False)
     except (ToolkitError, OSError, mx.MXNetError) as error:
         reason = str(error).strip().splitlines()[-1]
         logging.info("operators: MXNet's own, which are slower (%s)", reason)
         return False
     return True
-
-
-def load(library):
-    """Load the operators, and make Python functions of them.
-
-    MXNet would make those of its own thousand operators once more, which takes longer than all
-    else here; it skips the operators that it takes for ``mx.np``'s.
-    """
-    import mxnet as mx
-
-    is_other = mx.base._is_np_op
-    mx.base._is_np_op = lambda name: not name.startswith('bert_')
-    try:
-        mx.library.load(str(library), verbose=False)
-    finally:
-        mx.base._is_np_op = is_other
 
 
 def serve(array):
