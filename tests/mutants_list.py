@@ -1408,15 +1408,29 @@ EXPERIMENTS = [
     (
         'runs compared whatever their data',
         'bert/experiments/plans.py',
-        'if reason is None and not is_whole(ALL_TASKS[task], data):',
+        'if reason is None and not is_whole(task, data):',
         'if False:',
         'tests/experiments/test_plans.py::test_other_data',
     ),
     (
+        "the user's own files known by their names",
+        'bert/experiments/plans.py',
+        'contents[name] = hash_files([Path(split.path)])',
+        'contents[name] = Path(split.path).name',
+        'tests/test_glue_own.py::test_runs_are_known_by_what_files_hold',
+    ),
+    (
+        'labels that are never found passed over',
+        'bert/report/verdict.py',
+        'if level in (GOOD, PART):',
+        'if level == PART:',
+        'tests/report/test_verdict.py::test_a_label_that_is_never_found',
+    ),
+    (
         'runs of two settings in one folder',
         'bert/experiments/plans.py',
-        "return {**settings, 'GLUE_DIR': str(data.resolve()), 'devices': devices}",
-        "return {'GLUE_DIR': str(data.resolve()), 'devices': devices}",
+        "return {**settings, **folder, 'devices': devices}",
+        "return {**folder, 'devices': devices}",
         'tests/experiments/test_plans.py::test_the_hash_follows_what_the_numbers_depend_on',
     ),
     (
