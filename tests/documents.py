@@ -19,6 +19,7 @@ RUNS = {
         '--dev_file dev.csv --text_columns question answer',
         '--only_inference --bert_model output_dir --test_file new.csv --output_dir answers',
         '-m bert.predict output_dir < rows.jsonl > answers.jsonl',
+        "--text 'How long does it last?'",
     ],
     'vectors': ['-m bert.embed minilm < lines.txt', "-c 'import numpy; print(numpy.load("],
     'converting': [

@@ -106,7 +106,8 @@ def check_own_data(folder, outputs):
     answers = (folder / 'answers/new_predictions.csv').read_text().splitlines()
     assert len(answers) == 13 and 'prediction' in answers[0]
     answer = json.loads((folder / 'answers.jsonl').read_text())
-    assert answer['label'] in ('0', '1') and 0.5 <= answer['score'] <= 1
+    for one in (answer, json.loads(outputs[-1])):
+        assert one['label'] in ('0', '1') and 0.5 <= one['score'] <= 1
 
 
 def check_vectors(folder, outputs):
