@@ -212,7 +212,7 @@ DATA = [
         'bert/pretraining/files.py',
         'return ends if whole_documents else',
         'return ends if not whole_documents else',
-        'tests/pretraining/test_corpus.py::test_a_file_is_cut_between_documents',
+        'tests/pretraining/test_plain_text.py::test_cuts_are_between_paragraphs',
     ),
     (
         'plain text cut within paragraphs',
