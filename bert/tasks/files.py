@@ -1,6 +1,5 @@
 """Labelled text as examples: GLUE's TSV files, and a user's own files and data sets."""
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from bert.checkpoints.config import check_labels, find_label_problem
 from bert.system.errors import ToolkitError, UsageError
 from bert.system.files import is_utf8
 from bert.tasks import multilabel
-from bert.tasks.rows import find_cell, read_rows, read_table, tsv_rows
+from bert.tasks.rows import as_text, find_cell, read_rows, read_table, tsv_rows
 
 # What GLUE_DIR means where it is not set.
 DEFAULT_FOLDER = 'glue_data'
@@ -175,13 +174,11 @@ def _leave_out_short(path, rows, last_column):
 def _cell(path, row, column, null=None):
     """Return the text in one column of a row; ``null`` stands for what JSON calls that."""
     cell = find_cell(path, row, column)
-    cell = null if cell is None else cell
-    if isinstance(cell, str):
-        return cell
+    text = as_text(null if cell is None else cell)
     # JSON has other types: a number may be a label, but a list or an object is a mistake.
-    if isinstance(cell, (int, float)) and math.isfinite(cell):
-        return json.dumps(cell)
-    raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
+    if text is None:
+        raise ToolkitError(f'{path}:{row.line}: {column!r} is neither text nor a number')
+    return text
 
 
 def _label(path, row, column):

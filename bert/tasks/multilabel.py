@@ -3,14 +3,11 @@
 A list of names is a cell of a JSON-lines file. Labels become arrays (N, labels) of 0 and 1.
 """
 
-import json
-import math
-
 import numpy as np
 
 from bert.checkpoints.config import find_label_problem
 from bert.system.errors import ToolkitError
-from bert.tasks.rows import find_cell
+from bert.tasks.rows import as_text, find_cell
 
 # What a cell of a label's own column may say; pandas writes the longer ones.
 YES_OR_NO = {'1': 1, '1.0': 1, 'true': 1, '0': 0, '0.0': 0, 'false': 0}
@@ -96,10 +93,7 @@ def _names(path, row, column):
     cell = find_cell(path, row, column)
     if not isinstance(cell, list):
         raise ToolkitError(f'{path}:{row.line}: {column!r} is not a list of labels')
-    for label in cell:
-        is_number = isinstance(label, (int, float)) and math.isfinite(label)
-        if not isinstance(label, str) and not is_number:
-            raise ToolkitError(
-                f'{path}:{row.line}: a label in {column!r} is neither text nor a number'
-            )
-    return [label if isinstance(label, str) else json.dumps(label) for label in cell]
+    names = [as_text(label) for label in cell]
+    if None in names:
+        raise ToolkitError(f'{path}:{row.line}: a label in {column!r} is neither text nor a number')
+    return names

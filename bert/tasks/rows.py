@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import List, NamedTuple, Optional
@@ -44,6 +45,18 @@ def find_cell(path, row, column):
         raise ToolkitError(
             f'{path}:{row.line}: there is no column {column!r} among {", ".join(row.cells)}'
         ) from None
+
+
+def as_text(cell):
+    """Return a cell that is text or a number as text, and None for anything else.
+
+    JSON has integers of any size, and Python reads NaN and infinities, which are no numbers here.
+    """
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, int) or (isinstance(cell, float) and math.isfinite(cell)):
+        return json.dumps(cell)
+    return None
 
 
 def read_rows(path, columns=None):

@@ -386,6 +386,21 @@ def test_numbers_as_labels_and_texts_in_json(tmp_path):
     assert own(path, labels=None).labels.tolist() == [1.0, 0.0]
 
 
+def test_a_whole_number_that_no_float_holds(tmp_path):
+    """As text and as a class it is like any other; as a number it is refused."""
+    large = '1' + 400 * '0'
+    lines = [f'{{"text": {cell}, "label": {cell}}}\n' for cell in ('7', large)]
+    path = write(tmp_path / 'd.jsonl', ''.join(lines))
+    labels, _ = files.find_labels(path, 'label')
+    assert labels == ['7', large]
+    assert own(path, labels=labels).texts == [('7',), (large,)]
+    with pytest.raises(ToolkitError) as caught:
+        own(path, labels=None)
+    assert str(caught.value) == f'{path}:2: the label {large!r} is not a number'
+    lists = write(tmp_path / 'l.jsonl', f'{{"text": "a", "label": [7, {large}]}}\n')
+    assert files.find_labels(lists, 'label') == (['7', large], True)
+
+
 @pytest.mark.parametrize(
     ('cells', 'are_numbers'),
     [
