@@ -242,7 +242,8 @@ def run_tasks(args, passed, command):
     start = time.monotonic()
     planned = {}
     for name, (words, values) in passed.items():
-        values.task_name = None if own_files(values) else name
+        if values.task_name:
+            values.task_name = name
         task = choose_task(values)
         if values.dev_share:
             task = replace(task, dev=(task.train,))

@@ -1415,8 +1415,8 @@ EXPERIMENTS = [
     (
         "the user's own files known by their names",
         'bert/experiments/plans.py',
-        'contents[name] = hash_files([Path(split.path)])',
-        'contents[name] = Path(split.path).name',
+        'contents[name] = hash_files([Path(path)])',
+        'contents[name] = Path(path).name',
         'tests/test_glue_own.py::test_runs_are_known_by_what_files_hold',
     ),
     (

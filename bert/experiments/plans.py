@@ -9,13 +9,12 @@ from pathlib import Path
 from bert.checkpoints.source import is_zoo_model, list_files, locate, locate_configuration
 from bert.experiments import recipes
 from bert.experiments.runs import Plan, Run
+from bert.finetuning.flags import OWN_FILES
 from bert.finetuning.parser import build_flags
 from bert.system.files import sha256
 from bert.tasks import files, library
 from bert.training.flags import is_resumable
 from bert.training.scratch import is_from_scratch
-
-OWN_FILES = ('train_file', 'dev_file', 'test_file')
 
 
 def make_plan(script, task, words, values, data, jobs):
@@ -118,17 +117,16 @@ def hash_contents(values, task, data):
 def hash_own(values, task):
     """Hash what the user's own files hold, by their flags, or the rows of named data sets."""
     contents = {}
-    for split in (task.train, *task.dev, *task.test):
-        for name in OWN_FILES:
-            if values[name] != split.path or name in contents:
-                continue
-            if not library.is_name(split.path):
-                contents[name] = hash_files([Path(split.path)])
-                continue
-            rows = files.read_own(task, split)
-            labels = None if rows.labels is None else rows.labels.tolist()
-            text = json.dumps([rows.texts, labels])
-            contents[name] = hashlib.sha256(text.encode()).hexdigest()
+    # Of a file with two roles, the first counts, which has labels.
+    by_path = {split.path: split for split in (*task.test, *task.dev, task.train)}
+    for name in filter(values.get, OWN_FILES):
+        path = values[name]
+        if not library.is_name(path):
+            contents[name] = hash_files([Path(path)])
+            continue
+        rows = files.read_own(task, by_path[path])
+        labels = None if rows.labels is None else rows.labels.tolist()
+        contents[name] = hashlib.sha256(json.dumps([rows.texts, labels]).encode()).hexdigest()
     return contents
 
 

@@ -13,6 +13,7 @@ from bert.training.events import require_tensorboard
 from bert.training.flags import check_bias_correction, is_resumable
 from bert.training.scratch import check_vocab_file, is_from_scratch
 
+OWN_FILES = ('train_file', 'dev_file', 'test_file')
 INFERENCE_ON_OWN_DATA = (
     '--only_inference on own data goes with --dev_file and --test_file, and needs a --bert_model '
     'that this script made, which remembers the labels'
@@ -125,7 +126,7 @@ def glue_name(task_name):
 
 def own_files(args):
     """Return the names of the given flags that name the user's own files."""
-    return [name for name in ('train_file', 'dev_file', 'test_file') if getattr(args, name)]
+    return [name for name in OWN_FILES if getattr(args, name)]
 
 
 def check_args(args):
